@@ -1,0 +1,88 @@
+//! The seam between the server and the engines that run models.
+//!
+//! A [`Backend`] loads a model version, a [`Model`] makes instances, an [`Instance`] runs batches.
+//! An engine sees tensors as (data type, shape, payload) and knows nothing of sessions, rings or
+//! gRPC. Every backend passes the same suite (feature `conformance`).
+//!
+//! # What an engine may rely on, and what not
+//!
+//! * A [`Payload`](adjoin_shm::Payload) stays mapped while `run` runs, starts at a multiple of 64, and
+//!   holds exactly the bytes that data type and shape make.
+//! * The values in it may change while the engine reads them: a client that breaks the rules can write
+//!   its own request. So an engine must not read a value twice and rely on both being equal where that
+//!   could move a memory access. Inputs for which it cannot promise this are marked
+//!   [`InputAccess::CopyFirst`] in the model's description; the server then hands it a private copy.
+
+#![warn(missing_docs)]
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod execution;
+mod metadata;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub use error::{BackendError, ExecuteError, LoadError};
+pub use execution::{BindingKey, Copied, Execution, Input, Output, OutputSink, SinkError};
+pub use metadata::{Dimension, InputAccess, ModelMetadata, TensorMetadata};
+
+/// What to load, and how.
+#[derive(Clone, Debug)]
+pub struct ModelSource {
+    /// Name of the model, for messages.
+    pub name: String,
+    /// Version, for messages.
+    pub version: u64,
+    /// The model's file.
+    pub path: PathBuf,
+    /// Threads that one instance may use for one operator, 1 or more.
+    pub intra_op_threads: usize,
+}
+
+/// An engine.
+pub trait Backend: fmt::Debug + Send + Sync {
+    /// Name of the engine, such as `onnxruntime`; used in configuration, logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Release of the engine, for people.
+    fn version(&self) -> String;
+
+    /// Whether this engine may be able to run that file, judged by its name alone.
+    fn accepts(&self, path: &Path) -> bool;
+
+    /// Loads a model version.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    fn load(&self, source: &ModelSource) -> Result<Box<dyn Model>, LoadError>;
+}
+
+/// A loaded model version, from which instances are made.
+pub trait Model: fmt::Debug + Send + Sync {
+    /// Inputs and outputs, as the model's file says.
+    fn metadata(&self) -> &ModelMetadata;
+
+    /// An instance, which runs one batch at a time.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError>;
+}
+
+/// A runnable copy of a model version.
+pub trait Instance: fmt::Debug + Send {
+    /// Runs one batch.
+    ///
+    /// Outputs that are [`Output::Bound`] are written where they lie. For every [`Output::Unbound`] one,
+    /// `sink` gets the result while the engine still holds it.
+    ///
+    /// # Errors
+    /// See [`ExecuteError`]; the instance can run the next batch all the same, unless it says otherwise.
+    fn run(
+        &mut self,
+        execution: Execution<'_>,
+        sink: &mut dyn OutputSink,
+    ) -> Result<Copied, ExecuteError>;
+}

@@ -1,0 +1,97 @@
+//! Private memory for batches: page-aligned, populated once, reused for every batch.
+
+use crate::mapping::Mapping;
+use crate::memfd::MemfdError;
+use crate::payload::{Payload, PayloadMut};
+
+/// Page-aligned private memory whose pages are there from the start.
+#[derive(Debug)]
+pub struct AlignedBuffer {
+    mapping: Option<Mapping>,
+}
+
+impl AlignedBuffer {
+    /// A zeroed buffer; 0 bytes make one that needs no memory.
+    ///
+    /// # Errors
+    /// If the system has no memory for it.
+    pub fn new(byte_size: usize) -> Result<Self, MemfdError> {
+        if byte_size == 0 {
+            return Ok(Self { mapping: None });
+        }
+        let mapping = Mapping::private(byte_size)?;
+        mapping.populate()?;
+        Ok(Self {
+            mapping: Some(mapping),
+        })
+    }
+
+    /// Bytes of the buffer.
+    #[must_use]
+    pub fn byte_size(&self) -> usize {
+        self.mapping.as_ref().map_or(0, Mapping::byte_size)
+    }
+
+    /// Makes the buffer at least `byte_size` bytes long; what it held is lost if it had to grow.
+    ///
+    /// # Errors
+    /// If the system has no memory for it; the buffer is as before then.
+    pub fn reserve(&mut self, byte_size: usize) -> Result<(), MemfdError> {
+        if byte_size > self.byte_size() {
+            *self = Self::new(byte_size.next_power_of_two())?;
+        }
+        Ok(())
+    }
+
+    /// The first `byte_size` bytes, to be read.
+    ///
+    /// # Panics
+    /// If the buffer is smaller.
+    #[must_use]
+    pub fn payload(&self, byte_size: usize) -> Payload<'_> {
+        assert!(
+            byte_size <= self.byte_size(),
+            "{byte_size} of {} bytes",
+            self.byte_size()
+        );
+        match &self.mapping {
+            // SAFETY: mapped for as long as `self`, and at least `byte_size` long, checked above.
+            Some(mapping) => unsafe { Payload::from_raw(mapping.start(), byte_size) },
+            None => Payload::from_slice(&[]),
+        }
+    }
+
+    /// The first `byte_size` bytes, to be written.
+    ///
+    /// # Panics
+    /// If the buffer is smaller.
+    pub fn payload_mut(&mut self, byte_size: usize) -> PayloadMut<'_> {
+        assert!(
+            byte_size <= self.byte_size(),
+            "{byte_size} of {} bytes",
+            self.byte_size()
+        );
+        match &self.mapping {
+            // SAFETY: mapped writable for as long as `self`, at least `byte_size` long, checked above,
+            // and borrowed exclusively.
+            Some(mapping) => unsafe { PayloadMut::from_raw(mapping.start(), byte_size) },
+            None => PayloadMut::from_slice(&mut []),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffer_grows_and_holds_what_is_copied_in() {
+        let mut buffer = AlignedBuffer::new(0).unwrap();
+        assert_eq!(buffer.payload(0).byte_size(), 0);
+        buffer.reserve(5000).unwrap();
+        assert!(buffer.byte_size() >= 5000);
+        Payload::from_slice(&[7; 5000]).copy_to(&mut buffer.payload_mut(5000));
+        assert_eq!(buffer.payload(5000).to_vec(), vec![7; 5000]);
+        assert_eq!(buffer.payload(1).as_ptr() as usize % 4096, 0);
+    }
+}

@@ -1,0 +1,92 @@
+//! How long to look before sleeping.
+//!
+//! A wake-up of a sleeping thread costs some 4 to 50 us, a look at a cache line some ns, so looking for
+//! a while pays when the wait is short and wastes a core when it is long. The budget learns which:
+//! each spin in vain halves it, each success, or a sleep that was short after all, restores it.
+
+use crate::clock::now_ns;
+
+/// Looks between two `sched_yield`s. Yielding cures the convoy of two peers on one core, where each
+/// spins out its time slice waiting for the other.
+const LOOKS_PER_YIELD: u32 = 64;
+/// How often in a row the budget is halved.
+const HALVINGS_MAX: u32 = 5;
+
+/// The budget of one waiting place.
+#[derive(Clone, Debug)]
+pub struct SpinBudget {
+    full_ns: u64,
+    halvings: u32,
+}
+
+impl SpinBudget {
+    /// A budget of at most `full_ns` nanoseconds a wait; 0 never spins.
+    #[must_use]
+    pub fn new(full_ns: u64) -> Self {
+        Self {
+            full_ns,
+            halvings: 0,
+        }
+    }
+
+    /// Looks until `ready` says so or the budget is spent; the last answer of `ready`.
+    pub fn spin(&mut self, mut ready: impl FnMut() -> bool) -> bool {
+        if ready() {
+            return true;
+        }
+        let budget_ns = self.full_ns >> self.halvings;
+        if budget_ns == 0 {
+            return false;
+        }
+        let end_ns = now_ns() + budget_ns;
+        loop {
+            for _ in 0..LOOKS_PER_YIELD {
+                if ready() {
+                    self.halvings = 0;
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if now_ns() >= end_ns {
+                self.halvings = (self.halvings + 1).min(HALVINGS_MAX);
+                return false;
+            }
+            rustix::thread::sched_yield();
+        }
+    }
+
+    /// Tells how long the sleep after a spin in vain took.
+    pub fn slept(&mut self, sleep_ns: u64) {
+        if sleep_ns < self.full_ns {
+            self.halvings = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budget_shrinks_in_vain_and_comes_back() {
+        let mut budget = SpinBudget::new(64_000);
+        for _ in 0..10 {
+            assert!(!budget.spin(|| false));
+        }
+        assert_eq!(budget.halvings, HALVINGS_MAX);
+        budget.slept(1_000_000);
+        assert_eq!(budget.halvings, HALVINGS_MAX);
+        budget.slept(10_000);
+        assert_eq!(budget.halvings, 0);
+    }
+
+    #[test]
+    fn no_budget_looks_once() {
+        let mut looks = 0;
+        assert!(!SpinBudget::new(0).spin(|| {
+            looks += 1;
+            false
+        }));
+        assert_eq!(looks, 1);
+    }
+}
