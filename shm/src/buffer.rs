@@ -5,7 +5,7 @@ use crate::memfd::MemfdError;
 use crate::payload::{Payload, PayloadMut};
 
 /// Page-aligned private memory whose pages are there from the start.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AlignedBuffer {
     mapping: Option<Mapping>,
 }

@@ -40,6 +40,8 @@ mod mapping;
 mod memfd;
 #[cfg(not(loom))]
 mod payload;
+#[cfg(all(feature = "tokio", not(loom)))]
+mod readiness;
 #[cfg(not(loom))]
 mod region;
 pub mod ring;
@@ -64,6 +66,8 @@ pub use fork::ForkGuard;
 pub use memfd::MemfdError;
 #[cfg(not(loom))]
 pub use payload::{Payload, PayloadMut};
+#[cfg(all(feature = "tokio", not(loom)))]
+pub use readiness::Readiness;
 #[cfg(not(loom))]
 pub use region::{Region, RegionError};
 #[cfg(not(loom))]

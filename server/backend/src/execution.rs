@@ -4,6 +4,8 @@ use adjoin_schema::DataType;
 use adjoin_shm::{Payload, PayloadMut};
 use thiserror::Error;
 
+use crate::{Dimension, ExecuteError, ModelMetadata, TensorMetadata};
+
 /// Names a set of pointers and shapes that comes back run after run, so that an engine may keep the
 /// values that it made for them. A key is never used for another set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,13 +42,84 @@ pub enum Output<'a> {
 
 /// One run.
 #[derive(Debug)]
-pub struct Execution<'a> {
+pub struct Execution<'e, 'a> {
     /// Set where exactly these inputs and bound outputs come again.
     pub key: Option<BindingKey>,
     /// One for each input of the model, in its order.
-    pub inputs: &'a [Input<'a>],
+    pub inputs: &'e [Input<'a>],
     /// One for each output of the model, in its order.
-    pub outputs: &'a mut [Output<'a>],
+    pub outputs: &'e mut [Output<'a>],
+}
+
+impl Execution<'_, '_> {
+    /// Checks inputs and outputs against the model's description, and every payload's size against its
+    /// data type and shape. An engine goes by the shape when it reads and writes, so it runs nothing that
+    /// has not passed this.
+    ///
+    /// # Errors
+    /// [`ExecuteError::Mismatch`] says what does not fit.
+    pub fn check(&self, model: &ModelMetadata) -> Result<(), ExecuteError> {
+        let counts = [
+            ("inputs", self.inputs.len(), model.inputs.len()),
+            ("outputs", self.outputs.len(), model.outputs.len()),
+        ];
+        for (what, given, wanted) in counts {
+            if given != wanted {
+                return mismatch(format!("{given} {what} given, the model has {wanted}"));
+            }
+        }
+        for (tensor, input) in model.inputs.iter().zip(self.inputs) {
+            let byte_size = input.payload.byte_size();
+            check_tensor(tensor, input.dtype, input.shape, byte_size)?;
+        }
+        for (tensor, output) in model.outputs.iter().zip(self.outputs.iter()) {
+            if let Output::Bound {
+                dtype,
+                shape,
+                payload,
+            } = output
+            {
+                check_tensor(tensor, *dtype, shape, payload.byte_size())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn mismatch<T>(reason: String) -> Result<T, ExecuteError> {
+    Err(ExecuteError::Mismatch { reason })
+}
+
+fn check_tensor(
+    tensor: &TensorMetadata,
+    dtype: DataType,
+    shape: &[i64],
+    byte_size: usize,
+) -> Result<(), ExecuteError> {
+    let name = &tensor.name;
+    if dtype != tensor.dtype {
+        return mismatch(format!("{name:?} is {}, not {dtype}", tensor.dtype));
+    }
+    let fits = |(dimension, &size): (&Dimension, &i64)| match dimension {
+        Dimension::Fixed(fixed) => *fixed == size,
+        Dimension::Named(_) | Dimension::Unknown => true,
+    };
+    if shape.len() != tensor.dimensions.len() || !tensor.dimensions.iter().zip(shape).all(fits) {
+        let open = tensor.open_shape();
+        return mismatch(format!("{name:?} has shape {open:?}, not {shape:?}"));
+    }
+    let wanted = match dtype.byte_size(shape) {
+        // Strings have their lengths in the payload.
+        Ok(None) => return Ok(()),
+        Ok(Some(wanted)) => wanted,
+        Err(error) => return mismatch(format!("{name:?}: {error}")),
+    };
+    if u64::try_from(byte_size) != Ok(wanted) {
+        return mismatch(format!(
+            "{name:?} takes {wanted} bytes with shape {shape:?}, not {byte_size}"
+        ));
+    }
+    Ok(())
 }
 
 /// Bytes that an engine copied itself, beyond what its operators do.
@@ -79,4 +152,80 @@ pub trait OutputSink {
 pub struct SinkError {
     /// Bytes of the result.
     pub byte_size: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::InputAccess;
+
+    fn model() -> ModelMetadata {
+        let tensor = |dtype| TensorMetadata {
+            name: "t".into(),
+            dtype,
+            dimensions: vec![Dimension::Named("n".into()), Dimension::Fixed(2)],
+            access: InputAccess::InPlace,
+        };
+        ModelMetadata {
+            inputs: vec![tensor(DataType::Fp32)],
+            outputs: vec![tensor(DataType::Fp32)],
+        }
+    }
+
+    fn reason(dtype: DataType, shape: &[i64], bytes: usize, output: Output<'_>) -> String {
+        let bytes = vec![0; bytes];
+        let inputs = [Input {
+            dtype,
+            shape,
+            payload: Payload::from_slice(&bytes),
+        }];
+        let execution = Execution {
+            key: None,
+            inputs: &inputs,
+            outputs: &mut [output],
+        };
+        match execution.check(&model()) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn only_what_the_model_takes_passes() {
+        let input = |dtype, shape: &[i64], bytes| reason(dtype, shape, bytes, Output::Unbound);
+        let fp32 = DataType::Fp32;
+        assert_eq!(input(fp32, &[3, 2], 24), "");
+        assert_eq!(input(fp32, &[0, 2], 0), "");
+        assert!(input(DataType::Int32, &[3, 2], 24).contains("not INT32"));
+        assert!(input(fp32, &[3, 3], 36).contains("[-1, 2]"));
+        assert!(input(fp32, &[3], 12).contains("[-1, 2]"));
+        assert!(input(fp32, &[-1, 2], 8).contains("dimension 0"));
+        assert!(input(fp32, &[i64::MAX, 2], 8).contains("bytes"));
+        assert!(input(fp32, &[3, 2], 23).contains("24 bytes"));
+        assert!(input(fp32, &[3, 2], 28).contains("24 bytes"));
+
+        let mut room = [0; 20];
+        let bound = Output::Bound {
+            dtype: fp32,
+            shape: &[3, 2],
+            payload: PayloadMut::from_slice(&mut room),
+        };
+        assert!(reason(fp32, &[3, 2], 24, bound).contains("not 20"));
+    }
+
+    #[test]
+    fn counts_must_be_those_of_the_model() {
+        let execution = Execution {
+            key: None,
+            inputs: &[],
+            outputs: &mut [],
+        };
+        assert!(
+            execution
+                .check(&model())
+                .unwrap_err()
+                .to_string()
+                .contains("0 inputs")
+        );
+    }
 }

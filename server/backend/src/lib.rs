@@ -82,7 +82,7 @@ pub trait Instance: fmt::Debug + Send {
     /// See [`ExecuteError`]; the instance can run the next batch all the same, unless it says otherwise.
     fn run(
         &mut self,
-        execution: Execution<'_>,
+        execution: Execution<'_, '_>,
         sink: &mut dyn OutputSink,
     ) -> Result<Copied, ExecuteError>;
 }

@@ -1,0 +1,77 @@
+//! `adjoin serve`.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use adjoin_server::config::{CheckedFile, ServerConfig};
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Serves the models of a repository to the processes of this node.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// Directory of models: NAME/VERSION/model.onnx
+    #[arg(long, value_name = "DIR", env = "ADJOIN_MODEL_REPOSITORY")]
+    model_repository: PathBuf,
+
+    /// Directory for the sockets; who may enter it may use the server
+    #[arg(long, value_name = "DIR", env = "ADJOIN_SOCKET_DIR", default_value = "/run/adjoin")]
+    socket_dir: PathBuf,
+
+    /// TCP address for the Open Inference Protocol over gRPC, such as 127.0.0.1:8001 [default: none]
+    #[arg(long, value_name = "ADDR", env = "ADJOIN_GRPC_ADDR")]
+    grpc_addr: Option<SocketAddr>,
+
+    /// TCP address for Prometheus metrics at /metrics, such as 127.0.0.1:8002 [default: none]
+    #[arg(long, value_name = "ADDR", env = "ADJOIN_METRICS_ADDR")]
+    metrics_addr: Option<SocketAddr>,
+
+    /// Form of the log on standard error
+    #[arg(long, value_name = "FORMAT", env = "ADJOIN_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug or trace, also per module
+    #[arg(long, value_name = "FILTER", env = "ADJOIN_LOG", default_value = "info")]
+    log: String,
+
+    /// Configuration file (TOML): limits, and how each model is served
+    #[arg(long, value_name = "FILE", env = "ADJOIN_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// ONNX Runtime's library [default: next to the command, then the system's library directories]
+    #[arg(long, value_name = "FILE", env = "ADJOIN_ONNXRUNTIME")]
+    onnxruntime: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+pub(crate) fn run(arguments: ServeArguments) -> Result<(), Box<dyn Error>> {
+    start_log(&arguments)?;
+    let file = CheckedFile::read(arguments.config.as_deref())?;
+    adjoin_server::run(ServerConfig {
+        model_repository: arguments.model_repository,
+        socket_dir: arguments.socket_dir,
+        grpc_addr: arguments.grpc_addr,
+        metrics_addr: arguments.metrics_addr,
+        onnxruntime: arguments.onnxruntime,
+        file,
+    })?;
+    Ok(())
+}
+
+fn start_log(arguments: &ServeArguments) -> Result<(), Box<dyn Error>> {
+    let filter = EnvFilter::try_new(&arguments.log)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match arguments.log_format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! What may go wrong, and must stay small.
+
+use std::path::{Path, PathBuf};
+
+use adjoin_schema::DataType;
+
+use super::memory::{Placed, Room, Tensor};
+use super::suite::{Suite, add_case, bound, expect, unbound};
+use crate::{ExecuteError, LoadError, ModelSource};
+
+fn source_at(path: PathBuf) -> ModelSource {
+    ModelSource {
+        name: "m".into(),
+        version: 1,
+        path,
+        intra_op_threads: 1,
+    }
+}
+
+pub(super) fn no_file(suite: &Suite<'_>) {
+    let missing = suite.options.models.join("there-is-no-such-model.onnx");
+    for path in [missing, suite.options.models.clone()] {
+        let error = suite.load(&source_at(path.clone())).unwrap_err();
+        let LoadError::Unreadable { path: told, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(told, path);
+    }
+}
+
+/// A file that goes with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(backend: &str, bytes: &[u8]) -> Self {
+        let name = format!("adjoin-conformance-{backend}-{}.onnx", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+pub(super) fn damaged_file(suite: &Suite<'_>) {
+    let good = std::fs::read(suite.source("add").path).unwrap();
+    let unknown_operator = {
+        let mut bytes = good.clone();
+        let at = bytes.windows(3).position(|part| part == b"Add").unwrap();
+        bytes[at..at + 3].copy_from_slice(b"Odd");
+        bytes
+    };
+    let damaged: [&[u8]; 5] = [
+        b"",
+        b"this is no model",
+        &[0xff; 4096],
+        &good[..good.len() / 2],
+        &unknown_operator,
+    ];
+    for bytes in damaged {
+        let scratch = Scratch::new(suite.backend.name(), bytes);
+        let error = suite.load(&source_at(scratch.0.clone())).unwrap_err();
+        assert!(
+            matches!(error, LoadError::Refused { .. }),
+            "{error} for {:?}",
+            String::from_utf8_lossy(bytes)
+        );
+    }
+    // The engine is none the worse for it.
+    let (inputs, sum) = add_case(1, 1);
+    expect(&mut *suite.add(), &inputs, &sum);
+}
+
+pub(super) fn refused(suite: &Suite<'_>) {
+    for name in suite.options.refused {
+        let error = suite.load(&suite.source(name)).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                LoadError::Refused { .. } | LoadError::Unsupported { .. }
+            ),
+            "{error}"
+        );
+    }
+}
+
+pub(super) fn accepts(suite: &Suite<'_>) {
+    assert!(suite.backend.accepts(Path::new("somewhere/model.onnx")));
+    for other in ["model.txt", "model", "onnx", ""] {
+        assert!(!suite.backend.accepts(Path::new(other)), "{other}");
+    }
+}
+
+pub(super) fn wrong_inputs(suite: &Suite<'_>) {
+    let mut instance = suite.add();
+    let (inputs, sum) = add_case(2, 1);
+    let [a, b] = inputs.clone().map(|tensor| Placed::new(&tensor));
+    let mut room = Room::new(sum.dtype, &sum.shape);
+
+    let other_type = Placed::new(&Tensor::new(&[2, 4], &[0_i32; 8]));
+    let other_rank = Placed::new(&Tensor::new(&[8], &[0.0_f32; 8]));
+    let other_width = Placed::new(&Tensor::new(&[2, 5], &[0.0_f32; 10]));
+    let mut too_small = Placed::new(&Tensor::new(&[2, 4], &[0.0_f32; 8]));
+    too_small.shape = vec![4, 4];
+    let mut negative = Placed::new(&Tensor::new(&[2, 4], &[0.0_f32; 8]));
+    negative.shape = vec![-2, 4];
+    let mut huge = Placed::new(&Tensor::new(&[2, 4], &[0.0_f32; 8]));
+    huge.shape = vec![i64::MAX, 4];
+    for wrong in [
+        &other_type,
+        &other_rank,
+        &other_width,
+        &too_small,
+        &negative,
+        &huge,
+    ] {
+        for key in [None, Some(3)] {
+            let error = bound(&mut *instance, key, &[&a, wrong], &mut room).unwrap_err();
+            assert!(matches!(error, ExecuteError::Mismatch { .. }), "{error}");
+        }
+    }
+    for inputs in [&[][..], &[&a], &[&a, &b, &b]] {
+        let error = bound(&mut *instance, None, inputs, &mut room).unwrap_err();
+        assert!(matches!(error, ExecuteError::Mismatch { .. }), "{error}");
+    }
+    let inputs_placed = [a.input(), b.input()];
+    for outputs in [0, 2] {
+        let error = unbound(&mut *instance, &inputs_placed, outputs).unwrap_err();
+        assert!(matches!(error, ExecuteError::Mismatch { .. }), "{error}");
+    }
+    // Dimensions of one name with two sizes: only the engine can tell.
+    let three = Placed::new(&Tensor::new(&[3, 4], &[0.0_f32; 12]));
+    bound(&mut *instance, None, &[&a, &three], &mut room).unwrap_err();
+    assert!(room.is_untouched());
+    expect(&mut *instance, &inputs, &sum);
+}
+
+pub(super) fn bad_index(suite: &Suite<'_>) {
+    let Some(mut instance) = suite.instance("gather") else {
+        return;
+    };
+    let table = Tensor::new(&[8, 4], &[1.0_f32; 32]);
+    let placed = Placed::new(&table);
+    let mut room = Room::new(DataType::Fp32, &[1, 4]);
+    for index in [8, -9, i64::from(i32::MAX), i64::MAX, i64::MIN] {
+        let index = Placed::new(&Tensor::new(&[1], &[index]));
+        let error = bound(&mut *instance, None, &[&placed, &index], &mut room).unwrap_err();
+        assert!(matches!(error, ExecuteError::Failed { .. }), "{error}");
+        let good = Tensor::new(&[1], &[7_i64]);
+        let row = Tensor::new(&[1, 4], &[1.0_f32; 4]);
+        expect(&mut *instance, &[table.clone(), good], &row);
+    }
+}
+
+pub(super) fn instances(suite: &Suite<'_>) {
+    let model = suite.model("add").unwrap();
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let mut instance = model.instance().unwrap();
+            scope.spawn(move || {
+                for batch in 1..50 {
+                    let (inputs, sum) = add_case(batch, seed);
+                    expect(&mut *instance, &inputs, &sum);
+                }
+            });
+        }
+    });
+}

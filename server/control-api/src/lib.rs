@@ -1,0 +1,30 @@
+//! The gRPC interfaces of adjoin, generated from the files in `proto/`: [`control`] is adjoin's own
+//! control plane, [`inference`] the Open Inference Protocol.
+
+#![allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    elided_lifetimes_in_paths,
+    unnameable_types,
+    clippy::allow_attributes_without_reason,
+    clippy::use_self,
+    clippy::or_fun_call,
+    clippy::unwrap_used,
+    reason = "written by the code generator"
+)]
+
+/// adjoin's control plane.
+pub mod control {
+    tonic::include_proto!("adjoin.control.v1");
+}
+
+/// The Open Inference Protocol.
+pub mod inference {
+    tonic::include_proto!("inference");
+}
+
+/// All descriptors, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

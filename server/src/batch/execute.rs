@@ -1,0 +1,292 @@
+//! Runs one batch on one instance.
+//!
+//! A batch of one runs where its request lies: the engine reads the client's input and writes the
+//! session's response block. Several requests are gathered into the instance's buffers, unless their
+//! inputs lie side by side, and their outputs are scattered afterwards. If a batch of several fails, each
+//! request runs once more alone, so that nobody loses an answer to a neighbour's input.
+
+use adjoin_backend::{Copied, ExecuteError, Execution, Input, Output, OutputSink, SinkError};
+use adjoin_schema::status::Status;
+use adjoin_schema::{DataType, Shape};
+use adjoin_shm::Payload;
+use adjoin_shm::clock::now_ns;
+use smallvec::SmallVec;
+
+use super::gather::{self, Plan};
+use super::queue::Ticket;
+use crate::metrics::{BatchTimes, CopyPath};
+use crate::model::request::{Job, Outcome};
+use crate::model::{InstanceSlot, ModelVersion};
+use crate::session::response::{Dynamic, DynamicTarget};
+
+/// A job that ran, and what became of it.
+pub type Finished = (Ticket, Job, Outcome);
+
+/// Runs `jobs` and appends what became of each to `finished`.
+pub fn run(
+    version: &ModelVersion,
+    instance: &mut InstanceSlot,
+    mut jobs: Vec<(Ticket, Job)>,
+    finished: &mut Vec<Finished>,
+) {
+    for (_, job) in &mut jobs {
+        job.response.reset_dynamic();
+    }
+    let start_ns = now_ns();
+    let rows: u32 = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
+    match attempt(version, instance, &mut jobs, rows, start_ns) {
+        Ok(run) => {
+            version.timing().observe(rows, run.times.execute_ns);
+            version.metrics().batch(rows, run.times);
+            let end_ns = now_ns();
+            for (index, (ticket, job)) in jobs.into_iter().enumerate() {
+                let no_room = run.no_room.iter().find(|(of, _)| *of == index);
+                let mut outcome = Outcome::refused(Status::Ok, [u64::from(version.version()), 0]);
+                outcome.batch_size = rows;
+                outcome.queue_ns = start_ns.saturating_sub(ticket.enqueued_ns);
+                outcome.execute_ns = run.times.execute_ns;
+                if let Some((_, byte_size)) = no_room {
+                    (outcome.status, outcome.detail) = (Status::OutputTooLarge, [*byte_size, 0]);
+                    version.metrics().refused(Status::OutputTooLarge);
+                } else {
+                    let duration_ns = end_ns.saturating_sub(ticket.enqueued_ns);
+                    version.metrics().request(ticket.rows, run.in_place, outcome.queue_ns, duration_ns);
+                }
+                finished.push((ticket, job, outcome));
+            }
+        }
+        Err(error) if jobs.len() > 1 => {
+            tracing::debug!(model = %version.name(), %error, "batch failed; its requests run alone");
+            for job in jobs {
+                run(version, instance, vec![job], finished);
+            }
+        }
+        Err(error) => {
+            tracing::debug!(model = %version.name(), version = version.version(), %error, "request failed in the engine");
+            version.metrics().refused(Status::ExecutionFailed);
+            let failed = |(ticket, job)| (ticket, job, Outcome::refused(Status::ExecutionFailed, [0; 2]));
+            finished.extend(jobs.into_iter().map(failed));
+        }
+    }
+}
+
+struct Run {
+    times: BatchTimes,
+    in_place: bool,
+    /// Jobs whose outputs of unknown size found no room, and the bytes.
+    no_room: SmallVec<[(usize, u64); 2]>,
+}
+
+fn attempt(
+    version: &ModelVersion,
+    instance: &mut InstanceSlot,
+    jobs: &mut [(Ticket, Job)],
+    rows: u32,
+    start_ns: u64,
+) -> Result<Run, ExecuteError> {
+    let is_joined = jobs.len() > 1;
+    let plans = plan_inputs(version, instance, jobs)?;
+    let gathered = plans.iter().any(|plan| matches!(plan, Plan::Buffer { .. }));
+    let run_ns = if gathered { now_ns() } else { start_ns };
+
+    let (copied, dynamic, no_room) = if is_joined {
+        run_joined(version, instance, jobs, &plans, rows)?
+    } else {
+        run_alone(version, instance, jobs, &plans)?
+    };
+
+    let done_ns = now_ns();
+    let dynamic_bytes = attach(jobs, dynamic);
+    let scattered = if is_joined { scatter(version, instance, jobs) } else { 0 };
+    let scatter_ns = if scattered > 0 { now_ns() - done_ns } else { 0 };
+    let metrics = version.metrics();
+    for plan in &plans {
+        if let Plan::Buffer { byte_size, path } = plan {
+            metrics.copied(*path, *byte_size as u64);
+        }
+    }
+    metrics.copied(CopyPath::Scatter, scattered);
+    metrics.copied(CopyPath::DynamicOutput, dynamic_bytes);
+    metrics.copied(CopyPath::EngineInput, copied.input_bytes);
+    metrics.copied(CopyPath::EngineOutput, copied.output_bytes);
+    let in_place = !gathered && scattered == 0 && dynamic_bytes == 0 && copied == Copied::default();
+    let times = BatchTimes { gather_ns: run_ns - start_ns, execute_ns: done_ns - run_ns, scatter_ns };
+    Ok(Run { times, in_place, no_room })
+}
+
+fn plan_inputs(
+    version: &ModelVersion,
+    instance: &mut InstanceSlot,
+    jobs: &[(Ticket, Job)],
+) -> Result<SmallVec<[Plan; 4]>, ExecuteError> {
+    let specs = &version.signature().metadata().inputs;
+    let plan = |(index, (spec, buffer))| gather::prepare(index, spec, jobs, buffer);
+    let plans = specs.iter().zip(&mut instance.inputs).enumerate().map(plan).collect::<Result<_, _>>();
+    plans.map_err(|error| ExecuteError::Mismatch { reason: error.to_string() })
+}
+
+type Ran = (Copied, Vec<(usize, Dynamic)>, SmallVec<[(usize, u64); 2]>);
+
+fn run_alone(
+    version: &ModelVersion,
+    instance: &mut InstanceSlot,
+    jobs: &mut [(Ticket, Job)],
+    plans: &[Plan],
+) -> Result<Ran, ExecuteError> {
+    let Job { request, response, .. } = &mut jobs[0].1;
+    let target = response.dynamic_target();
+    let mut inputs: SmallVec<[Input<'_>; 4]> = SmallVec::new();
+    for (index, plan) in plans.iter().enumerate() {
+        let mut input = request.input(index);
+        if let Plan::Buffer { byte_size, .. } = plan {
+            input.payload = instance.inputs[index].payload(*byte_size);
+        }
+        inputs.push(input);
+    }
+    let mut outputs: SmallVec<[Output<'_>; 4]> = SmallVec::new();
+    response.bind(request, &mut outputs);
+    let mut sink = Alone { target, outputs: Vec::new(), no_room: None };
+    let execution = Execution { key: request.key, inputs: &inputs, outputs: &mut outputs };
+    let copied = instance.engine.run(execution, &mut sink);
+    let no_room: SmallVec<[(usize, u64); 2]> = sink.no_room.into_iter().map(|bytes| (0, bytes)).collect();
+    let copied = match copied {
+        Err(ExecuteError::NoRoom(_)) if !no_room.is_empty() => Copied::default(),
+        other => other?,
+    };
+    debug_assert_eq!(version.signature().metadata().inputs.len(), inputs.len());
+    Ok((copied, sink.outputs.into_iter().map(|output| (0, output)).collect(), no_room))
+}
+
+fn run_joined(
+    version: &ModelVersion,
+    instance: &mut InstanceSlot,
+    jobs: &[(Ticket, Job)],
+    plans: &[Plan],
+    rows: u32,
+) -> Result<Ran, ExecuteError> {
+    let first = &jobs[0].1.request;
+    let input_shapes: SmallVec<[Shape; 4]> =
+        first.inputs.iter().map(|place| gather::batch_shape(&place.shape, rows, true)).collect();
+    let inputs: SmallVec<[Input<'_>; 4]> = (plans.iter().enumerate())
+        .map(|(index, plan)| gather::input(index, plan, jobs, &input_shapes[index], &instance.inputs[index]))
+        .collect();
+    let mut output_shapes: SmallVec<[Shape; 4]> = SmallVec::new();
+    for (index, output) in first.outputs.iter().enumerate() {
+        let shape = output.known.as_ref().map(|(shape, _)| gather::batch_shape(shape, rows, true));
+        if output.wanted && shape.is_some() {
+            let byte_size = joined_bytes(jobs, index);
+            let reserved = instance.outputs[index].reserve(byte_size);
+            reserved.map_err(|error| ExecuteError::Mismatch { reason: error.to_string() })?;
+        }
+        output_shapes.push(shape.unwrap_or_default());
+    }
+    let mut outputs: SmallVec<[Output<'_>; 4]> = SmallVec::new();
+    for (index, ((output, shape), buffer)) in
+        first.outputs.iter().zip(&output_shapes).zip(&mut instance.outputs).enumerate()
+    {
+        outputs.push(match &output.known {
+            _ if !output.wanted => Output::Skipped,
+            None => Output::Unbound,
+            Some(_) => {
+                let payload = buffer.payload_mut(joined_bytes(jobs, index));
+                Output::Bound { dtype: output.dtype, shape, payload }
+            }
+        });
+    }
+    let mut sink = Joined { jobs, rows, outputs: Vec::new(), no_room: SmallVec::new() };
+    let execution = Execution { key: None, inputs: &inputs, outputs: &mut outputs };
+    let copied = instance.engine.run(execution, &mut sink)?;
+    debug_assert_eq!(version.signature().metadata().outputs.len(), outputs.len());
+    Ok((copied, sink.outputs, sink.no_room))
+}
+
+fn joined_bytes(jobs: &[(Ticket, Job)], output: usize) -> usize {
+    let bytes = jobs.iter().filter_map(|(_, job)| job.request.outputs[output].known.as_ref()).map(|(_, bytes)| bytes);
+    usize::try_from(bytes.sum::<u64>()).unwrap_or(usize::MAX)
+}
+
+/// Hands the rows of each joined output back; the bytes copied.
+fn scatter(version: &ModelVersion, instance: &InstanceSlot, jobs: &mut [(Ticket, Job)]) -> u64 {
+    let mut copied = 0;
+    for index in 0..version.signature().metadata().outputs.len() {
+        let total = joined_bytes(jobs, index);
+        if !jobs[0].1.request.outputs[index].wanted || jobs[0].1.request.outputs[index].known.is_none() {
+            continue;
+        }
+        let all = instance.outputs[index].payload(total);
+        let mut at = 0;
+        for (_, job) in jobs.iter_mut() {
+            let Some(mut room) = job.response.output_mut(index) else { continue };
+            let byte_size = room.byte_size();
+            if let Some(part) = all.part(at, byte_size) {
+                part.copy_to(&mut room);
+                at += byte_size;
+            }
+        }
+        copied += at as u64;
+    }
+    copied
+}
+
+fn attach(jobs: &mut [(Ticket, Job)], outputs: Vec<(usize, Dynamic)>) -> u64 {
+    let mut bytes = 0;
+    for (job, output) in outputs {
+        bytes += output.byte_size();
+        jobs[job].1.response.attach(output);
+    }
+    bytes
+}
+
+/// Takes outputs of unknown size for one request.
+struct Alone {
+    target: DynamicTarget,
+    outputs: Vec<Dynamic>,
+    no_room: Option<u64>,
+}
+
+impl OutputSink for Alone {
+    fn accept(&mut self, index: usize, dtype: DataType, shape: &[i64], payload: Payload<'_>) -> Result<(), SinkError> {
+        match self.target.store(index, dtype, shape, payload) {
+            Ok(output) => self.outputs.push(output),
+            Err(error) => {
+                *self.no_room.get_or_insert(0) += error.byte_size;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Divides outputs of unknown size among the requests of a batch by rows.
+struct Joined<'a> {
+    jobs: &'a [(Ticket, Job)],
+    rows: u32,
+    outputs: Vec<(usize, Dynamic)>,
+    no_room: SmallVec<[(usize, u64); 2]>,
+}
+
+impl OutputSink for Joined<'_> {
+    fn accept(&mut self, index: usize, dtype: DataType, shape: &[i64], payload: Payload<'_>) -> Result<(), SinkError> {
+        let error = SinkError { byte_size: payload.byte_size() as u64 };
+        let rows = usize::try_from(self.rows).map_err(|_| error.clone())?;
+        // An output that does not have a row for each row of the batch cannot be divided: the batch then
+        // fails, and its requests run alone.
+        if shape.first() != Some(&i64::from(self.rows)) || payload.byte_size() % rows != 0 || dtype == DataType::Bytes {
+            return Err(error);
+        }
+        let row_bytes = payload.byte_size() / rows;
+        let mut at = 0;
+        for (of, (ticket, job)) in self.jobs.iter().enumerate() {
+            let byte_size = row_bytes * ticket.rows as usize;
+            let part = payload.part(at, byte_size).ok_or_else(|| error.clone())?;
+            at += byte_size;
+            let mut shape = Shape::from_slice(shape);
+            shape[0] = i64::from(ticket.rows);
+            match job.response.dynamic_target().store(index, dtype, &shape, part) {
+                Ok(output) => self.outputs.push((of, output)),
+                Err(error) => self.no_room.push((of, error.byte_size)),
+            }
+        }
+        Ok(())
+    }
+}

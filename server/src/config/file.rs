@@ -1,0 +1,121 @@
+//! The configuration file as it is written (TOML). Every key is optional; unknown keys are refused.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConfigFile {
+    /// The server as a whole.
+    pub server: ServerSection,
+    /// Quotas of sessions.
+    pub limits: LimitsSection,
+    /// What holds for models that do not say otherwise.
+    pub defaults: ModelSection,
+    /// Models by name.
+    pub models: BTreeMap<String, ModelSection>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerSection {
+    /// Longest look at the rings before a worker sleeps, in microseconds; 0 never spins. Default 50.
+    pub spin_us: u64,
+    /// Longest wait for requests in flight when the server ends, in milliseconds. Default 30000.
+    pub drain_timeout_ms: u64,
+    /// Permission bits of the sockets that clients reach, octal. Default "660".
+    pub socket_mode: String,
+    /// Users that may open sessions; none (the default): all who can reach the socket.
+    pub allow_uids: Vec<u32>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsSection {
+    /// Sessions at once. Default 256.
+    pub sessions: usize,
+    /// Region bytes of one session. Default 1 GiB.
+    pub session_bytes: u64,
+    /// Region bytes of one user's sessions. Default 4 GiB.
+    pub user_bytes: u64,
+    /// Region bytes of all sessions. Default 8 GiB.
+    pub total_bytes: u64,
+}
+
+/// `[defaults]` and `[models.NAME]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSection {
+    /// `onnxruntime` or `rten`. Default: ONNX Runtime where its library is found, else rten.
+    pub engine: Option<String>,
+    /// Instances, each running one batch at a time. Default 1.
+    pub instances: Option<u32>,
+    /// Threads of one instance for one operator. Default: the cores, divided by the instances.
+    pub intra_op_threads: Option<usize>,
+    /// Most rows of one execution; 0 never joins requests. Default 32 where all inputs and outputs share a
+    /// named first dimension, else 0.
+    pub max_batch_size: Option<u32>,
+    /// Sizes at which a batch goes off before the delay is over.
+    pub preferred_batch_sizes: Option<Vec<u32>>,
+    /// How long the oldest request may wait for others, in microseconds. Default 0.
+    pub max_queue_delay_us: Option<u64>,
+    /// Most waiting requests. Default 4096.
+    pub queue_limit: Option<usize>,
+    /// Priority of requests that ask for none; 1 is the most urgent. Default 2.
+    pub default_priority: Option<u16>,
+    /// `"all"`, `{ latest = N }` or `{ specific = [1, 3] }`. Default `{ latest = 1 }`.
+    pub version_policy: Option<VersionPolicySection>,
+    /// Version labels, such as `{ stable = 3 }`.
+    pub labels: Option<BTreeMap<String, u64>>,
+    /// Whether to run the model before it is ready. Default true.
+    pub warm_up: Option<bool>,
+}
+
+/// Which versions of a model are served.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VersionPolicySection {
+    /// Every version in the repository.
+    All,
+    /// The newest so many.
+    Latest(usize),
+    /// These.
+    Specific(Vec<u64>),
+}
+
+impl Default for ServerSection {
+    fn default() -> Self {
+        Self { spin_us: 50, drain_timeout_ms: 30_000, socket_mode: "660".into(), allow_uids: Vec::new() }
+    }
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self { sessions: 256, session_bytes: 1 << 30, user_bytes: 4 << 30, total_bytes: 8 << 30 }
+    }
+}
+
+impl ModelSection {
+    /// This section, with the values of `defaults` where it has none.
+    #[must_use]
+    pub fn over(self, defaults: &Self) -> Self {
+        let defaults = defaults.clone();
+        Self {
+            engine: self.engine.or(defaults.engine),
+            instances: self.instances.or(defaults.instances),
+            intra_op_threads: self.intra_op_threads.or(defaults.intra_op_threads),
+            max_batch_size: self.max_batch_size.or(defaults.max_batch_size),
+            preferred_batch_sizes: self.preferred_batch_sizes.or(defaults.preferred_batch_sizes),
+            max_queue_delay_us: self.max_queue_delay_us.or(defaults.max_queue_delay_us),
+            queue_limit: self.queue_limit.or(defaults.queue_limit),
+            default_priority: self.default_priority.or(defaults.default_priority),
+            version_policy: self.version_policy.or(defaults.version_policy),
+            labels: self.labels.or(defaults.labels),
+            warm_up: self.warm_up.or(defaults.warm_up),
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Configuration: what the file says ([`file`]) becomes checked values here, once, before anything starts.
+//! Nothing below this module reads a file or an environment variable.
+
+pub mod file;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::batch::policy::BatchPolicy;
+use crate::model::ModelSettings;
+use crate::repository::VersionPolicy;
+use crate::session::table::SessionLimits;
+use file::{ConfigFile, ModelSection, VersionPolicySection};
+
+/// Everything that a server needs to know.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Directory of the model repository.
+    pub model_repository: PathBuf,
+    /// Directory of the sockets; made if it is not there.
+    pub socket_dir: PathBuf,
+    /// TCP address of the Open Inference Protocol over gRPC, if wanted.
+    pub grpc_addr: Option<SocketAddr>,
+    /// TCP address of `/metrics`, if wanted.
+    pub metrics_addr: Option<SocketAddr>,
+    /// Where ONNX Runtime's library is, if not in the usual places.
+    pub onnxruntime: Option<PathBuf>,
+    /// From the configuration file.
+    pub file: CheckedFile,
+}
+
+/// The checked content of the configuration file.
+#[derive(Clone, Debug)]
+pub struct CheckedFile {
+    /// Longest look at the rings before a worker sleeps.
+    pub spin: Duration,
+    /// Longest wait for requests in flight when the server ends.
+    pub drain_timeout: Duration,
+    /// Permission bits of the sockets that clients reach.
+    pub socket_mode: u32,
+    /// Users that may open sessions; none: all who can reach the socket.
+    pub allow_uids: Vec<u32>,
+    /// Quotas of sessions.
+    pub limits: SessionLimits,
+    defaults: ModelSection,
+    models: BTreeMap<String, ModelSection>,
+}
+
+/// How one model is loaded and served.
+#[derive(Clone, Debug)]
+pub struct ModelConfig {
+    /// Name of the engine; `None`: the first that is there and accepts the file.
+    pub engine: Option<String>,
+    /// Which versions are served.
+    pub version_policy: VersionPolicy,
+    /// Version labels.
+    pub labels: BTreeMap<String, u64>,
+    /// Threads of one instance for one operator.
+    pub intra_op_threads: usize,
+    /// Whether to run the model before it is ready.
+    pub warm_up: bool,
+    /// Most rows; `None`: from the model's own description.
+    max_batch_size: Option<u32>,
+    preferred_batch_sizes: Vec<u32>,
+    max_queue_delay: Duration,
+    queue_count_max: usize,
+    instances: u32,
+    default_priority: u16,
+}
+
+/// Most rows of a batch where the model has a batch dimension and nothing is configured.
+pub const MAX_BATCH_SIZE_DEFAULT: u32 = 32;
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("configuration {}: {source}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A value that cannot be.
+    #[error("configuration: {key} is {value}; {expected}")]
+    Value {
+        /// Its place in the file.
+        key: String,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+fn check(is_good: bool, key: &str, value: impl ToString, expected: &'static str) -> Result<(), ConfigError> {
+    if is_good {
+        return Ok(());
+    }
+    Err(ConfigError::Value { key: key.to_owned(), value: value.to_string(), expected })
+}
+
+impl CheckedFile {
+    /// Reads and checks a configuration file; without one, all values are the defaults.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Self::parse("", Path::new("")) };
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of a configuration file; `path` is for messages.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: ConfigFile = toml::from_str(text)
+            .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })?;
+        let server = &file.server;
+        let socket_mode = u32::from_str_radix(&server.socket_mode, 8).unwrap_or(u32::MAX);
+        check(socket_mode <= 0o777, "server.socket_mode", &server.socket_mode, "it is octal, such as \"660\"")?;
+        let limits = SessionLimits {
+            session_count_max: file.limits.sessions,
+            session_bytes_max: file.limits.session_bytes,
+            user_bytes_max: file.limits.user_bytes,
+            total_bytes_max: file.limits.total_bytes,
+        };
+        check(limits.session_count_max > 0, "limits.sessions", 0, "it is at least 1")?;
+        let checked = Self {
+            spin: Duration::from_micros(server.spin_us),
+            drain_timeout: Duration::from_millis(server.drain_timeout_ms),
+            socket_mode,
+            allow_uids: server.allow_uids.clone(),
+            limits,
+            defaults: file.defaults,
+            models: file.models,
+        };
+        for name in checked.models.keys() {
+            check(adjoin_schema::text::is_model_name(name), "models", name, "a model's name is letters, digits, '.', '_' and '-'")?;
+            checked.model(name)?;
+        }
+        checked.model("defaults")?;
+        Ok(checked)
+    }
+
+    /// The configuration of one model: its own section over the defaults.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn model(&self, name: &str) -> Result<ModelConfig, ConfigError> {
+        let own = self.models.get(name).cloned().unwrap_or_default();
+        let section = own.over(&self.defaults);
+        let key = |field: &str| format!("models.{name}.{field}");
+        let instances = section.instances.unwrap_or(1);
+        check((1..=64).contains(&instances), &key("instances"), instances, "it is 1 to 64")?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shared_out = (cores / instances as usize).max(1);
+        let intra_op_threads = section.intra_op_threads.unwrap_or(shared_out);
+        check((1..=256).contains(&intra_op_threads), &key("intra_op_threads"), intra_op_threads, "it is 1 to 256")?;
+        let mut preferred = section.preferred_batch_sizes.unwrap_or_default();
+        preferred.sort_unstable();
+        let most = section.max_batch_size.unwrap_or(MAX_BATCH_SIZE_DEFAULT);
+        check(most <= 65_536, &key("max_batch_size"), most, "it is at most 65536; 0 never joins requests")?;
+        let fits = preferred.iter().all(|size| (1..=most).contains(size));
+        check(fits, &key("preferred_batch_sizes"), format!("{preferred:?}"), "each is from 1 to max_batch_size")?;
+        let queue_count_max = section.queue_limit.unwrap_or(4096);
+        check(queue_count_max > 0, &key("queue_limit"), queue_count_max, "it is at least 1")?;
+        let default_priority = section.default_priority.unwrap_or(2);
+        check(default_priority > 0, &key("default_priority"), default_priority, "1 is the most urgent")?;
+        let version_policy = match section.version_policy {
+            None => VersionPolicy::Latest { count: 1 },
+            Some(VersionPolicySection::All) => VersionPolicy::All,
+            Some(VersionPolicySection::Latest(count)) => VersionPolicy::Latest { count },
+            Some(VersionPolicySection::Specific(versions)) => VersionPolicy::Specific { versions },
+        };
+        let is_empty = matches!(&version_policy, VersionPolicy::Latest { count: 0 })
+            || matches!(&version_policy, VersionPolicy::Specific { versions } if versions.is_empty());
+        check(!is_empty, &key("version_policy"), format!("{version_policy:?}"), "it serves at least one version")?;
+        Ok(ModelConfig {
+            engine: section.engine,
+            version_policy,
+            labels: section.labels.unwrap_or_default(),
+            intra_op_threads,
+            warm_up: section.warm_up.unwrap_or(true),
+            max_batch_size: section.max_batch_size,
+            preferred_batch_sizes: preferred,
+            max_queue_delay: Duration::from_micros(section.max_queue_delay_us.unwrap_or(0)),
+            queue_count_max,
+            instances,
+            default_priority,
+        })
+    }
+}
+
+impl ModelConfig {
+    /// The settings for a model that has a batch dimension or not. Without one and without the operator's
+    /// word for it, requests are never joined.
+    #[must_use]
+    pub fn settings(&self, has_batch_dimension: bool) -> ModelSettings {
+        let from_model = if has_batch_dimension { MAX_BATCH_SIZE_DEFAULT } else { 0 };
+        let max_batch_size = self.max_batch_size.unwrap_or(from_model);
+        let policy = BatchPolicy {
+            max_batch_size,
+            preferred_batch_sizes: self.preferred_batch_sizes.iter().copied().filter(|&s| s <= max_batch_size).collect(),
+            max_queue_delay_ns: u64::try_from(self.max_queue_delay.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let policy = if max_batch_size == 0 { BatchPolicy::single() } else { policy };
+        ModelSettings {
+            policy,
+            max_batch_size,
+            queue_count_max: self.queue_count_max,
+            instances: self.instances,
+            default_priority: self.default_priority,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<CheckedFile, ConfigError> {
+        CheckedFile::parse(text, Path::new("adjoin.toml"))
+    }
+
+    #[test]
+    fn a_models_section_stands_over_the_defaults() {
+        let text = r#"
+            [defaults]
+            instances = 2
+            max_queue_delay_us = 500
+            [models.digits]
+            max_batch_size = 16
+            preferred_batch_sizes = [8, 4]
+            version_policy = { specific = [3] }
+            labels = { stable = 3 }
+        "#;
+        let file = parse(text).unwrap();
+        let digits = file.model("digits").unwrap();
+        let settings = digits.settings(true);
+        assert_eq!((settings.instances, settings.policy.max_batch_size), (2, 16));
+        assert_eq!(settings.policy.preferred_batch_sizes.as_slice(), [4, 8]);
+        assert_eq!(settings.policy.max_queue_delay_ns, 500_000);
+        assert_eq!(digits.version_policy, VersionPolicy::Specific { versions: vec![3] });
+        assert_eq!(file.model("other").unwrap().settings(true).policy.max_batch_size, MAX_BATCH_SIZE_DEFAULT);
+        assert_eq!(file.model("other").unwrap().settings(false).max_batch_size, 0);
+    }
+
+    #[test]
+    fn wrong_values_and_unknown_keys_are_named() {
+        for (text, word) in [
+            ("[models.a]\ninstances = 0", "models.a.instances is 0"),
+            ("[models.a]\npreferred_batch_sizes = [99]", "preferred_batch_sizes is [99]"),
+            ("[models.a]\nversion_policy = { latest = 0 }", "version_policy"),
+            ("[models.\"a/b\"]\n", "models is a/b"),
+            ("[server]\nsocket_mode = \"9\"", "socket_mode is 9"),
+            ("[models.a]\nmax_batch = 3", "unknown field `max_batch`"),
+            ("[limits]\nsessions = 0", "limits.sessions is 0"),
+            ("[defaults]\nqueue_limit = 0", "queue_limit is 0"),
+        ] {
+            let message = parse(text).unwrap_err().to_string();
+            assert!(message.contains(word), "{message:?} should contain {word:?}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The control plane: one thread with an async runtime for attach handshakes, gRPC and metrics. The only
+//! module that names tonic.
+
+mod admin;
+mod attach;
+mod inference;
+mod service;
+mod socket_dir;
+mod status;
+mod tokens;
+
+pub use socket_dir::{ADMIN_SOCKET, ATTACH_SOCKET, CONTROL_SOCKET, SocketDir, SocketDirError};
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::sync::Arc;
+
+use adjoin_control_api::FILE_DESCRIPTOR_SET;
+use adjoin_control_api::control::admin_server::AdminServer;
+use adjoin_control_api::control::control_server::ControlServer;
+use adjoin_control_api::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use adjoin_shm::socket::AttachListener;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+
+use crate::config::CheckedFile;
+use crate::engine::Engine;
+use crate::metrics::endpoint;
+use tokens::Tokens;
+
+/// Largest gRPC message, in bytes: what clients of the protocol expect to pass.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// How far the end of the server has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Takes requests.
+    Serving,
+    /// Refuses new ones.
+    Draining,
+    /// Closes everything.
+    Ending,
+}
+
+/// Sockets that are bound before the server says that it runs.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Handshakes.
+    pub attach: AttachListener,
+    /// Control API and Open Inference Protocol.
+    pub control: StdUnixListener,
+    /// Operators' API.
+    pub admin: StdUnixListener,
+    /// Open Inference Protocol over TCP.
+    pub grpc: Option<std::net::TcpListener>,
+    /// `/metrics`.
+    pub metrics: Option<std::net::TcpListener>,
+}
+
+/// What all services share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The data plane.
+    pub engine: Arc<Engine>,
+    /// How far the end has come; anyone may move it on.
+    pub phase: watch::Sender<Phase>,
+    /// The checked configuration.
+    pub config: Arc<CheckedFile>,
+    /// Engines of this machine, for people.
+    pub engines: Arc<Vec<String>>,
+    /// When the server started, in ns.
+    pub started_ns: u64,
+    tokens: Arc<Tokens>,
+}
+
+impl Shared {
+    /// What services share from now on.
+    pub fn new(engine: Arc<Engine>, config: CheckedFile, engines: Vec<String>) -> Self {
+        Self {
+            engine,
+            phase: watch::Sender::new(Phase::Serving),
+            config: Arc::new(config),
+            engines: Arc::new(engines),
+            started_ns: adjoin_shm::clock::now_ns(),
+            tokens: Arc::default(),
+        }
+    }
+
+    /// Moves on towards the end; never back.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let moves = phase > *current;
+            *current = phase.max(*current);
+            moves
+        });
+    }
+
+    /// Resolves when the end has come that far.
+    pub async fn reached(&self, phase: Phase) {
+        // The sender lives in `self`, so the channel cannot close meanwhile.
+        let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
+    }
+}
+
+/// Serves everything until the server ends; then drains and returns.
+///
+/// # Errors
+/// If a listener cannot be used.
+pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    for version in shared.engine.models().all() {
+        health.set_service_status(version.name().as_ref(), ServingStatus::Serving).await;
+    }
+    health.set_service_status("", ServingStatus::Serving).await;
+
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(std::io::Error::other)
+    };
+    let inference = || {
+        GrpcInferenceServiceServer::new(inference::Inference::new(shared.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    };
+    let control_service = ControlServer::new(service::Control::new(shared.clone()));
+    let admin_service = AdminServer::new(admin::Admin::new(shared.clone()));
+
+    let control = Server::builder()
+        .add_service(control_service)
+        .add_service(inference())
+        .add_service(health_service.clone())
+        .add_service(reflection()?)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(unix(listeners.control)?), ending(&shared));
+    let admin = Server::builder()
+        .add_service(admin_service)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(unix(listeners.admin)?), ending(&shared));
+    tokio::spawn(logged("control socket", control));
+    tokio::spawn(logged("admin socket", admin));
+    if let Some(listener) = listeners.grpc {
+        let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?);
+        let server = Server::builder()
+            .add_service(inference())
+            .add_service(health_service)
+            .add_service(reflection()?)
+            .serve_with_incoming_shutdown(incoming, ending(&shared));
+        tokio::spawn(logged("gRPC listener", server));
+    }
+    if let Some(listener) = listeners.metrics {
+        let listener = TcpListener::from_std(listener)?;
+        tokio::spawn(logged("metrics listener", endpoint::serve(listener, Arc::clone(&shared.engine))));
+    }
+    tokio::spawn(attach::accept(shared.clone(), listeners.attach));
+
+    shared.reached(Phase::Draining).await;
+    health.set_service_status("", ServingStatus::NotServing).await;
+    for version in shared.engine.models().all() {
+        health.set_service_status(version.name().as_ref(), ServingStatus::NotServing).await;
+    }
+    drain(&shared).await;
+    shared.advance(Phase::Ending);
+    Ok(())
+}
+
+/// Refuses what comes, and waits for what runs.
+async fn drain(shared: &Shared) {
+    shared.engine.drain();
+    let give_up = tokio::time::Instant::now() + shared.config.drain_timeout;
+    tracing::info!(in_flight = shared.engine.in_flight(), "draining");
+    while !shared.engine.is_idle() {
+        let ending = shared.reached(Phase::Ending);
+        let tick = tokio::time::sleep(std::time::Duration::from_millis(2));
+        tokio::select! {
+            () = ending => break,
+            () = tick => {}
+        }
+        if tokio::time::Instant::now() >= give_up {
+            tracing::warn!(in_flight = shared.engine.in_flight(), "requests were still in flight when the drain timeout passed");
+            break;
+        }
+    }
+}
+
+fn unix(listener: StdUnixListener) -> std::io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+fn ending(shared: &Shared) -> impl Future<Output = ()> + use<> {
+    let shared = shared.clone();
+    async move { shared.reached(Phase::Ending).await }
+}
+
+async fn logged<E: std::fmt::Display>(what: &'static str, server: impl Future<Output = Result<(), E>>) {
+    if let Err(error) = server.await {
+        tracing::error!(what, %error, "stopped serving");
+    }
+}
+
+/// Binds a TCP listener before the runtime starts, so that a wrong address is an error at start.
+///
+/// # Errors
+/// The system's.
+pub fn bind_tcp(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

@@ -1,0 +1,41 @@
+//! From adjoin's statuses to gRPC's codes: the only place.
+
+use adjoin_schema::attach::ModelInfo;
+use adjoin_schema::descriptor::{Rejection, RequestDescriptor};
+use adjoin_schema::status::Status;
+use adjoin_schema::text::explain;
+use tonic::Code;
+
+/// The code for a status.
+pub(super) fn code(status: Status) -> Code {
+    match status as u16 {
+        0 => Code::Ok,
+        100 => Code::NotFound,
+        200..=202 | 300 | 302 => match status {
+            Status::DeadlineExceeded => Code::DeadlineExceeded,
+            Status::ResponseRegionFull => Code::ResourceExhausted,
+            _ => Code::Unavailable,
+        },
+        301 => Code::Cancelled,
+        101..=199 => Code::InvalidArgument,
+        500 | 501 | 503 | 504 => Code::InvalidArgument,
+        502 | 507 => Code::PermissionDenied,
+        505 | 506 | 508 => Code::ResourceExhausted,
+        _ => Code::Internal,
+    }
+}
+
+/// An error with its sentence.
+pub(super) fn error(
+    rejection: Rejection,
+    request: Option<&RequestDescriptor<'_>>,
+    model: Option<&ModelInfo>,
+) -> tonic::Status {
+    let text = explain(rejection, request, model);
+    let text = match (rejection.status, request) {
+        // Clients of the protocol look for these words.
+        (Status::ModelNotFound, Some(request)) => format!("Request for unknown model: '{}' is not found", request.model),
+        _ => text,
+    };
+    tonic::Status::new(code(rejection.status), text)
+}

@@ -1,0 +1,273 @@
+//! The data plane: worker threads that drain rings, form batches and run them.
+//!
+//! Leader and followers. One worker at a time holds the *lead*: it looks at the submission rings, puts
+//! requests into the queues of their models, and takes the next batch. A short batch it runs itself
+//! with the lead in hand; for a long one it gives the lead up first. So the thread that finds work is the one
+//! that runs it, and no request pays for a hand-over between threads. There is one worker more than there
+//! are instances: one is always free to drain, cancel and refuse.
+//!
+//! Nobody burns a core for nothing: a leader without work looks at the rings of the sessions that were
+//! active just now for some microseconds, then says in every such session that it sleeps, looks once more,
+//! and sleeps in `epoll_wait` on the sessions' event descriptors, without holding the lead.
+
+mod intake;
+mod lead;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use adjoin_backend::BindingKey;
+use adjoin_schema::attach::{AttachMessage, Refusal};
+use adjoin_schema::descriptor::Rejection;
+use adjoin_schema::layout::server_state;
+use adjoin_schema::status::Status;
+use adjoin_shm::doorbell::EventNotifier;
+use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
+
+use crate::batch::queue::Ticket;
+use crate::metrics::Metrics;
+use crate::model::Models;
+use crate::model::request::Job;
+use crate::session::Session;
+use crate::session::table::{SessionLimits, SessionTable};
+use lead::{Lead, Poller};
+
+pub(crate) use intake::{owned_request, ticket};
+
+/// How the data plane behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Longest look at the rings before a worker sleeps, in ns; 0 never spins.
+    pub spin_ns: u64,
+    /// Quotas of sessions.
+    pub limits: SessionLimits,
+}
+
+/// What other threads ask of the leader.
+#[derive(Debug)]
+enum Command {
+    Attach(Arc<Session>),
+    Detach(u64),
+    /// A request that came by another way than a ring.
+    Submit(Ticket, Job),
+    /// Something was published in this session's ring, says the portable doorbell.
+    Look(u64),
+}
+
+#[derive(Debug, Default)]
+struct Parking {
+    tokens: usize,
+}
+
+/// The data plane of a server.
+#[derive(Debug)]
+pub struct Engine {
+    sessions: SessionTable,
+    models: Arc<Models>,
+    metrics: Arc<Metrics>,
+    options: EngineOptions,
+    lead: Mutex<Lead>,
+    poller: Poller,
+    kick: EventNotifier,
+    commands: Mutex<Vec<Command>>,
+    /// Sessions whose event descriptor fired while another worker had the lead.
+    fired: Mutex<Vec<u64>>,
+    attention: AtomicBool,
+    running: AtomicU32,
+    draining: AtomicBool,
+    stopping: AtomicBool,
+    parking: Mutex<Parking>,
+    unpark: Condvar,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+    binding_keys: AtomicU64,
+}
+
+impl Engine {
+    /// A data plane without workers; see [`Engine::ensure_workers`].
+    ///
+    /// # Errors
+    /// The system's, when it has no descriptors left.
+    pub fn new(models: Arc<Models>, metrics: Arc<Metrics>, options: EngineOptions) -> Result<Arc<Self>, Errno> {
+        let kick = EventNotifier::new()?;
+        let poller = Poller::new()?;
+        poller.add(&kick, lead::KICK)?;
+        Ok(Arc::new(Self {
+            sessions: SessionTable::new(options.limits),
+            models,
+            metrics,
+            options,
+            lead: Mutex::new(Lead::new(options.spin_ns)),
+            poller,
+            kick,
+            commands: Mutex::default(),
+            fired: Mutex::default(),
+            attention: AtomicBool::new(false),
+            running: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            parking: Mutex::default(),
+            unpark: Condvar::new(),
+            workers: Mutex::default(),
+            binding_keys: AtomicU64::new(1),
+        }))
+    }
+
+    /// All sessions.
+    pub fn sessions(&self) -> &SessionTable {
+        &self.sessions
+    }
+
+    /// All models.
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Starts workers until there is one more than `instances`.
+    ///
+    /// # Errors
+    /// The system's, when it cannot start a thread.
+    pub fn ensure_workers(self: &Arc<Self>, instances: usize) -> std::io::Result<()> {
+        let mut workers = self.workers.lock();
+        while workers.len() <= instances {
+            let engine = Arc::clone(self);
+            let name = format!("worker-{}", workers.len());
+            workers.push(std::thread::Builder::new().name(name).spawn(move || engine.work())?);
+        }
+        Ok(())
+    }
+
+    /// Takes a fresh session in.
+    pub fn attach(&self, session: Arc<Session>) {
+        self.metrics.sessions_opened.inc();
+        self.sessions.insert(Arc::clone(&session));
+        if self.is_draining() {
+            session.memory().server_state().store(server_state::DRAINING, Ordering::Release);
+        }
+        self.count_sessions();
+        self.command(Command::Attach(session));
+    }
+
+    /// Ends a session: its waiting requests are dropped, its memory goes when the last run that touches
+    /// it has ended.
+    pub fn detach(&self, id: u64) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        session.close();
+        self.count_sessions();
+        self.command(Command::Detach(id));
+    }
+
+    /// Ends a session that broke the protocol: tells the client why, counts, logs once.
+    pub fn fault(&self, session: &Session, rejection: Rejection) {
+        if session.is_closed() {
+            return;
+        }
+        self.metrics.session_fault(rejection.status);
+        tracing::warn!(
+            session = session.id(),
+            uid = session.peer().uid,
+            reason = %rejection.status,
+            detail = ?rejection.detail,
+            "closed session that broke the protocol"
+        );
+        let refusal = Refusal { query_id: 0, status: rejection.status as u16, detail: rejection.detail };
+        let _ = session.socket().send(&AttachMessage::Refusal(refusal).encode(), &[]);
+        session.socket().shut_down();
+        self.detach(session.id());
+    }
+
+    /// Brings sessions and bytes in the metrics up to date.
+    pub fn count_sessions(&self) {
+        let (sessions, bytes) = self.sessions.held();
+        self.metrics.sessions.set(i64::try_from(sessions).unwrap_or(i64::MAX));
+        self.metrics.region_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Queues a request that came by another way than a ring.
+    pub fn submit(&self, ticket: Ticket, job: Job) {
+        self.command(Command::Submit(ticket, job));
+    }
+
+    /// Looks at a session's ring: its client has no other way to wake the server.
+    pub fn look_at(&self, session_id: u64) {
+        self.command(Command::Look(session_id));
+    }
+
+    /// Refuses new requests from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        for session in self.sessions.all() {
+            session.memory().server_state().store(server_state::DRAINING, Ordering::Release);
+        }
+    }
+
+    /// Whether new requests are refused.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Requests that were taken and are not answered.
+    pub fn in_flight(&self) -> u32 {
+        self.sessions.all().iter().map(|session| session.in_flight()).sum()
+    }
+
+    /// Whether no request waits or runs anywhere.
+    pub fn is_idle(&self) -> bool {
+        self.commands.lock().is_empty() && self.models.all().iter().all(|version| version.is_idle()) && self.in_flight() == 0
+    }
+
+    /// Ends all workers, after what they run.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.attention.store(true, Ordering::Release);
+        self.kick.notify();
+        let workers = std::mem::take(&mut *self.workers.lock());
+        self.parking.lock().tokens = workers.len();
+        self.unpark.notify_all();
+        for worker in workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker ended by a panic");
+            }
+        }
+    }
+
+    fn command(&self, command: Command) {
+        self.commands.lock().push(command);
+        // The leader takes the flag before the commands, so one that is pushed later is seen in its next turn.
+        self.attention.store(true, Ordering::Release);
+        self.kick.notify();
+    }
+
+    fn fresh_key(&self) -> BindingKey {
+        BindingKey(self.binding_keys.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn park(&self) {
+        let mut parking = self.parking.lock();
+        while parking.tokens == 0 {
+            self.unpark.wait(&mut parking);
+        }
+        parking.tokens -= 1;
+    }
+
+    fn unpark_one(&self) {
+        let mut parking = self.parking.lock();
+        // One is enough: whoever takes the lead finds all the work there is.
+        parking.tokens = parking.tokens.max(1);
+        self.unpark.notify_one();
+    }
+
+    /// Tells who sent a job what became of it.
+    fn refuse_job(&self, ticket: &Ticket, job: Job, status: Status, detail: [u64; 2]) {
+        job.request.version.metrics().refused(status);
+        let outcome = crate::model::request::Outcome::refused(status, detail);
+        self.publish(vec![(*ticket, job, outcome)]);
+    }
+}

@@ -1,0 +1,20 @@
+//! The adjoin inference server, as a library; the `adjoin` binary is a thin shell around it.
+//!
+//! Two planes that share nothing but the tables of models and sessions:
+//!
+//! * the *data plane* ([`engine`]): plain threads that drain the sessions' rings, join requests
+//!   ([`batch`]) and run them on [`model`] instances;
+//! * the *control plane* ([`control`]): one thread with an async runtime for attach handshakes, gRPC and
+//!   metrics. No tensor of a session passes through it.
+
+pub mod batch;
+pub mod config;
+pub mod control;
+pub mod engine;
+pub mod metrics;
+pub mod model;
+pub mod repository;
+mod run;
+pub mod session;
+
+pub use run::{RunError, run};

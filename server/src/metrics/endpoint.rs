@@ -1,0 +1,35 @@
+//! `/metrics` for Prometheus, and `/healthz` for probes that speak HTTP.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::engine::Engine;
+
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves until the server ends.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve(listener: TcpListener, engine: Arc<Engine>) -> std::io::Result<()> {
+    let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(health)).with_state(engine);
+    axum::serve(listener, router).await
+}
+
+async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
+    engine.count_sessions();
+    match engine.metrics().encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn health(State(engine): State<Arc<Engine>>) -> Response {
+    if engine.is_draining() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") }.into_response()
+}

@@ -1,0 +1,385 @@
+//! What is counted, by whom, under which name. The only module that names the metrics library.
+
+pub mod endpoint;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use adjoin_schema::status::Status;
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Labels of everything that a model version counts. They come from the repository, never from a client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model: String,
+    version: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    model: String,
+    version: u64,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PathLabels {
+    model: String,
+    version: u64,
+    path: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+/// Why payload bytes were copied by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum CopyPath {
+    /// Inputs of several requests joined into one batch.
+    Gather,
+    /// Rows of a batch's outputs handed back to their requests.
+    Scatter,
+    /// Inputs whose values may steer memory accesses, before the engine looks at them.
+    CopyFirst,
+    /// Outputs whose size only the run has shown.
+    DynamicOutput,
+    /// Inputs that the engine takes only as values of its own.
+    EngineInput,
+    /// Outputs that the engine gives only as values of its own.
+    EngineOutput,
+}
+
+impl CopyPath {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Gather, "gather"),
+        (Self::Scatter, "scatter"),
+        (Self::CopyFirst, "copy_first"),
+        (Self::DynamicOutput, "dynamic_output"),
+        (Self::EngineInput, "engine_input"),
+        (Self::EngineOutput, "engine_output"),
+    ];
+}
+
+/// Seconds from a microsecond to about a minute, each bound 2.5 to 4 times the one before.
+fn seconds() -> Histogram {
+    let bounds = [
+        1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0,
+        2.5, 10.0, 60.0,
+    ];
+    Histogram::new(bounds)
+}
+
+fn rows() -> Histogram {
+    Histogram::new((0..11).map(|doublings| f64::from(1u32 << doublings)))
+}
+
+#[derive(Debug)]
+struct Families {
+    requests: Family<StatusLabels, Counter>,
+    rows: Family<ModelLabels, Counter>,
+    executions: Family<ModelLabels, Counter>,
+    in_place: Family<ModelLabels, Counter>,
+    bytes_copied: Family<PathLabels, Counter>,
+    queue_depth: Family<ModelLabels, Gauge>,
+    ready: Family<ModelLabels, Gauge>,
+    batch_size: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    duration: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    queue: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    gather: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    execute: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    scatter: Family<ModelLabels, Histogram, fn() -> Histogram>,
+}
+
+/// Everything that the server counts.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    families: Families,
+    /// Attached clients.
+    pub sessions: Gauge,
+    /// Bytes of all session regions.
+    pub region_bytes: Gauge,
+    /// Sessions opened so far.
+    pub sessions_opened: Counter,
+    session_faults: Family<ReasonLabels, Counter>,
+    sessions_refused: Family<ReasonLabels, Counter>,
+    /// Times that a worker woke from sleep.
+    pub wakeups: Counter,
+    /// Wake-ups sent to sleeping clients.
+    pub client_wakeups: Counter,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    #[must_use]
+    pub fn new(version: &'static str) -> Self {
+        let families = Families {
+            requests: Family::default(),
+            rows: Family::default(),
+            executions: Family::default(),
+            in_place: Family::default(),
+            bytes_copied: Family::default(),
+            queue_depth: Family::default(),
+            ready: Family::default(),
+            batch_size: Family::new_with_constructor(rows),
+            duration: Family::new_with_constructor(seconds),
+            queue: Family::new_with_constructor(seconds),
+            gather: Family::new_with_constructor(seconds),
+            execute: Family::new_with_constructor(seconds),
+            scatter: Family::new_with_constructor(seconds),
+        };
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("adjoin")),
+            families,
+            sessions: Gauge::default(),
+            region_bytes: Gauge::default(),
+            sessions_opened: Counter::default(),
+            session_faults: Family::default(),
+            sessions_refused: Family::default(),
+            wakeups: Counter::default(),
+            client_wakeups: Counter::default(),
+        };
+        metrics.register(version);
+        metrics
+    }
+
+    fn register(&self, version: &'static str) {
+        let mut registry = self.registry.lock();
+        let f = &self.families;
+        registry.register("build", "Release of the server", Info::new([("version", version)]));
+        registry.register("inference_requests", "Requests by outcome", f.requests.clone());
+        registry.register("inference_rows", "Rows of the requests that ran", f.rows.clone());
+        registry.register("executions", "Batches that ran", f.executions.clone());
+        registry.register("requests_in_place", "Requests that ran without a copy of any payload byte", f.in_place.clone());
+        registry.register("bytes_copied", "Payload bytes copied by the server, by the reason for it", f.bytes_copied.clone());
+        registry.register("queue_depth", "Waiting requests", f.queue_depth.clone());
+        registry.register("model_ready", "1 while the version takes requests", f.ready.clone());
+        registry.register("batch_size", "Rows of the batches that ran", f.batch_size.clone());
+        let mut time = |name: &str, help: &str, family: &Family<ModelLabels, Histogram, fn() -> Histogram>| {
+            registry.register_with_unit(name, help, Unit::Seconds, family.clone());
+        };
+        time("inference_duration", "From intake of a request to its completion", &f.duration);
+        time("queue_duration", "From intake of a request to the start of its batch", &f.queue);
+        time("gather_duration", "Joining the inputs of a batch", &f.gather);
+        time("execute_duration", "A batch in the engine", &f.execute);
+        time("scatter_duration", "Handing the outputs of a batch back", &f.scatter);
+        registry.register("sessions", "Attached clients", self.sessions.clone());
+        registry.register("region_bytes", "Bytes of all session regions", self.region_bytes.clone());
+        registry.register("sessions_opened", "Sessions opened", self.sessions_opened.clone());
+        registry.register("session_faults", "Sessions ended for breaking the protocol, by reason", self.session_faults.clone());
+        registry.register("sessions_refused", "Handshakes refused, by reason", self.sessions_refused.clone());
+        registry.register("wakeups", "Times that a worker woke from sleep", self.wakeups.clone());
+        registry.register("client_wakeups", "Wake-ups sent to sleeping clients", self.client_wakeups.clone());
+    }
+
+    /// The handles of one model version.
+    pub fn model(&self, name: &str, version: u64) -> ModelMetrics {
+        let f = &self.families;
+        let labels = ModelLabels { model: name.to_owned(), version };
+        let copied = CopyPath::ALL.map(|(_, path)| {
+            let labels = PathLabels { model: name.to_owned(), version, path };
+            f.bytes_copied.get_or_create(&labels).clone()
+        });
+        let ok = StatusLabels { model: name.to_owned(), version, status: Status::Ok.name() };
+        let handles = Handles {
+            ok: f.requests.get_or_create(&ok).clone(),
+            requests: f.requests.clone(),
+            rows: f.rows.get_or_create(&labels).clone(),
+            executions: f.executions.get_or_create(&labels).clone(),
+            in_place: f.in_place.get_or_create(&labels).clone(),
+            copied,
+            queue_depth: f.queue_depth.get_or_create(&labels).clone(),
+            ready: f.ready.get_or_create(&labels).clone(),
+            batch_size: f.batch_size.get_or_create(&labels).clone(),
+            duration: f.duration.get_or_create(&labels).clone(),
+            queue: f.queue.get_or_create(&labels).clone(),
+            gather: f.gather.get_or_create(&labels).clone(),
+            execute: f.execute.get_or_create(&labels).clone(),
+            scatter: f.scatter.get_or_create(&labels).clone(),
+            failed: AtomicU64::new(0),
+            queue_ns: AtomicU64::new(0),
+            execute_ns: AtomicU64::new(0),
+            rows_max: AtomicU32::new(0),
+            by_rows: Mutex::new(BTreeMap::new()),
+            labels,
+        };
+        ModelMetrics { handles: Arc::new(handles) }
+    }
+
+    /// A session ended for breaking the protocol.
+    pub fn session_fault(&self, status: Status) {
+        self.session_faults.get_or_create(&ReasonLabels { reason: status.name() }).inc();
+    }
+
+    /// A handshake was refused.
+    pub fn session_refused(&self, status: Status) {
+        self.sessions_refused.get_or_create(&ReasonLabels { reason: status.name() }).inc();
+    }
+
+    /// All metrics in the text format.
+    ///
+    /// # Errors
+    /// The formatter's, which do not occur when writing to a string.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock())?;
+        Ok(text)
+    }
+}
+
+#[derive(Debug)]
+struct Handles {
+    labels: ModelLabels,
+    requests: Family<StatusLabels, Counter>,
+    ok: Counter,
+    rows: Counter,
+    executions: Counter,
+    in_place: Counter,
+    copied: [Counter; 6],
+    queue_depth: Gauge,
+    ready: Gauge,
+    batch_size: Histogram,
+    duration: Histogram,
+    queue: Histogram,
+    gather: Histogram,
+    execute: Histogram,
+    scatter: Histogram,
+    // What the control API tells beside.
+    failed: AtomicU64,
+    queue_ns: AtomicU64,
+    execute_ns: AtomicU64,
+    rows_max: AtomicU32,
+    by_rows: Mutex<BTreeMap<u32, u64>>,
+}
+
+/// The handles of one model version; clones count together.
+#[derive(Clone, Debug)]
+pub struct ModelMetrics {
+    handles: Arc<Handles>,
+}
+
+/// What one batch took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BatchTimes {
+    /// Joining inputs, in ns; 0 if nothing was joined.
+    pub gather_ns: u64,
+    /// In the engine, in ns.
+    pub execute_ns: u64,
+    /// Handing outputs back, in ns; 0 if they were written in place.
+    pub scatter_ns: u64,
+}
+
+/// Counters of a version for the control API.
+#[derive(Clone, Debug, Default)]
+pub struct ModelStatistics {
+    /// Requests times rows.
+    pub inference_count: u64,
+    /// Batches.
+    pub execution_count: u64,
+    /// Requests that ran.
+    pub request_count: u64,
+    /// Requests that failed or were refused.
+    pub failed_request_count: u64,
+    /// Requests that ran without a copy.
+    pub in_place_count: u64,
+    /// Bytes by [`CopyPath`].
+    pub copied: [u64; 6],
+    /// Rows of the largest batch.
+    pub max_batch_rows: u32,
+    /// Time in the queue over all requests.
+    pub queue_ns: u64,
+    /// Time in the engine over all batches.
+    pub execute_ns: u64,
+    /// Batches by rows.
+    pub executions_by_rows: BTreeMap<u32, u64>,
+}
+
+#[allow(clippy::cast_precision_loss, reason = "durations below 2^53 ns, which is 104 days")]
+fn in_seconds(ns: u64) -> f64 {
+    ns as f64 * 1e-9
+}
+
+impl ModelMetrics {
+    /// The version's readiness.
+    pub fn set_ready(&self, ready: bool) {
+        self.handles.ready.set(i64::from(ready));
+    }
+
+    /// Waiting requests.
+    pub fn queue_depth(&self, count: usize) {
+        self.handles.queue_depth.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Payload bytes that were copied.
+    pub fn copied(&self, path: CopyPath, byte_size: u64) {
+        if byte_size > 0 {
+            self.handles.copied[path as usize].inc_by(byte_size);
+        }
+    }
+
+    /// A batch ran.
+    pub fn batch(&self, rows: u32, times: BatchTimes) {
+        let h = &self.handles;
+        h.executions.inc();
+        h.batch_size.observe(f64::from(rows));
+        h.execute.observe(in_seconds(times.execute_ns));
+        if times.gather_ns > 0 {
+            h.gather.observe(in_seconds(times.gather_ns));
+        }
+        if times.scatter_ns > 0 {
+            h.scatter.observe(in_seconds(times.scatter_ns));
+        }
+        h.execute_ns.fetch_add(times.execute_ns, Ordering::Relaxed);
+        h.rows_max.fetch_max(rows, Ordering::Relaxed);
+        *h.by_rows.lock().entry(rows).or_insert(0) += 1;
+    }
+
+    /// A request ran.
+    pub fn request(&self, rows: u32, in_place: bool, queue_ns: u64, duration_ns: u64) {
+        let h = &self.handles;
+        h.ok.inc();
+        h.rows.inc_by(u64::from(rows));
+        if in_place {
+            h.in_place.inc();
+        }
+        h.queue.observe(in_seconds(queue_ns));
+        h.duration.observe(in_seconds(duration_ns));
+        h.queue_ns.fetch_add(queue_ns, Ordering::Relaxed);
+    }
+
+    /// A request did not run, or failed.
+    pub fn refused(&self, status: Status) {
+        let h = &self.handles;
+        let labels = StatusLabels { model: h.labels.model.clone(), version: h.labels.version, status: status.name() };
+        h.requests.get_or_create(&labels).inc();
+        h.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counters.
+    pub fn statistics(&self) -> ModelStatistics {
+        let h = &self.handles;
+        ModelStatistics {
+            inference_count: h.rows.get(),
+            execution_count: h.executions.get(),
+            request_count: h.ok.get(),
+            failed_request_count: h.failed.load(Ordering::Relaxed),
+            in_place_count: h.in_place.get(),
+            copied: CopyPath::ALL.map(|(path, _)| h.copied[path as usize].get()),
+            max_batch_rows: h.rows_max.load(Ordering::Relaxed),
+            queue_ns: h.queue_ns.load(Ordering::Relaxed),
+            execute_ns: h.execute_ns.load(Ordering::Relaxed),
+            executions_by_rows: h.by_rows.lock().clone(),
+        }
+    }
+}

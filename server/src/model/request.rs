@@ -1,0 +1,136 @@
+//! A checked request, wherever it came from, and its way through queue and batch.
+
+use std::sync::Arc;
+
+use adjoin_backend::{BindingKey, Input};
+use adjoin_schema::status::Status;
+use adjoin_schema::{DataType, Shape};
+use adjoin_shm::Payload;
+use smallvec::SmallVec;
+
+use super::{ModelVersion, ResolvedOutput};
+use crate::session::Session;
+use crate::session::response::ResponseBlock;
+
+/// Where the payload of a request's inputs lies.
+#[derive(Debug)]
+pub enum Source {
+    /// In the request region of a session.
+    Session(Arc<Session>),
+    /// In memory of the server (a gRPC body), one buffer for each input of the model.
+    Owned(Vec<bytes::Bytes>),
+}
+
+/// An input of a checked request.
+#[derive(Clone, Debug)]
+pub struct InputPlace {
+    /// Type of the elements.
+    pub dtype: DataType,
+    /// Dimensions.
+    pub shape: Shape,
+    /// Offset in the request region; of no meaning for owned inputs.
+    pub offset: u64,
+    /// Bytes.
+    pub byte_size: u64,
+}
+
+/// A request that fits its model. Kept for as long as it is prepared, so everything that changes from
+/// one run to the next is in [`Job`].
+#[derive(Debug)]
+pub struct Request {
+    /// The model version that runs it.
+    pub version: Arc<ModelVersion>,
+    /// Where the payload lies.
+    pub source: Source,
+    /// One for each input of the model, in its order.
+    pub inputs: SmallVec<[InputPlace; 4]>,
+    /// One for each output of the model, in its order.
+    pub outputs: SmallVec<[ResolvedOutput; 4]>,
+    /// Rows, at least 1.
+    pub rows: u32,
+    /// Equal for requests that can be joined.
+    pub compatibility: u64,
+    /// Names its places for the engine, if they come again.
+    pub key: Option<BindingKey>,
+}
+
+/// Who gets the outcome.
+#[derive(Debug)]
+pub enum Sink {
+    /// The completion ring of the session that the request came from.
+    Session {
+        /// Set for a prepared request: its number.
+        prepared: Option<u32>,
+    },
+    /// A task that waits for it.
+    Reply(tokio::sync::oneshot::Sender<Outcome>),
+}
+
+/// One run of a request.
+#[derive(Debug)]
+pub struct Job {
+    /// What to run.
+    pub request: Arc<Request>,
+    /// The sender's number for it.
+    pub request_id: u64,
+    /// Who gets the outcome.
+    pub sink: Sink,
+    /// Where the outputs go.
+    pub response: ResponseBlock,
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// `Ok`, or why there are no outputs.
+    pub status: Status,
+    /// Details of another status.
+    pub detail: [u64; 2],
+    /// Rows of the batch that it ran in; 0 if it did not run.
+    pub batch_size: u32,
+    /// From intake to the start of the batch.
+    pub queue_ns: u64,
+    /// Time in the engine.
+    pub execute_ns: u64,
+    /// The block, for those who reply from private memory.
+    pub response: Option<ResponseBlock>,
+}
+
+impl Request {
+    /// The payload of an input.
+    ///
+    /// # Panics
+    /// Never for a checked request: its extents were compared with the region.
+    pub fn payload(&self, index: usize) -> Payload<'_> {
+        match &self.source {
+            Source::Session(session) => {
+                let place = &self.inputs[index];
+                let region = session.memory().request();
+                region.payload(place.offset, place.byte_size).expect("extents were checked against the region")
+            }
+            Source::Owned(buffers) => Payload::from_slice(&buffers[index]),
+        }
+    }
+
+    /// An input as the engine gets it when the request runs where it lies.
+    pub fn input(&self, index: usize) -> Input<'_> {
+        let place = &self.inputs[index];
+        Input { dtype: place.dtype, shape: &place.shape, payload: self.payload(index) }
+    }
+
+    /// Number of the session, or 0.
+    pub fn flow(&self) -> u64 {
+        match &self.source {
+            Source::Session(session) => session.id(),
+            Source::Owned(_) => 0,
+        }
+    }
+}
+
+impl Outcome {
+    /// A run that did not take place.
+    pub fn refused(status: Status, detail: [u64; 2]) -> Self {
+        Self { status, detail, batch_size: 0, queue_ns: 0, execute_ns: 0, response: None }
+    }
+}
+

@@ -1,0 +1,200 @@
+//! From a file to a version that is ready: engine, instances, warm-up.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use adjoin_backend::{Backend, BackendError, InputAccess, LoadError, ModelSource};
+use adjoin_backend_onnxruntime::OnnxRuntimeBackend;
+use adjoin_backend_rten::RtenBackend;
+use adjoin_schema::limits::{RANK_MAX, TENSOR_NAME_BYTES_MAX, TENSORS_MAX};
+use thiserror::Error;
+
+use super::{FoundModel, warm_up};
+use crate::config::{CheckedFile, ConfigError, ModelConfig};
+use crate::metrics::Metrics;
+use crate::model::version::VersionParts;
+use crate::model::{InstanceSlot, ModelEntry, ModelVersion, Signature, Timing};
+
+/// Why a version is not served.
+#[derive(Debug, Error)]
+pub enum LoadVersionError {
+    /// No engine of that name is there.
+    #[error("engine {wanted:?} is not available; available: {available}")]
+    EngineMissing {
+        /// What the configuration names.
+        wanted: String,
+        /// What is there.
+        available: String,
+    },
+    /// No engine takes the file.
+    #[error("no engine accepts {}", path.display())]
+    NotAccepted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The engine refused it.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// It has more or longer tensors than the protocol carries.
+    #[error("{what} is above the protocol's limit of {limit}")]
+    Limit {
+        /// What is.
+        what: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// It cannot be joined as configured.
+    #[error("max_batch_size is {max_batch_size}, but {kind} {name:?} has no dimension that could be a batch")]
+    NoBatchDimension {
+        /// The configured size.
+        max_batch_size: u32,
+        /// `input` or `output`.
+        kind: &'static str,
+        /// Name of the tensor.
+        name: String,
+    },
+    /// It failed in its first run.
+    #[error("warm-up failed: {0}")]
+    WarmUp(String),
+}
+
+/// The engines of this machine: ONNX Runtime first, if its library is found, then rten. Beside them, why
+/// ONNX Runtime is not there, if it is not.
+///
+/// # Errors
+/// If a library was named and cannot be used: that is a mistake, not a reason to take another engine.
+pub fn engines(onnxruntime: Option<&Path>) -> Result<(Vec<Arc<dyn Backend>>, Option<BackendError>), BackendError> {
+    let rten: Arc<dyn Backend> = Arc::new(RtenBackend);
+    let found = OnnxRuntimeBackend::find(onnxruntime).and_then(|path| OnnxRuntimeBackend::open(&path));
+    match found {
+        Ok(backend) => Ok((vec![Arc::new(backend), rten], None)),
+        Err(error) if onnxruntime.is_some() => Err(error),
+        Err(error) => Ok((vec![rten], Some(error))),
+    }
+}
+
+/// Loads model versions.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    engines: Vec<Arc<dyn Backend>>,
+    config: CheckedFile,
+    metrics: Arc<Metrics>,
+}
+
+impl Loader {
+    /// A loader with engines in the order of preference.
+    #[must_use]
+    pub fn new(engines: Vec<Arc<dyn Backend>>, config: CheckedFile, metrics: Arc<Metrics>) -> Self {
+        Self { engines, config, metrics }
+    }
+
+    /// Loads the versions of a model that its policy selects. A version that cannot be loaded is noted with
+    /// the reason and does not keep others from being served.
+    ///
+    /// # Errors
+    /// If the configuration of the model is wrong.
+    pub fn load_model(&self, found: &FoundModel) -> Result<ModelEntry, ConfigError> {
+        let config = self.config.model(&found.name)?;
+        let numbers: Vec<u64> = found.versions.keys().copied().collect();
+        let mut entry = ModelEntry { labels: config.labels.clone(), ..ModelEntry::default() };
+        for number in config.version_policy.missing(&numbers) {
+            entry.failed.insert(number, "not in the repository".into());
+        }
+        for number in config.version_policy.select(&numbers) {
+            let started = std::time::Instant::now();
+            match self.load_version(&config, &found.name, number, &found.versions[&number]) {
+                Ok(version) => {
+                    tracing::info!(
+                        model = found.name,
+                        version = number,
+                        engine = version.engine(),
+                        instances = version.settings().instances,
+                        max_batch_size = version.settings().max_batch_size,
+                        seconds = started.elapsed().as_secs_f32(),
+                        "model ready"
+                    );
+                    entry.versions.insert(number, Arc::new(version));
+                }
+                Err(error) => {
+                    tracing::error!(model = found.name, version = number, %error, "cannot load model");
+                    self.metrics.model(&found.name, number).set_ready(false);
+                    entry.failed.insert(number, error.to_string());
+                }
+            }
+        }
+        Ok(entry)
+    }
+
+    fn engine_for(&self, config: &ModelConfig, path: &Path) -> Result<&Arc<dyn Backend>, LoadVersionError> {
+        let Some(wanted) = &config.engine else {
+            let accepts = |engine: &&Arc<dyn Backend>| engine.accepts(path);
+            return self.engines.iter().find(accepts).ok_or_else(|| LoadVersionError::NotAccepted { path: path.into() });
+        };
+        self.engines.iter().find(|engine| engine.name() == wanted).ok_or_else(|| {
+            let available: Vec<_> = self.engines.iter().map(|engine| engine.name()).collect();
+            LoadVersionError::EngineMissing { wanted: wanted.clone(), available: available.join(", ") }
+        })
+    }
+
+    fn load_version(&self, config: &ModelConfig, name: &str, number: u64, path: &Path) -> Result<ModelVersion, LoadVersionError> {
+        let engine = self.engine_for(config, path)?;
+        let source = ModelSource {
+            name: name.to_owned(),
+            version: number,
+            path: path.to_owned(),
+            intra_op_threads: config.intra_op_threads,
+        };
+        let model = engine.load(&source)?;
+        let metadata = model.metadata().clone();
+        let settings = config.settings(metadata.has_batch_dimension());
+        check_limits(&metadata, settings.max_batch_size)?;
+        let mut signature = Signature::new(metadata, settings.max_batch_size);
+        let mut instances = Vec::new();
+        let timing = Timing::default();
+        for _ in 0..settings.instances {
+            let mut instance = InstanceSlot::new(model.instance()?, signature.metadata());
+            if config.warm_up {
+                warm_up::run(&mut signature, &mut instance, &timing).map_err(LoadVersionError::WarmUp)?;
+            }
+            instances.push(instance);
+        }
+        for input in signature.metadata().inputs.iter().filter(|input| input.access == InputAccess::CopyFirst) {
+            tracing::info!(model = name, input = input.name, "input is copied before use: its values may steer memory accesses");
+        }
+        let metrics = self.metrics.model(name, number);
+        metrics.set_ready(true);
+        Ok(ModelVersion::new(VersionParts {
+            name: name.into(),
+            version: number,
+            engine: engine.name(),
+            signature,
+            settings,
+            metrics,
+            model,
+            instances,
+            timing,
+        }))
+    }
+}
+
+fn check_limits(metadata: &adjoin_backend::ModelMetadata, max_batch_size: u32) -> Result<(), LoadVersionError> {
+    let limit = |what, limit| Err(LoadVersionError::Limit { what, limit });
+    for (kind, tensors) in [("input", &metadata.inputs), ("output", &metadata.outputs)] {
+        if tensors.len() > TENSORS_MAX {
+            return limit(format!("the number of {kind}s, {},", tensors.len()), TENSORS_MAX);
+        }
+        for tensor in tensors {
+            if tensor.name.len() > TENSOR_NAME_BYTES_MAX {
+                return limit(format!("the name of an {kind}, {} bytes,", tensor.name.len()), TENSOR_NAME_BYTES_MAX);
+            }
+            if tensor.dimensions.len() > RANK_MAX {
+                return limit(format!("the rank of {kind} {:?}, {},", tensor.name, tensor.dimensions.len()), RANK_MAX);
+            }
+            let can_batch = tensor.dimensions.first().is_some_and(|dimension| dimension.or_open() < 0);
+            if max_batch_size > 0 && !can_batch {
+                return Err(LoadVersionError::NoBatchDimension { max_batch_size, kind, name: tensor.name.clone() });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The model repository: `NAME/VERSION/model.onnx`, as users of other servers have it.
+
+mod load;
+mod scan;
+mod version_policy;
+mod warm_up;
+
+pub use load::{LoadVersionError, Loader, engines};
+pub use scan::{FoundModel, RepositoryError, scan};
+pub use version_policy::VersionPolicy;

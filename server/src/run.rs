@@ -1,0 +1,151 @@
+//! From a configuration to a server that serves, and to its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use adjoin_backend::BackendError;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{ConfigError, ServerConfig};
+use crate::control::{self, ADMIN_SOCKET, CONTROL_SOCKET, Listeners, Phase, Shared, SocketDir, SocketDirError};
+use crate::engine::{Engine, EngineOptions};
+use crate::metrics::Metrics;
+use crate::model::Models;
+use crate::repository::{Loader, RepositoryError, engines, scan};
+
+/// Why the server did not start, or ended.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The socket directory cannot be used.
+    #[error(transparent)]
+    SocketDir(#[from] SocketDirError),
+    /// The repository cannot be read.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The engine that was named cannot be used.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// Models were found and none could be loaded.
+    #[error("none of the models in {} could be loaded; the log says why", path.display())]
+    NoModel {
+        /// The repository.
+        path: PathBuf,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({what}): {source}")]
+    Address {
+        /// The flag.
+        what: &'static str,
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The system refused something that every server needs.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
+    move |source| RunError::System { what, source }
+}
+
+/// Loads the models, serves until a signal or an operator ends it, drains, and returns.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run(config: ServerConfig) -> Result<(), RunError> {
+    raise_descriptor_limit();
+    // The lock first: a second server must not load gigabytes of models to find out that it is one.
+    let dir = SocketDir::lock(&config.socket_dir)?;
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    let (backends, missing) = engines(config.onnxruntime.as_deref())?;
+    let names: Vec<String> = backends.iter().map(|backend| format!("{} {}", backend.name(), backend.version())).collect();
+    tracing::info!(engines = names.join(", "), "engines found");
+    if let Some(error) = missing {
+        tracing::info!(%error, "serving without ONNX Runtime");
+    }
+    let models = Arc::new(Models::default());
+    let loader = Loader::new(backends, config.file.clone(), Arc::clone(&metrics));
+    for found in scan(&config.model_repository)? {
+        let entry = loader.load_model(&found)?;
+        models.put(&found.name, entry);
+    }
+    let instances: u32 = models.all().iter().map(|version| version.settings().instances).sum();
+    if instances == 0 {
+        return Err(RunError::NoModel { path: config.model_repository });
+    }
+
+    let spin_ns = u64::try_from(config.file.spin.as_nanos()).unwrap_or(u64::MAX);
+    let options = EngineOptions { spin_ns, limits: config.file.limits };
+    let engine = Engine::new(models, metrics, options).map_err(|errno| system("make an event descriptor")(errno.into()))?;
+    engine.ensure_workers(instances as usize).map_err(system("start a worker"))?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(system("start the control plane"))?;
+    let shared = Shared::new(Arc::clone(&engine), config.file.clone(), names);
+    let listeners = listen(&config, &dir)?;
+    let served = runtime.block_on(async {
+        spawn_signals(&shared).map_err(system("listen for signals"))?;
+        tracing::info!(socket_dir = %config.socket_dir.display(), "serving");
+        control::serve(shared.clone(), listeners).await.map_err(system("serve"))
+    });
+    // Sessions end with their sockets before the workers do, so that clients see the end at once.
+    runtime.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(20)).await });
+    drop(runtime);
+    engine.stop();
+    drop(dir);
+    tracing::info!("ended");
+    served
+}
+
+fn listen(config: &ServerConfig, dir: &SocketDir) -> Result<Listeners, RunError> {
+    let tcp = |what, address: Option<std::net::SocketAddr>| {
+        let bind = |address| control::bind_tcp(address).map_err(|source| RunError::Address { what, address, source });
+        address.map(bind).transpose()
+    };
+    Ok(Listeners {
+        grpc: tcp("--grpc-addr", config.grpc_addr)?,
+        metrics: tcp("--metrics-addr", config.metrics_addr)?,
+        admin: dir.bind_stream(ADMIN_SOCKET, 0o600)?,
+        control: dir.bind_stream(CONTROL_SOCKET, config.file.socket_mode)?,
+        attach: dir.bind_attach(config.file.socket_mode)?,
+    })
+}
+
+/// The first SIGTERM or SIGINT drains; the second ends without waiting.
+fn spawn_signals(shared: &Shared) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        for phase in [Phase::Draining, Phase::Ending] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!(?phase, "a signal came");
+            shared.advance(phase);
+        }
+    });
+    Ok(())
+}
+
+/// Each session takes five descriptors; the soft limit of 1024 is there for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "cannot raise the limit of open descriptors");
+    }
+}
