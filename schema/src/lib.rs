@@ -41,6 +41,7 @@ pub mod text;
     rustdoc::all,
     reason = "written by flatc; tests/generated.rs checks that it is what flatc writes"
 )]
+#[rustfmt::skip]
 mod generated;
 
 pub use dtype::DataType;

@@ -8,7 +8,9 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{ConfigError, ServerConfig};
-use crate::control::{self, ADMIN_SOCKET, CONTROL_SOCKET, Listeners, Phase, Shared, SocketDir, SocketDirError};
+use crate::control::{
+    self, ADMIN_SOCKET, CONTROL_SOCKET, Listeners, Phase, Shared, SocketDir, SocketDirError,
+};
 use crate::engine::{Engine, EngineOptions};
 use crate::metrics::Metrics;
 use crate::model::Models;
@@ -69,7 +71,10 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     let dir = SocketDir::lock(&config.socket_dir)?;
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let (backends, missing) = engines(config.onnxruntime.as_deref())?;
-    let names: Vec<String> = backends.iter().map(|backend| format!("{} {}", backend.name(), backend.version())).collect();
+    let names: Vec<String> = backends
+        .iter()
+        .map(|backend| format!("{} {}", backend.name(), backend.version()))
+        .collect();
     tracing::info!(engines = names.join(", "), "engines found");
     if let Some(error) = missing {
         tracing::info!(%error, "serving without ONNX Runtime");
@@ -80,24 +85,40 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
         let entry = loader.load_model(&found)?;
         models.put(&found.name, entry);
     }
-    let instances: u32 = models.all().iter().map(|version| version.settings().instances).sum();
+    let instances: u32 = models
+        .all()
+        .iter()
+        .map(|version| version.settings().instances)
+        .sum();
     if instances == 0 {
-        return Err(RunError::NoModel { path: config.model_repository });
+        return Err(RunError::NoModel {
+            path: config.model_repository,
+        });
     }
 
     let spin_ns = u64::try_from(config.file.spin.as_nanos()).unwrap_or(u64::MAX);
-    let options = EngineOptions { spin_ns, limits: config.file.limits };
-    let engine = Engine::new(models, metrics, options).map_err(|errno| system("make an event descriptor")(errno.into()))?;
-    engine.ensure_workers(instances as usize).map_err(system("start a worker"))?;
+    let options = EngineOptions {
+        spin_ns,
+        limits: config.file.limits,
+    };
+    let engine = Engine::new(models, metrics, options)
+        .map_err(|errno| system("make an event descriptor")(errno.into()))?;
+    engine
+        .ensure_workers(instances as usize)
+        .map_err(system("start a worker"))?;
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(system("start the control plane"))?;
     let shared = Shared::new(Arc::clone(&engine), config.file.clone(), names);
     let listeners = listen(&config, &dir)?;
     let served = runtime.block_on(async {
         spawn_signals(&shared).map_err(system("listen for signals"))?;
         tracing::info!(socket_dir = %config.socket_dir.display(), "serving");
-        control::serve(shared.clone(), listeners).await.map_err(system("serve"))
+        control::serve(shared.clone(), listeners)
+            .await
+            .map_err(system("serve"))
     });
     // Sessions end with their sockets before the workers do, so that clients see the end at once.
     runtime.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(20)).await });
@@ -110,7 +131,13 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
 
 fn listen(config: &ServerConfig, dir: &SocketDir) -> Result<Listeners, RunError> {
     let tcp = |what, address: Option<std::net::SocketAddr>| {
-        let bind = |address| control::bind_tcp(address).map_err(|source| RunError::Address { what, address, source });
+        let bind = |address| {
+            control::bind_tcp(address).map_err(|source| RunError::Address {
+                what,
+                address,
+                source,
+            })
+        };
         address.map(bind).transpose()
     };
     Ok(Listeners {

@@ -91,10 +91,15 @@ impl<'a> Payload<'a> {
     /// `byte_size` bytes from `at` on; `None` if they are not all in this payload.
     #[must_use]
     pub fn part(&self, at: usize, byte_size: usize) -> Option<Self> {
-        at.checked_add(byte_size).filter(|&end| end <= self.byte_size)?;
+        at.checked_add(byte_size)
+            .filter(|&end| end <= self.byte_size)?;
         // SAFETY: `at` is within the payload, checked above.
         let start = unsafe { self.start.add(at) };
-        Some(Self { start, byte_size, life: PhantomData })
+        Some(Self {
+            start,
+            byte_size,
+            life: PhantomData,
+        })
     }
 
     /// Copies all bytes to the start of `to`.

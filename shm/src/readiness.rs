@@ -25,7 +25,9 @@ impl Readiness {
         // SAFETY: an `OwnedFd` is open and names one description until it is dropped, and it is dropped
         // by the `AsyncFd` alone: nothing takes it out.
         let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-        Ok(Self { fd: registered.map_err(std::io::Error::from)? })
+        Ok(Self {
+            fd: registered.map_err(std::io::Error::from)?,
+        })
     }
 
     /// Resolves when the descriptor is readable, or its other end is gone.
@@ -40,7 +42,10 @@ impl Readiness {
     ///
     /// # Errors
     /// Those of `read`; `IO` if the runtime is shutting down.
-    pub async fn read_with<R>(&self, mut read: impl FnMut() -> Result<R, Errno>) -> Result<R, Errno> {
+    pub async fn read_with<R>(
+        &self,
+        mut read: impl FnMut() -> Result<R, Errno>,
+    ) -> Result<R, Errno> {
         loop {
             let mut ready = self.fd.readable().await.map_err(|_| Errno::IO)?;
             match read() {

@@ -124,12 +124,22 @@ impl AttachSocket {
     /// handshake does (they are closed); or the system's.
     pub fn receive(&self, byte_size_max: usize) -> Result<Packet, Errno> {
         let mut bytes = vec![0; byte_size_max];
+        let (byte_size, fds) = self.receive_into(&mut bytes)?;
+        bytes.truncate(byte_size);
+        Ok(Packet { bytes, fds })
+    }
+
+    /// As [`AttachSocket::receive`], to the start of a buffer that is kept; the bytes that came.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn receive_into(&self, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let message = rustix::net::recvmsg(
             &self.fd,
-            &mut [IoSliceMut::new(&mut bytes)],
+            &mut [IoSliceMut::new(buffer)],
             &mut control,
             flags,
         )?;
@@ -145,8 +155,7 @@ impl AttachSocket {
         {
             return Err(Errno::MSGSIZE);
         }
-        bytes.truncate(message.bytes);
-        Ok(Packet { bytes, fds })
+        Ok((message.bytes, fds))
     }
 
     /// Sleeps until a packet or the end of the connection is there; false when the time is up.

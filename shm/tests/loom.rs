@@ -31,7 +31,11 @@ impl Shared {
     }
 
     fn ring(&self) -> RingView<'_> {
-        RingView { tail: &self.tail, head: &self.head, entries: &self.entries }
+        RingView {
+            tail: &self.tail,
+            head: &self.head,
+            entries: &self.entries,
+        }
     }
 }
 
@@ -93,7 +97,10 @@ fn no_wake_up_is_lost() {
         }
         producer.join().unwrap();
         // Whoever went to sleep is woken by the one that published.
-        assert!(!slept || shared.woken.load(Ordering::Relaxed), "slept through an entry");
+        assert!(
+            !slept || shared.woken.load(Ordering::Relaxed),
+            "slept through an entry"
+        );
     });
 }
 

@@ -3,7 +3,7 @@
 //! Nothing is copied on the way in or out: an input is a value laid over the client's memory, an output
 //! with a known shape is one laid over the client's response memory. `ort` makes the environment and the
 //! sessions; a batch goes to the C API directly, because that is where values over foreign memory can be
-//! kept from one run to the next ([`raw`]).
+//! kept from one run to the next.
 //!
 //! Two kinds of input cannot be used as they lie, and are copied here, once, and counted: strings, which
 //! the engine keeps in objects of its own, and truth values, whose bytes must be 0 or 1 for the engine's
@@ -68,6 +68,13 @@ impl OnnxRuntimeBackend {
     /// if it is not ONNX Runtime, too old, or another one than before.
     pub fn open(path: &Path) -> Result<Self, BackendError> {
         environment::open(path).map(|runtime| Self { runtime })
+    }
+
+    /// The process's environment, for programs that compare with `ort`'s own sessions.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn environment(&self) -> ort::environment::Environment {
+        self.runtime.environment.clone()
     }
 }
 

@@ -140,7 +140,7 @@ fn session(runtime: &Runtime, source: &ModelSource, bytes: &[u8]) -> ort::Result
     let directory = source
         .path
         .parent()
-        .unwrap_or(Path::new(""))
+        .unwrap_or_else(|| Path::new(""))
         .to_string_lossy();
     let builder = Session::builder(&runtime.environment)?
         // `ort` would have the engine pick the most thrifty device there is.

@@ -50,3 +50,16 @@ impl Backend for RtenBackend {
         RtenModel::load(source).map(|model| Box::new(model) as Box<dyn Model>)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_the_one_that_is_built_in() {
+        let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock");
+        let lock = std::fs::read_to_string(lock).unwrap();
+        let entry = format!("name = \"rten\"\nversion = \"{VERSION}.");
+        assert!(lock.contains(&entry), "VERSION is not what Cargo.lock has");
+    }
+}

@@ -15,8 +15,10 @@
 mod answers;
 mod digits;
 mod faults;
+mod hostile;
 mod keys;
-mod memory;
+pub mod memory;
+pub mod onnx;
 mod outputs;
 mod suite;
 
@@ -59,6 +61,7 @@ const CASES: &[(&str, Case)] = &[
     ("unbound_output_is_as_the_bound_one", outputs::unbound),
     ("skipped_output_is_left_alone", outputs::skipped),
     ("empty_batch_runs", outputs::empty_batch),
+    ("output_may_be_an_input", outputs::handed_out),
     ("full_sink_is_an_error_and_no_more", outputs::full_sink),
     ("wrong_room_is_an_error", outputs::wrong_room),
     ("copies_are_counted", outputs::copies),
@@ -76,6 +79,11 @@ const CASES: &[(&str, Case)] = &[
     ("other_files_are_not_accepted", faults::accepts),
     ("wrong_inputs_are_errors", faults::wrong_inputs),
     ("failed_batch_spoils_nothing", faults::bad_index),
+    ("integer_division_ends_no_process", faults::division),
+    (
+        "client_that_writes_meanwhile_harms_nobody",
+        hostile::scribbler,
+    ),
     ("instances_run_side_by_side", faults::instances),
 ];
 

@@ -50,7 +50,12 @@ pub fn run(
                     version.metrics().refused(Status::OutputTooLarge);
                 } else {
                     let duration_ns = end_ns.saturating_sub(ticket.enqueued_ns);
-                    version.metrics().request(ticket.rows, run.in_place, outcome.queue_ns, duration_ns);
+                    version.metrics().request(
+                        ticket.rows,
+                        run.in_place,
+                        outcome.queue_ns,
+                        duration_ns,
+                    );
                 }
                 finished.push((ticket, job, outcome));
             }
@@ -64,7 +69,13 @@ pub fn run(
         Err(error) => {
             tracing::debug!(model = %version.name(), version = version.version(), %error, "request failed in the engine");
             version.metrics().refused(Status::ExecutionFailed);
-            let failed = |(ticket, job)| (ticket, job, Outcome::refused(Status::ExecutionFailed, [0; 2]));
+            let failed = |(ticket, job)| {
+                (
+                    ticket,
+                    job,
+                    Outcome::refused(Status::ExecutionFailed, [0; 2]),
+                )
+            };
             finished.extend(jobs.into_iter().map(failed));
         }
     }
@@ -97,7 +108,11 @@ fn attempt(
 
     let done_ns = now_ns();
     let dynamic_bytes = attach(jobs, dynamic);
-    let scattered = if is_joined { scatter(version, instance, jobs) } else { 0 };
+    let scattered = if is_joined {
+        scatter(version, instance, jobs)
+    } else {
+        0
+    };
     let scatter_ns = if scattered > 0 { now_ns() - done_ns } else { 0 };
     let metrics = version.metrics();
     for plan in &plans {
@@ -110,8 +125,16 @@ fn attempt(
     metrics.copied(CopyPath::EngineInput, copied.input_bytes);
     metrics.copied(CopyPath::EngineOutput, copied.output_bytes);
     let in_place = !gathered && scattered == 0 && dynamic_bytes == 0 && copied == Copied::default();
-    let times = BatchTimes { gather_ns: run_ns - start_ns, execute_ns: done_ns - run_ns, scatter_ns };
-    Ok(Run { times, in_place, no_room })
+    let times = BatchTimes {
+        gather_ns: run_ns - start_ns,
+        execute_ns: done_ns - run_ns,
+        scatter_ns,
+    };
+    Ok(Run {
+        times,
+        in_place,
+        no_room,
+    })
 }
 
 fn plan_inputs(
@@ -121,8 +144,15 @@ fn plan_inputs(
 ) -> Result<SmallVec<[Plan; 4]>, ExecuteError> {
     let specs = &version.signature().metadata().inputs;
     let plan = |(index, (spec, buffer))| gather::prepare(index, spec, jobs, buffer);
-    let plans = specs.iter().zip(&mut instance.inputs).enumerate().map(plan).collect::<Result<_, _>>();
-    plans.map_err(|error| ExecuteError::Mismatch { reason: error.to_string() })
+    let plans = specs
+        .iter()
+        .zip(&mut instance.inputs)
+        .enumerate()
+        .map(plan)
+        .collect::<Result<_, _>>();
+    plans.map_err(|error| ExecuteError::Mismatch {
+        reason: error.to_string(),
+    })
 }
 
 type Ran = (Copied, Vec<(usize, Dynamic)>, SmallVec<[(usize, u64); 2]>);
@@ -133,7 +163,9 @@ fn run_alone(
     jobs: &mut [(Ticket, Job)],
     plans: &[Plan],
 ) -> Result<Ran, ExecuteError> {
-    let Job { request, response, .. } = &mut jobs[0].1;
+    let Job {
+        request, response, ..
+    } = &mut jobs[0].1;
     let target = response.dynamic_target();
     let mut inputs: SmallVec<[Input<'_>; 4]> = SmallVec::new();
     for (index, plan) in plans.iter().enumerate() {
@@ -145,16 +177,29 @@ fn run_alone(
     }
     let mut outputs: SmallVec<[Output<'_>; 4]> = SmallVec::new();
     response.bind(request, &mut outputs);
-    let mut sink = Alone { target, outputs: Vec::new(), no_room: None };
-    let execution = Execution { key: request.key, inputs: &inputs, outputs: &mut outputs };
+    let mut sink = Alone {
+        target,
+        outputs: Vec::new(),
+        no_room: None,
+    };
+    let execution = Execution {
+        key: request.key,
+        inputs: &inputs,
+        outputs: &mut outputs,
+    };
     let copied = instance.engine.run(execution, &mut sink);
-    let no_room: SmallVec<[(usize, u64); 2]> = sink.no_room.into_iter().map(|bytes| (0, bytes)).collect();
+    let no_room: SmallVec<[(usize, u64); 2]> =
+        sink.no_room.into_iter().map(|bytes| (0, bytes)).collect();
     let copied = match copied {
         Err(ExecuteError::NoRoom(_)) if !no_room.is_empty() => Copied::default(),
         other => other?,
     };
     debug_assert_eq!(version.signature().metadata().inputs.len(), inputs.len());
-    Ok((copied, sink.outputs.into_iter().map(|output| (0, output)).collect(), no_room))
+    Ok((
+        copied,
+        sink.outputs.into_iter().map(|output| (0, output)).collect(),
+        no_room,
+    ))
 }
 
 fn run_joined(
@@ -165,43 +210,79 @@ fn run_joined(
     rows: u32,
 ) -> Result<Ran, ExecuteError> {
     let first = &jobs[0].1.request;
-    let input_shapes: SmallVec<[Shape; 4]> =
-        first.inputs.iter().map(|place| gather::batch_shape(&place.shape, rows, true)).collect();
+    let input_shapes: SmallVec<[Shape; 4]> = first
+        .inputs
+        .iter()
+        .map(|place| gather::batch_shape(&place.shape, rows, true))
+        .collect();
     let inputs: SmallVec<[Input<'_>; 4]> = (plans.iter().enumerate())
-        .map(|(index, plan)| gather::input(index, plan, jobs, &input_shapes[index], &instance.inputs[index]))
+        .map(|(index, plan)| {
+            gather::input(
+                index,
+                plan,
+                jobs,
+                &input_shapes[index],
+                &instance.inputs[index],
+            )
+        })
         .collect();
     let mut output_shapes: SmallVec<[Shape; 4]> = SmallVec::new();
     for (index, output) in first.outputs.iter().enumerate() {
-        let shape = output.known.as_ref().map(|(shape, _)| gather::batch_shape(shape, rows, true));
+        let shape = output
+            .known
+            .as_ref()
+            .map(|(shape, _)| gather::batch_shape(shape, rows, true));
         if output.wanted && shape.is_some() {
             let byte_size = joined_bytes(jobs, index);
             let reserved = instance.outputs[index].reserve(byte_size);
-            reserved.map_err(|error| ExecuteError::Mismatch { reason: error.to_string() })?;
+            reserved.map_err(|error| ExecuteError::Mismatch {
+                reason: error.to_string(),
+            })?;
         }
         output_shapes.push(shape.unwrap_or_default());
     }
     let mut outputs: SmallVec<[Output<'_>; 4]> = SmallVec::new();
-    for (index, ((output, shape), buffer)) in
-        first.outputs.iter().zip(&output_shapes).zip(&mut instance.outputs).enumerate()
+    for (index, ((output, shape), buffer)) in first
+        .outputs
+        .iter()
+        .zip(&output_shapes)
+        .zip(&mut instance.outputs)
+        .enumerate()
     {
         outputs.push(match &output.known {
             _ if !output.wanted => Output::Skipped,
             None => Output::Unbound,
             Some(_) => {
                 let payload = buffer.payload_mut(joined_bytes(jobs, index));
-                Output::Bound { dtype: output.dtype, shape, payload }
+                Output::Bound {
+                    dtype: output.dtype,
+                    shape,
+                    payload,
+                }
             }
         });
     }
-    let mut sink = Joined { jobs, rows, outputs: Vec::new(), no_room: SmallVec::new() };
-    let execution = Execution { key: None, inputs: &inputs, outputs: &mut outputs };
+    let mut sink = Joined {
+        jobs,
+        rows,
+        outputs: Vec::new(),
+        no_room: SmallVec::new(),
+    };
+    let execution = Execution {
+        key: None,
+        inputs: &inputs,
+        outputs: &mut outputs,
+    };
     let copied = instance.engine.run(execution, &mut sink)?;
     debug_assert_eq!(version.signature().metadata().outputs.len(), outputs.len());
     Ok((copied, sink.outputs, sink.no_room))
 }
 
 fn joined_bytes(jobs: &[(Ticket, Job)], output: usize) -> usize {
-    let bytes = jobs.iter().filter_map(|(_, job)| job.request.outputs[output].known.as_ref()).map(|(_, bytes)| bytes);
+    let bytes = jobs
+        .iter()
+        .filter_map(|(_, job)| job.request.outputs[output].known.as_ref())
+        .map(|(_, bytes)| bytes);
     usize::try_from(bytes.sum::<u64>()).unwrap_or(usize::MAX)
 }
 
@@ -210,13 +291,17 @@ fn scatter(version: &ModelVersion, instance: &InstanceSlot, jobs: &mut [(Ticket,
     let mut copied = 0;
     for index in 0..version.signature().metadata().outputs.len() {
         let total = joined_bytes(jobs, index);
-        if !jobs[0].1.request.outputs[index].wanted || jobs[0].1.request.outputs[index].known.is_none() {
+        if !jobs[0].1.request.outputs[index].wanted
+            || jobs[0].1.request.outputs[index].known.is_none()
+        {
             continue;
         }
         let all = instance.outputs[index].payload(total);
         let mut at = 0;
         for (_, job) in jobs.iter_mut() {
-            let Some(mut room) = job.response.output_mut(index) else { continue };
+            let Some(mut room) = job.response.output_mut(index) else {
+                continue;
+            };
             let byte_size = room.byte_size();
             if let Some(part) = all.part(at, byte_size) {
                 part.copy_to(&mut room);
@@ -245,7 +330,13 @@ struct Alone {
 }
 
 impl OutputSink for Alone {
-    fn accept(&mut self, index: usize, dtype: DataType, shape: &[i64], payload: Payload<'_>) -> Result<(), SinkError> {
+    fn accept(
+        &mut self,
+        index: usize,
+        dtype: DataType,
+        shape: &[i64],
+        payload: Payload<'_>,
+    ) -> Result<(), SinkError> {
         match self.target.store(index, dtype, shape, payload) {
             Ok(output) => self.outputs.push(output),
             Err(error) => {
@@ -266,12 +357,23 @@ struct Joined<'a> {
 }
 
 impl OutputSink for Joined<'_> {
-    fn accept(&mut self, index: usize, dtype: DataType, shape: &[i64], payload: Payload<'_>) -> Result<(), SinkError> {
-        let error = SinkError { byte_size: payload.byte_size() as u64 };
+    fn accept(
+        &mut self,
+        index: usize,
+        dtype: DataType,
+        shape: &[i64],
+        payload: Payload<'_>,
+    ) -> Result<(), SinkError> {
+        let error = SinkError {
+            byte_size: payload.byte_size() as u64,
+        };
         let rows = usize::try_from(self.rows).map_err(|_| error.clone())?;
         // An output that does not have a row for each row of the batch cannot be divided: the batch then
         // fails, and its requests run alone.
-        if shape.first() != Some(&i64::from(self.rows)) || payload.byte_size() % rows != 0 || dtype == DataType::Bytes {
+        if shape.first() != Some(&i64::from(self.rows))
+            || payload.byte_size() % rows != 0
+            || dtype == DataType::Bytes
+        {
             return Err(error);
         }
         let row_bytes = payload.byte_size() / rows;
@@ -282,7 +384,11 @@ impl OutputSink for Joined<'_> {
             at += byte_size;
             let mut shape = Shape::from_slice(shape);
             shape[0] = i64::from(ticket.rows);
-            match job.response.dynamic_target().store(index, dtype, &shape, part) {
+            match job
+                .response
+                .dynamic_target()
+                .store(index, dtype, &shape, part)
+            {
                 Ok(output) => self.outputs.push((of, output)),
                 Err(error) => self.no_room.push((of, error.byte_size)),
             }

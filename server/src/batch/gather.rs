@@ -26,8 +26,13 @@ pub(super) fn prepare(
     buffer: &mut AlignedBuffer,
 ) -> Result<Plan, MemfdError> {
     let copy_first = spec.access == InputAccess::CopyFirst
-        && jobs.iter().any(|(_, job)| matches!(job.request.source, Source::Session(_)));
-    let parts: SmallVec<[Payload<'_>; 32]> = jobs.iter().map(|(_, job)| job.request.payload(index)).collect();
+        && jobs
+            .iter()
+            .any(|(_, job)| matches!(job.request.source, Source::Session(_)));
+    let parts: SmallVec<[Payload<'_>; 32]> = jobs
+        .iter()
+        .map(|(_, job)| job.request.payload(index))
+        .collect();
     if !copy_first && Payload::joined(&parts).is_some() {
         return Ok(Plan::InPlace);
     }
@@ -38,7 +43,11 @@ pub(super) fn prepare(
         part.copy_to(&mut room);
         room = room.split_at(part.byte_size()).1;
     }
-    let path = if copy_first { CopyPath::CopyFirst } else { CopyPath::Gather };
+    let path = if copy_first {
+        CopyPath::CopyFirst
+    } else {
+        CopyPath::Gather
+    };
     Ok(Plan::Buffer { byte_size, path })
 }
 
@@ -55,11 +64,18 @@ pub(super) fn input<'a>(
         Plan::Buffer { byte_size, .. } => buffer.payload(*byte_size),
         Plan::InPlace if jobs.len() == 1 => jobs[0].1.request.payload(index),
         Plan::InPlace => {
-            let parts: SmallVec<[Payload<'a>; 32]> = jobs.iter().map(|(_, job)| job.request.payload(index)).collect();
+            let parts: SmallVec<[Payload<'a>; 32]> = jobs
+                .iter()
+                .map(|(_, job)| job.request.payload(index))
+                .collect();
             Payload::joined(&parts).expect("found to lie side by side when the plan was made")
         }
     };
-    Input { dtype, shape, payload }
+    Input {
+        dtype,
+        shape,
+        payload,
+    }
 }
 
 /// The shape of a tensor over the whole batch, given one request's.

@@ -47,7 +47,11 @@ impl BatchPolicy {
     /// Never joins requests.
     #[must_use]
     pub fn single() -> Self {
-        Self { max_batch_size: 1, preferred_batch_sizes: SmallVec::new(), max_queue_delay_ns: 0 }
+        Self {
+            max_batch_size: 1,
+            preferred_batch_sizes: SmallVec::new(),
+            max_queue_delay_ns: 0,
+        }
     }
 
     /// The decision for what is queued at `now_ns`, with an instance free.
@@ -57,15 +61,23 @@ impl BatchPolicy {
             return Decision::Idle;
         }
         if facts.rows >= self.max_batch_size {
-            return Decision::Dispatch { rows_max: self.max_batch_size };
+            return Decision::Dispatch {
+                rows_max: self.max_batch_size,
+            };
         }
-        let preferred = self.preferred_batch_sizes.iter().rev().find(|&&size| size <= facts.rows);
+        let preferred = self
+            .preferred_batch_sizes
+            .iter()
+            .rev()
+            .find(|&&size| size <= facts.rows);
         if let Some(&rows_max) = preferred {
             return Decision::Dispatch { rows_max };
         }
         let due_ns = facts.oldest_ns.saturating_add(self.max_queue_delay_ns);
         if now_ns >= due_ns || !facts.can_grow {
-            return Decision::Dispatch { rows_max: self.max_batch_size };
+            return Decision::Dispatch {
+                rows_max: self.max_batch_size,
+            };
         }
         Decision::WaitUntil { at_ns: due_ns }
     }
@@ -76,45 +88,90 @@ mod tests {
     use super::*;
 
     fn policy(delay_ns: u64, preferred: &[u32]) -> BatchPolicy {
-        BatchPolicy { max_batch_size: 16, preferred_batch_sizes: preferred.into(), max_queue_delay_ns: delay_ns }
+        BatchPolicy {
+            max_batch_size: 16,
+            preferred_batch_sizes: preferred.into(),
+            max_queue_delay_ns: delay_ns,
+        }
     }
 
     fn facts(rows: u32, oldest_ns: u64) -> QueueFacts {
-        QueueFacts { rows, oldest_ns, can_grow: true }
+        QueueFacts {
+            rows,
+            oldest_ns,
+            can_grow: true,
+        }
     }
 
     #[test]
     fn without_a_delay_whatever_is_there_runs() {
         assert_eq!(policy(0, &[]).decide(5, facts(0, 0)), Decision::Idle);
-        assert_eq!(policy(0, &[]).decide(5, facts(1, 5)), Decision::Dispatch { rows_max: 16 });
+        assert_eq!(
+            policy(0, &[]).decide(5, facts(1, 5)),
+            Decision::Dispatch { rows_max: 16 }
+        );
     }
 
     #[test]
     fn a_delay_waits_for_the_oldest_and_a_full_batch_does_not_wait() {
         let policy = policy(100, &[]);
-        assert_eq!(policy.decide(50, facts(3, 10)), Decision::WaitUntil { at_ns: 110 });
-        assert_eq!(policy.decide(110, facts(3, 10)), Decision::Dispatch { rows_max: 16 });
-        assert_eq!(policy.decide(11, facts(16, 10)), Decision::Dispatch { rows_max: 16 });
-        assert_eq!(policy.decide(11, facts(40, 10)), Decision::Dispatch { rows_max: 16 });
+        assert_eq!(
+            policy.decide(50, facts(3, 10)),
+            Decision::WaitUntil { at_ns: 110 }
+        );
+        assert_eq!(
+            policy.decide(110, facts(3, 10)),
+            Decision::Dispatch { rows_max: 16 }
+        );
+        assert_eq!(
+            policy.decide(11, facts(16, 10)),
+            Decision::Dispatch { rows_max: 16 }
+        );
+        assert_eq!(
+            policy.decide(11, facts(40, 10)),
+            Decision::Dispatch { rows_max: 16 }
+        );
     }
 
     #[test]
     fn a_preferred_size_goes_off_at_once_and_the_largest_that_fits_wins() {
         let policy = policy(100, &[4, 8]);
-        assert_eq!(policy.decide(0, facts(3, 0)), Decision::WaitUntil { at_ns: 100 });
-        assert_eq!(policy.decide(0, facts(5, 0)), Decision::Dispatch { rows_max: 4 });
-        assert_eq!(policy.decide(0, facts(9, 0)), Decision::Dispatch { rows_max: 8 });
+        assert_eq!(
+            policy.decide(0, facts(3, 0)),
+            Decision::WaitUntil { at_ns: 100 }
+        );
+        assert_eq!(
+            policy.decide(0, facts(5, 0)),
+            Decision::Dispatch { rows_max: 4 }
+        );
+        assert_eq!(
+            policy.decide(0, facts(9, 0)),
+            Decision::Dispatch { rows_max: 8 }
+        );
     }
 
     #[test]
     fn waiting_ends_when_nobody_is_left_to_come() {
-        let alone = QueueFacts { rows: 2, oldest_ns: 0, can_grow: false };
-        assert_eq!(policy(1_000_000, &[]).decide(1, alone), Decision::Dispatch { rows_max: 16 });
+        let alone = QueueFacts {
+            rows: 2,
+            oldest_ns: 0,
+            can_grow: false,
+        };
+        assert_eq!(
+            policy(1_000_000, &[]).decide(1, alone),
+            Decision::Dispatch { rows_max: 16 }
+        );
     }
 
     #[test]
     fn times_at_the_end_of_the_clock_do_not_overflow() {
-        let policy = BatchPolicy { max_queue_delay_ns: u64::MAX, ..policy(0, &[]) };
-        assert_eq!(policy.decide(7, facts(1, 6)), Decision::WaitUntil { at_ns: u64::MAX });
+        let policy = BatchPolicy {
+            max_queue_delay_ns: u64::MAX,
+            ..policy(0, &[])
+        };
+        assert_eq!(
+            policy.decide(7, facts(1, 6)),
+            Decision::WaitUntil { at_ns: u64::MAX }
+        );
     }
 }

@@ -100,7 +100,11 @@ impl<T> BatchQueue<T> {
         *end = tag + u64::from(ticket.rows);
         self.deadline_ns = self.deadline_ns.min(ticket.deadline_ns);
         self.sequence += 1;
-        let place = Place { priority: ticket.priority, tag, sequence: self.sequence };
+        let place = Place {
+            priority: ticket.priority,
+            tag,
+            sequence: self.sequence,
+        };
         self.waiting.insert(place, (ticket, item));
         Ok(())
     }
@@ -108,8 +112,14 @@ impl<T> BatchQueue<T> {
     /// What the policy needs to know, looking no further than `rows_max` rows.
     #[must_use]
     pub fn facts(&self, rows_max: u32, can_grow: bool) -> QueueFacts {
-        let mut facts = QueueFacts { rows: 0, oldest_ns: u64::MAX, can_grow };
-        let Some((_, (head, _))) = self.waiting.first_key_value() else { return facts };
+        let mut facts = QueueFacts {
+            rows: 0,
+            oldest_ns: u64::MAX,
+            can_grow,
+        };
+        let Some((_, (head, _))) = self.waiting.first_key_value() else {
+            return facts;
+        };
         for (ticket, _) in self.waiting.values().take(LOOK_AHEAD) {
             if ticket.compatibility == head.compatibility && facts.rows < rows_max {
                 facts.rows = facts.rows.saturating_add(ticket.rows);
@@ -122,7 +132,9 @@ impl<T> BatchQueue<T> {
     /// Takes requests that can be joined out of the queue, the head first, at most `rows_max` rows; the head
     /// alone may have more.
     pub fn take(&mut self, rows_max: u32, taken: &mut Vec<(Ticket, T)>) {
-        let Some((place, (head, item))) = self.waiting.pop_first() else { return };
+        let Some((place, (head, item))) = self.waiting.pop_first() else {
+            return;
+        };
         self.virtual_time = self.virtual_time.max(place.tag);
         let mut rows = head.rows;
         taken.push((head, item));
@@ -148,18 +160,29 @@ impl<T> BatchQueue<T> {
             return;
         }
         self.extract(|ticket| ticket.deadline_ns <= now_ns, expired);
-        self.deadline_ns = self.waiting.values().map(|(ticket, _)| ticket.deadline_ns).min().unwrap_or(u64::MAX);
+        self.deadline_ns = self
+            .waiting
+            .values()
+            .map(|(ticket, _)| ticket.deadline_ns)
+            .min()
+            .unwrap_or(u64::MAX);
     }
 
     /// The earliest deadline that may be waiting; never later than the true one.
     #[must_use]
     pub fn next_deadline_ns(&self) -> u64 {
-        if self.waiting.is_empty() { u64::MAX } else { self.deadline_ns }
+        if self.waiting.is_empty() {
+            u64::MAX
+        } else {
+            self.deadline_ns
+        }
     }
 
     /// Takes one request out.
     pub fn cancel(&mut self, flow: u64, request_id: u64) -> Option<(Ticket, T)> {
-        let found = |(_, (ticket, _)): &(&Place, &(Ticket, T))| ticket.flow == flow && ticket.request_id == request_id;
+        let found = |(_, (ticket, _)): &(&Place, &(Ticket, T))| {
+            ticket.flow == flow && ticket.request_id == request_id
+        };
         let place = *self.waiting.iter().find(found)?.0;
         self.waiting.remove(&place)
     }
@@ -171,7 +194,12 @@ impl<T> BatchQueue<T> {
     }
 
     fn extract(&mut self, leaves: impl Fn(&Ticket) -> bool, out: &mut Vec<(Ticket, T)>) {
-        let places: Vec<Place> = self.waiting.iter().filter(|(_, (t, _))| leaves(t)).map(|(place, _)| *place).collect();
+        let places: Vec<Place> = self
+            .waiting
+            .iter()
+            .filter(|(_, (t, _))| leaves(t))
+            .map(|(place, _)| *place)
+            .collect();
         out.extend(places.iter().filter_map(|place| self.waiting.remove(place)));
     }
 }
@@ -181,7 +209,15 @@ mod tests {
     use super::*;
 
     fn ticket(flow: u64, request_id: u64) -> Ticket {
-        Ticket { flow, request_id, priority: 2, rows: 1, compatibility: 0, enqueued_ns: request_id, deadline_ns: u64::MAX }
+        Ticket {
+            flow,
+            request_id,
+            priority: 2,
+            rows: 1,
+            compatibility: 0,
+            enqueued_ns: request_id,
+            deadline_ns: u64::MAX,
+        }
     }
 
     fn order(queue: &mut BatchQueue<()>, rows_max: u32) -> Vec<u64> {
@@ -206,7 +242,15 @@ mod tests {
     fn two_flows_share_by_rows_not_by_requests() {
         let mut queue = BatchQueue::new(100);
         for id in 0..4 {
-            queue.push(Ticket { rows: 4, ..ticket(1, id) }, ()).unwrap();
+            queue
+                .push(
+                    Ticket {
+                        rows: 4,
+                        ..ticket(1, id)
+                    },
+                    (),
+                )
+                .unwrap();
         }
         for id in 10..18 {
             queue.push(ticket(2, id), ()).unwrap();
@@ -220,8 +264,24 @@ mod tests {
     fn urgent_requests_pass_and_incompatible_ones_are_not_joined() {
         let mut queue = BatchQueue::new(100);
         queue.push(ticket(1, 0), ()).unwrap();
-        queue.push(Ticket { priority: 1, ..ticket(2, 1) }, ()).unwrap();
-        queue.push(Ticket { compatibility: 9, ..ticket(3, 2) }, ()).unwrap();
+        queue
+            .push(
+                Ticket {
+                    priority: 1,
+                    ..ticket(2, 1)
+                },
+                (),
+            )
+            .unwrap();
+        queue
+            .push(
+                Ticket {
+                    compatibility: 9,
+                    ..ticket(3, 2)
+                },
+                (),
+            )
+            .unwrap();
         queue.push(ticket(4, 3), ()).unwrap();
         assert_eq!(order(&mut queue, 8), [1, 0, 3]);
         assert_eq!(order(&mut queue, 8), [2]);
@@ -239,7 +299,15 @@ mod tests {
     #[test]
     fn deadlines_cancels_and_dead_flows_leave_the_rest_alone() {
         let mut queue = BatchQueue::new(100);
-        queue.push(Ticket { deadline_ns: 50, ..ticket(1, 0) }, ()).unwrap();
+        queue
+            .push(
+                Ticket {
+                    deadline_ns: 50,
+                    ..ticket(1, 0)
+                },
+                (),
+            )
+            .unwrap();
         for id in 1..4 {
             queue.push(ticket(id, id), ()).unwrap();
         }
@@ -261,9 +329,40 @@ mod tests {
     fn facts_count_what_can_be_joined_with_the_head() {
         let mut queue = BatchQueue::new(100);
         assert_eq!(queue.facts(16, true).rows, 0);
-        queue.push(Ticket { rows: 3, ..ticket(1, 5) }, ()).unwrap();
-        queue.push(Ticket { compatibility: 1, ..ticket(2, 3) }, ()).unwrap();
-        queue.push(Ticket { rows: 2, ..ticket(3, 4) }, ()).unwrap();
-        assert_eq!(queue.facts(16, true), QueueFacts { rows: 5, oldest_ns: 4, can_grow: true });
+        queue
+            .push(
+                Ticket {
+                    rows: 3,
+                    ..ticket(1, 5)
+                },
+                (),
+            )
+            .unwrap();
+        queue
+            .push(
+                Ticket {
+                    compatibility: 1,
+                    ..ticket(2, 3)
+                },
+                (),
+            )
+            .unwrap();
+        queue
+            .push(
+                Ticket {
+                    rows: 2,
+                    ..ticket(3, 4)
+                },
+                (),
+            )
+            .unwrap();
+        assert_eq!(
+            queue.facts(16, true),
+            QueueFacts {
+                rows: 5,
+                oldest_ns: 4,
+                can_grow: true
+            }
+        );
     }
 }

@@ -89,13 +89,23 @@ pub enum VersionPolicySection {
 
 impl Default for ServerSection {
     fn default() -> Self {
-        Self { spin_us: 50, drain_timeout_ms: 30_000, socket_mode: "660".into(), allow_uids: Vec::new() }
+        Self {
+            spin_us: 50,
+            drain_timeout_ms: 30_000,
+            socket_mode: "660".into(),
+            allow_uids: Vec::new(),
+        }
     }
 }
 
 impl Default for LimitsSection {
     fn default() -> Self {
-        Self { sessions: 256, session_bytes: 1 << 30, user_bytes: 4 << 30, total_bytes: 8 << 30 }
+        Self {
+            sessions: 256,
+            session_bytes: 1 << 30,
+            user_bytes: 4 << 30,
+            total_bytes: 8 << 30,
+        }
     }
 }
 
@@ -109,7 +119,9 @@ impl ModelSection {
             instances: self.instances.or(defaults.instances),
             intra_op_threads: self.intra_op_threads.or(defaults.intra_op_threads),
             max_batch_size: self.max_batch_size.or(defaults.max_batch_size),
-            preferred_batch_sizes: self.preferred_batch_sizes.or(defaults.preferred_batch_sizes),
+            preferred_batch_sizes: self
+                .preferred_batch_sizes
+                .or(defaults.preferred_batch_sizes),
             max_queue_delay_us: self.max_queue_delay_us.or(defaults.max_queue_delay_us),
             queue_limit: self.queue_limit.or(defaults.queue_limit),
             default_priority: self.default_priority.or(defaults.default_priority),

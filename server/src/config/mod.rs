@@ -106,11 +106,20 @@ pub enum ConfigError {
     },
 }
 
-fn check(is_good: bool, key: &str, value: impl ToString, expected: &'static str) -> Result<(), ConfigError> {
+fn check(
+    is_good: bool,
+    key: &str,
+    value: impl ToString,
+    expected: &'static str,
+) -> Result<(), ConfigError> {
     if is_good {
         return Ok(());
     }
-    Err(ConfigError::Value { key: key.to_owned(), value: value.to_string(), expected })
+    Err(ConfigError::Value {
+        key: key.to_owned(),
+        value: value.to_string(),
+        expected,
+    })
 }
 
 impl CheckedFile {
@@ -119,9 +128,14 @@ impl CheckedFile {
     /// # Errors
     /// See [`ConfigError`].
     pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let Some(path) = path else { return Self::parse("", Path::new("")) };
+        let Some(path) = path else {
+            return Self::parse("", Path::new(""));
+        };
         let text = std::fs::read_to_string(path);
-        let text = text.map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text = text.map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(&text, path)
     }
 
@@ -130,18 +144,30 @@ impl CheckedFile {
     /// # Errors
     /// See [`ConfigError`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let file: ConfigFile = toml::from_str(text)
-            .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })?;
+        let file: ConfigFile = toml::from_str(text).map_err(|source| ConfigError::Malformed {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
         let server = &file.server;
         let socket_mode = u32::from_str_radix(&server.socket_mode, 8).unwrap_or(u32::MAX);
-        check(socket_mode <= 0o777, "server.socket_mode", &server.socket_mode, "it is octal, such as \"660\"")?;
+        check(
+            socket_mode <= 0o777,
+            "server.socket_mode",
+            &server.socket_mode,
+            "it is octal, such as \"660\"",
+        )?;
         let limits = SessionLimits {
             session_count_max: file.limits.sessions,
             session_bytes_max: file.limits.session_bytes,
             user_bytes_max: file.limits.user_bytes,
             total_bytes_max: file.limits.total_bytes,
         };
-        check(limits.session_count_max > 0, "limits.sessions", 0, "it is at least 1")?;
+        check(
+            limits.session_count_max > 0,
+            "limits.sessions",
+            0,
+            "it is at least 1",
+        )?;
         let checked = Self {
             spin: Duration::from_micros(server.spin_us),
             drain_timeout: Duration::from_millis(server.drain_timeout_ms),
@@ -152,7 +178,12 @@ impl CheckedFile {
             models: file.models,
         };
         for name in checked.models.keys() {
-            check(adjoin_schema::text::is_model_name(name), "models", name, "a model's name is letters, digits, '.', '_' and '-'")?;
+            check(
+                adjoin_schema::text::is_model_name(name),
+                "models",
+                name,
+                "a model's name is letters, digits, '.', '_' and '-'",
+            )?;
             checked.model(name)?;
         }
         checked.model("defaults")?;
@@ -168,21 +199,51 @@ impl CheckedFile {
         let section = own.over(&self.defaults);
         let key = |field: &str| format!("models.{name}.{field}");
         let instances = section.instances.unwrap_or(1);
-        check((1..=64).contains(&instances), &key("instances"), instances, "it is 1 to 64")?;
+        check(
+            (1..=64).contains(&instances),
+            &key("instances"),
+            instances,
+            "it is 1 to 64",
+        )?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared_out = (cores / instances as usize).max(1);
         let intra_op_threads = section.intra_op_threads.unwrap_or(shared_out);
-        check((1..=256).contains(&intra_op_threads), &key("intra_op_threads"), intra_op_threads, "it is 1 to 256")?;
+        check(
+            (1..=256).contains(&intra_op_threads),
+            &key("intra_op_threads"),
+            intra_op_threads,
+            "it is 1 to 256",
+        )?;
         let mut preferred = section.preferred_batch_sizes.unwrap_or_default();
         preferred.sort_unstable();
         let most = section.max_batch_size.unwrap_or(MAX_BATCH_SIZE_DEFAULT);
-        check(most <= 65_536, &key("max_batch_size"), most, "it is at most 65536; 0 never joins requests")?;
+        check(
+            most <= 65_536,
+            &key("max_batch_size"),
+            most,
+            "it is at most 65536; 0 never joins requests",
+        )?;
         let fits = preferred.iter().all(|size| (1..=most).contains(size));
-        check(fits, &key("preferred_batch_sizes"), format!("{preferred:?}"), "each is from 1 to max_batch_size")?;
+        check(
+            fits,
+            &key("preferred_batch_sizes"),
+            format!("{preferred:?}"),
+            "each is from 1 to max_batch_size",
+        )?;
         let queue_count_max = section.queue_limit.unwrap_or(4096);
-        check(queue_count_max > 0, &key("queue_limit"), queue_count_max, "it is at least 1")?;
+        check(
+            queue_count_max > 0,
+            &key("queue_limit"),
+            queue_count_max,
+            "it is at least 1",
+        )?;
         let default_priority = section.default_priority.unwrap_or(2);
-        check(default_priority > 0, &key("default_priority"), default_priority, "1 is the most urgent")?;
+        check(
+            default_priority > 0,
+            &key("default_priority"),
+            default_priority,
+            "1 is the most urgent",
+        )?;
         let version_policy = match section.version_policy {
             None => VersionPolicy::Latest { count: 1 },
             Some(VersionPolicySection::All) => VersionPolicy::All,
@@ -191,7 +252,12 @@ impl CheckedFile {
         };
         let is_empty = matches!(&version_policy, VersionPolicy::Latest { count: 0 })
             || matches!(&version_policy, VersionPolicy::Specific { versions } if versions.is_empty());
-        check(!is_empty, &key("version_policy"), format!("{version_policy:?}"), "it serves at least one version")?;
+        check(
+            !is_empty,
+            &key("version_policy"),
+            format!("{version_policy:?}"),
+            "it serves at least one version",
+        )?;
         Ok(ModelConfig {
             engine: section.engine,
             version_policy,
@@ -213,14 +279,27 @@ impl ModelConfig {
     /// word for it, requests are never joined.
     #[must_use]
     pub fn settings(&self, has_batch_dimension: bool) -> ModelSettings {
-        let from_model = if has_batch_dimension { MAX_BATCH_SIZE_DEFAULT } else { 0 };
+        let from_model = if has_batch_dimension {
+            MAX_BATCH_SIZE_DEFAULT
+        } else {
+            0
+        };
         let max_batch_size = self.max_batch_size.unwrap_or(from_model);
         let policy = BatchPolicy {
             max_batch_size,
-            preferred_batch_sizes: self.preferred_batch_sizes.iter().copied().filter(|&s| s <= max_batch_size).collect(),
+            preferred_batch_sizes: self
+                .preferred_batch_sizes
+                .iter()
+                .copied()
+                .filter(|&s| s <= max_batch_size)
+                .collect(),
             max_queue_delay_ns: u64::try_from(self.max_queue_delay.as_nanos()).unwrap_or(u64::MAX),
         };
-        let policy = if max_batch_size == 0 { BatchPolicy::single() } else { policy };
+        let policy = if max_batch_size == 0 {
+            BatchPolicy::single()
+        } else {
+            policy
+        };
         ModelSettings {
             policy,
             max_batch_size,
@@ -254,20 +333,42 @@ mod tests {
         let file = parse(text).unwrap();
         let digits = file.model("digits").unwrap();
         let settings = digits.settings(true);
-        assert_eq!((settings.instances, settings.policy.max_batch_size), (2, 16));
+        assert_eq!(
+            (settings.instances, settings.policy.max_batch_size),
+            (2, 16)
+        );
         assert_eq!(settings.policy.preferred_batch_sizes.as_slice(), [4, 8]);
         assert_eq!(settings.policy.max_queue_delay_ns, 500_000);
-        assert_eq!(digits.version_policy, VersionPolicy::Specific { versions: vec![3] });
-        assert_eq!(file.model("other").unwrap().settings(true).policy.max_batch_size, MAX_BATCH_SIZE_DEFAULT);
-        assert_eq!(file.model("other").unwrap().settings(false).max_batch_size, 0);
+        assert_eq!(
+            digits.version_policy,
+            VersionPolicy::Specific { versions: vec![3] }
+        );
+        assert_eq!(
+            file.model("other")
+                .unwrap()
+                .settings(true)
+                .policy
+                .max_batch_size,
+            MAX_BATCH_SIZE_DEFAULT
+        );
+        assert_eq!(
+            file.model("other").unwrap().settings(false).max_batch_size,
+            0
+        );
     }
 
     #[test]
     fn wrong_values_and_unknown_keys_are_named() {
         for (text, word) in [
             ("[models.a]\ninstances = 0", "models.a.instances is 0"),
-            ("[models.a]\npreferred_batch_sizes = [99]", "preferred_batch_sizes is [99]"),
-            ("[models.a]\nversion_policy = { latest = 0 }", "version_policy"),
+            (
+                "[models.a]\npreferred_batch_sizes = [99]",
+                "preferred_batch_sizes is [99]",
+            ),
+            (
+                "[models.a]\nversion_policy = { latest = 0 }",
+                "version_policy",
+            ),
             ("[models.\"a/b\"]\n", "models is a/b"),
             ("[server]\nsocket_mode = \"9\"", "socket_mode is 9"),
             ("[models.a]\nmax_batch = 3", "unknown field `max_batch`"),
@@ -275,7 +376,10 @@ mod tests {
             ("[defaults]\nqueue_limit = 0", "queue_limit is 0"),
         ] {
             let message = parse(text).unwrap_err().to_string();
-            assert!(message.contains(word), "{message:?} should contain {word:?}");
+            assert!(
+                message.contains(word),
+                "{message:?} should contain {word:?}"
+            );
         }
     }
 }

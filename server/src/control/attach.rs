@@ -12,10 +12,10 @@ use adjoin_schema::descriptor::Rejection;
 use adjoin_schema::layout::SessionLayout;
 use adjoin_schema::limits::ATTACH_MESSAGE_BYTES_MAX;
 use adjoin_schema::status::Status;
-use adjoin_shm::{Readiness, SessionMemory};
 use adjoin_shm::clock::now_ns;
 use adjoin_shm::doorbell::EventNotifier;
 use adjoin_shm::socket::{AttachListener, AttachSocket, Packet};
+use adjoin_shm::{Readiness, SessionMemory};
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -69,16 +69,27 @@ pub(super) async fn accept(shared: Shared, listener: AttachListener) {
 
 async fn connection(shared: Shared, socket: AttachSocket, permit: OwnedSemaphorePermit) {
     let socket = Arc::new(socket);
-    let Ok(readiness) = Readiness::new(&*socket) else { return };
-    let connection = Connection { socket: Arc::clone(&socket), readiness };
-    let Ok(Ok(packet)) = tokio::time::timeout(HELLO_TIMEOUT, receive(&connection)).await else { return };
+    let Ok(readiness) = Readiness::new(&*socket) else {
+        return;
+    };
+    let connection = Connection {
+        socket: Arc::clone(&socket),
+        readiness,
+    };
+    let Ok(Ok(packet)) = tokio::time::timeout(HELLO_TIMEOUT, receive(&connection)).await else {
+        return;
+    };
     let process = socket.peer_process();
     let session = match open(&shared, &socket, &packet) {
         Ok(session) => session,
         Err(rejection) => {
             shared.engine.metrics().session_refused(rejection.status);
             tracing::debug!(reason = %rejection.status, "refused a session");
-            let refusal = Refusal { query_id: 0, status: rejection.status as u16, detail: rejection.detail };
+            let refusal = Refusal {
+                query_id: 0,
+                status: rejection.status as u16,
+                detail: rejection.detail,
+            };
             let _ = socket.send(&AttachMessage::Refusal(refusal).encode(), &[]);
             return;
         }
@@ -115,7 +126,9 @@ async fn answer(shared: &Shared, session_id: u64, connection: &Connection) {
         };
         let Ok(AttachMessage::ModelQuery(query)) = AttachMessage::parse(&packet.bytes) else {
             if let Some(session) = shared.engine.sessions().get(session_id) {
-                shared.engine.fault(&session, Status::HandshakeInvalid.into());
+                shared
+                    .engine
+                    .fault(&session, Status::HandshakeInvalid.into());
             }
             return;
         };
@@ -132,25 +145,39 @@ fn describe(shared: &Shared, query: &ModelQuery) -> AttachMessage {
     let models = shared.engine.models();
     match models.find(&query.model, query.version, "") {
         Ok(version) => {
-            let ready = models.snapshot().get(&query.model).map(crate::model::ModelEntry::ready_versions);
+            let ready = models
+                .snapshot()
+                .get(&query.model)
+                .map(crate::model::ModelEntry::ready_versions);
             AttachMessage::ModelInfo(version.info(query.query_id, ready.unwrap_or_default()))
         }
-        Err(Rejection { status, detail }) => {
-            AttachMessage::Refusal(Refusal { query_id: query.query_id, status: status as u16, detail })
-        }
+        Err(Rejection { status, detail }) => AttachMessage::Refusal(Refusal {
+            query_id: query.query_id,
+            status: status as u16,
+            detail,
+        }),
     }
 }
 
 async fn receive(connection: &Connection) -> Result<Packet, Errno> {
-    connection.readiness.read_with(|| connection.socket.receive(ATTACH_MESSAGE_BYTES_MAX)).await
+    connection
+        .readiness
+        .read_with(|| connection.socket.receive(ATTACH_MESSAGE_BYTES_MAX))
+        .await
 }
 
 /// The handshake: checks everything, makes the memory, hands it over.
-fn open(shared: &Shared, socket: &Arc<AttachSocket>, packet: &Packet) -> Result<Arc<Session>, Rejection> {
+fn open(
+    shared: &Shared,
+    socket: &Arc<AttachSocket>,
+    packet: &Packet,
+) -> Result<Arc<Session>, Rejection> {
     let Ok(AttachMessage::Hello(hello)) = AttachMessage::parse(&packet.bytes) else {
         return Err(Status::HandshakeInvalid.into());
     };
-    let peer = socket.peer_credentials().map_err(|_| Rejection::from(Status::SessionUnavailable))?;
+    let peer = socket
+        .peer_credentials()
+        .map_err(|_| Rejection::from(Status::SessionUnavailable))?;
     let (layout, client_name) = settle(shared, peer.uid, hello)?;
     let unavailable = |error: &dyn std::fmt::Display| {
         tracing::error!(%error, "cannot make a session");
@@ -164,7 +191,16 @@ fn open(shared: &Shared, socket: &Arc<AttachSocket>, packet: &Packet) -> Result<
     let memory = SessionMemory::create(layout, id).map_err(|error| unavailable(&error))?;
     let event = EventNotifier::new().map_err(|error| unavailable(&error))?;
     let secret = random_token().ok_or_else(|| Rejection::from(Status::SessionUnavailable))?;
-    let parts = SessionParts { id, secret, client_name, peer, memory, event, socket: Arc::clone(socket), grant };
+    let parts = SessionParts {
+        id,
+        secret,
+        client_name,
+        peer,
+        memory,
+        event,
+        socket: Arc::clone(socket),
+        grant,
+    };
     let session = Arc::new(Session::new(parts));
     let welcome = AttachMessage::Welcome(Welcome {
         protocol: PROTOCOL_VERSION,
@@ -196,11 +232,18 @@ fn settle(shared: &Shared, uid: u32, hello: Hello) -> Result<(SessionLayout, Str
     check_peer(shared, uid)?;
     match hello.token {
         Some(token) => {
-            let promise = shared.tokens.redeem(&token, uid, now_ns()).ok_or(Rejection::from(Status::TokenInvalid))?;
+            let promise = shared
+                .tokens
+                .redeem(&token, uid, now_ns())
+                .ok_or(Rejection::from(Status::TokenInvalid))?;
             Ok((promise.layout, promise.client_name))
         }
         None => {
-            let layout = SessionLayout::new(hello.request_bytes, hello.response_bytes, hello.ring_entries)?;
+            let layout = SessionLayout::new(
+                hello.request_bytes,
+                hello.response_bytes,
+                hello.ring_entries,
+            )?;
             Ok((layout, hello.client_name))
         }
     }

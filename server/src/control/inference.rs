@@ -35,7 +35,10 @@ impl Inference {
     fn info(&self, model: &str, version: u64) -> Result<ModelInfo, Rejection> {
         let models = self.shared.engine.models();
         let found = models.find(model, version, "")?;
-        let ready = models.snapshot().get(model).map(crate::model::ModelEntry::ready_versions);
+        let ready = models
+            .snapshot()
+            .get(model)
+            .map(crate::model::ModelEntry::ready_versions);
         Ok(found.info(0, ready.unwrap_or_default()))
     }
 }
@@ -47,22 +50,36 @@ fn version_number(version: &str) -> Result<u64, Status> {
     }
     match version.parse() {
         Ok(number) if number > 0 => Ok(number),
-        _ => Err(Status::invalid_argument(format!("version {version:?} is no number from 1"))),
+        _ => Err(Status::invalid_argument(format!(
+            "version {version:?} is no number from 1"
+        ))),
     }
 }
 
 /// A request for messages: names and shapes, no places.
 fn named(model: &str) -> RequestDescriptor<'_> {
-    RequestDescriptor { model, version: 0, label: "", inputs: SmallVec::new(), outputs: SmallVec::new() }
+    RequestDescriptor {
+        model,
+        version: 0,
+        label: "",
+        inputs: SmallVec::new(),
+        outputs: SmallVec::new(),
+    }
 }
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Inference {
-    async fn server_live(&self, _: Request<api::ServerLiveRequest>) -> Result<Response<api::ServerLiveResponse>, Status> {
+    async fn server_live(
+        &self,
+        _: Request<api::ServerLiveRequest>,
+    ) -> Result<Response<api::ServerLiveResponse>, Status> {
         Ok(Response::new(api::ServerLiveResponse { live: true }))
     }
 
-    async fn server_ready(&self, _: Request<api::ServerReadyRequest>) -> Result<Response<api::ServerReadyResponse>, Status> {
+    async fn server_ready(
+        &self,
+        _: Request<api::ServerReadyRequest>,
+    ) -> Result<Response<api::ServerReadyResponse>, Status> {
         let ready = *self.shared.phase.borrow() == Phase::Serving;
         Ok(Response::new(api::ServerReadyResponse { ready }))
     }
@@ -72,7 +89,11 @@ impl GrpcInferenceService for Inference {
         request: Request<api::ModelReadyRequest>,
     ) -> Result<Response<api::ModelReadyResponse>, Status> {
         let asked = request.into_inner();
-        let found = self.shared.engine.models().find(&asked.name, version_number(&asked.version)?, "");
+        let found =
+            self.shared
+                .engine
+                .models()
+                .find(&asked.name, version_number(&asked.version)?, "");
         let ready = found.is_ok() && *self.shared.phase.borrow() == Phase::Serving;
         Ok(Response::new(api::ModelReadyResponse { ready }))
     }
@@ -82,7 +103,11 @@ impl GrpcInferenceService for Inference {
         _: Request<api::ServerMetadataRequest>,
     ) -> Result<Response<api::ServerMetadataResponse>, Status> {
         let version = env!("CARGO_PKG_VERSION").into();
-        Ok(Response::new(api::ServerMetadataResponse { name: "adjoin".into(), version, extensions: Vec::new() }))
+        Ok(Response::new(api::ServerMetadataResponse {
+            name: "adjoin".into(),
+            version,
+            extensions: Vec::new(),
+        }))
     }
 
     async fn model_metadata(
@@ -91,12 +116,15 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<api::ModelMetadataResponse>, Status> {
         let asked = request.into_inner();
         let info = self.info(&asked.name, version_number(&asked.version)?);
-        let info = info.map_err(|rejection| status::error(rejection, Some(&named(&asked.name)), None))?;
+        let info =
+            info.map_err(|rejection| status::error(rejection, Some(&named(&asked.name)), None))?;
         let tensors = |specs: &[adjoin_schema::attach::TensorSpec]| {
-            let tensor = |spec: &adjoin_schema::attach::TensorSpec| api::model_metadata_response::TensorMetadata {
-                name: spec.name.clone(),
-                datatype: spec.dtype.name().into(),
-                shape: spec.shape.to_vec(),
+            let tensor = |spec: &adjoin_schema::attach::TensorSpec| {
+                api::model_metadata_response::TensorMetadata {
+                    name: spec.name.clone(),
+                    datatype: spec.dtype.name().into(),
+                    shape: spec.shape.to_vec(),
+                }
             };
             specs.iter().map(tensor).collect()
         };
@@ -116,7 +144,11 @@ impl GrpcInferenceService for Inference {
         let message = request.into_inner();
         let version = version_number(&message.model_version)?;
         let inputs = read_inputs(&message)?;
-        let wanted: Vec<&str> = message.outputs.iter().map(|output| output.name.as_str()).collect();
+        let wanted: Vec<&str> = message
+            .outputs
+            .iter()
+            .map(|output| output.name.as_str())
+            .collect();
         let explain = |rejection: Rejection| {
             let info = self.info(&message.model_name, version).ok();
             let mut request = named(&message.model_name);
@@ -138,18 +170,32 @@ impl GrpcInferenceService for Inference {
         if engine.is_draining() {
             return Err(explain(Outcome::NotExecuted.into()));
         }
-        let request = owned_request(engine.models(), (&message.model_name, version), &inputs, &wanted);
+        let request = owned_request(
+            engine.models(),
+            (&message.model_name, version),
+            &inputs,
+            &wanted,
+        );
         let request = Arc::new(request.map_err(explain)?);
         let response = ResponseBlock::private(&request);
         let (sender, receiver) = oneshot::channel();
-        let job = Job { request: Arc::clone(&request), request_id: 0, sink: Sink::Reply(sender), response };
+        let job = Job {
+            request: Arc::clone(&request),
+            request_id: 0,
+            sink: Sink::Reply(sender),
+            response,
+        };
         let ticket = ticket(&job, 0, 0, 0, now_ns());
         engine.submit(ticket, job);
-        let outcome = receiver.await.map_err(|_| explain(Outcome::NotExecuted.into()))?;
+        let outcome = receiver
+            .await
+            .map_err(|_| explain(Outcome::NotExecuted.into()))?;
         if outcome.status != Outcome::Ok {
             return Err(explain(Rejection::new(outcome.status, outcome.detail)));
         }
-        let block = outcome.response.ok_or_else(|| Status::internal("a reply without outputs"))?;
+        let block = outcome
+            .response
+            .ok_or_else(|| Status::internal("a reply without outputs"))?;
         let mut answer = api::ModelInferResponse {
             model_name: message.model_name.clone(),
             model_version: request.version.version().to_string(),
@@ -158,13 +204,17 @@ impl GrpcInferenceService for Inference {
         };
         let specs = &request.version.signature().metadata().outputs;
         for output in block.reply(&request) {
-            answer.outputs.push(api::model_infer_response::InferOutputTensor {
-                name: specs[output.index].name.clone(),
-                datatype: output.dtype.name().into(),
-                shape: output.shape.to_vec(),
-                ..Default::default()
-            });
-            answer.raw_output_contents.push(Bytes::copy_from_slice(output.bytes));
+            answer
+                .outputs
+                .push(api::model_infer_response::InferOutputTensor {
+                    name: specs[output.index].name.clone(),
+                    datatype: output.dtype.name().into(),
+                    shape: output.shape.to_vec(),
+                    ..Default::default()
+                });
+            answer
+                .raw_output_contents
+                .push(Bytes::copy_from_slice(output.bytes));
         }
         Ok(Response::new(answer))
     }
@@ -174,10 +224,15 @@ impl GrpcInferenceService for Inference {
 fn read_inputs(message: &api::ModelInferRequest) -> Result<Vec<(InputFacts<'_>, Bytes)>, Status> {
     let invalid = |text: String| Err(Status::invalid_argument(text));
     if message.inputs.len() > TENSORS_MAX {
-        return invalid(format!("{} inputs; the most is {TENSORS_MAX}", message.inputs.len()));
+        return invalid(format!(
+            "{} inputs; the most is {TENSORS_MAX}",
+            message.inputs.len()
+        ));
     }
     if message.inputs.iter().any(|input| input.contents.is_some()) {
-        return invalid("typed contents are not supported yet; put the bytes into raw_input_contents".into());
+        return invalid(
+            "typed contents are not supported yet; put the bytes into raw_input_contents".into(),
+        );
     }
     if message.raw_input_contents.len() != message.inputs.len() {
         let (raw, inputs) = (message.raw_input_contents.len(), message.inputs.len());
@@ -186,12 +241,24 @@ fn read_inputs(message: &api::ModelInferRequest) -> Result<Vec<(InputFacts<'_>, 
     let mut inputs = Vec::new();
     for (input, bytes) in message.inputs.iter().zip(&message.raw_input_contents) {
         let Some(dtype) = DataType::from_name(&input.datatype) else {
-            return invalid(format!("input {:?} has unknown data type {:?}", input.name, input.datatype));
+            return invalid(format!(
+                "input {:?} has unknown data type {:?}",
+                input.name, input.datatype
+            ));
         };
         if Shape::from_slice(&input.shape).spilled() {
-            return invalid(format!("input {:?} has rank {}; the most is 8", input.name, input.shape.len()));
+            return invalid(format!(
+                "input {:?} has rank {}; the most is 8",
+                input.name,
+                input.shape.len()
+            ));
         }
-        let facts = InputFacts { name: &input.name, dtype, shape: &input.shape, byte_size: bytes.len() as u64 };
+        let facts = InputFacts {
+            name: &input.name,
+            dtype,
+            shape: &input.shape,
+            byte_size: bytes.len() as u64,
+        };
         inputs.push((facts, bytes.clone()));
     }
     Ok(inputs)

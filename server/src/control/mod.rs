@@ -102,7 +102,11 @@ impl Shared {
     /// Resolves when the end has come that far.
     pub async fn reached(&self, phase: Phase) {
         // The sender lives in `self`, so the channel cannot close meanwhile.
-        let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
+        let _ = self
+            .phase
+            .subscribe()
+            .wait_for(|current| *current >= phase)
+            .await;
     }
 }
 
@@ -113,7 +117,9 @@ impl Shared {
 pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     for version in shared.engine.models().all() {
-        health.set_service_status(version.name().as_ref(), ServingStatus::Serving).await;
+        health
+            .set_service_status(version.name().as_ref(), ServingStatus::Serving)
+            .await;
     }
     health.set_service_status("", ServingStatus::Serving).await;
 
@@ -137,10 +143,16 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
         .add_service(inference())
         .add_service(health_service.clone())
         .add_service(reflection()?)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(unix(listeners.control)?), ending(&shared));
+        .serve_with_incoming_shutdown(
+            UnixListenerStream::new(unix(listeners.control)?),
+            ending(&shared),
+        );
     let admin = Server::builder()
         .add_service(admin_service)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(unix(listeners.admin)?), ending(&shared));
+        .serve_with_incoming_shutdown(
+            UnixListenerStream::new(unix(listeners.admin)?),
+            ending(&shared),
+        );
     tokio::spawn(logged("control socket", control));
     tokio::spawn(logged("admin socket", admin));
     if let Some(listener) = listeners.grpc {
@@ -154,14 +166,21 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     }
     if let Some(listener) = listeners.metrics {
         let listener = TcpListener::from_std(listener)?;
-        tokio::spawn(logged("metrics listener", endpoint::serve(listener, Arc::clone(&shared.engine))));
+        tokio::spawn(logged(
+            "metrics listener",
+            endpoint::serve(listener, Arc::clone(&shared.engine)),
+        ));
     }
     tokio::spawn(attach::accept(shared.clone(), listeners.attach));
 
     shared.reached(Phase::Draining).await;
-    health.set_service_status("", ServingStatus::NotServing).await;
+    health
+        .set_service_status("", ServingStatus::NotServing)
+        .await;
     for version in shared.engine.models().all() {
-        health.set_service_status(version.name().as_ref(), ServingStatus::NotServing).await;
+        health
+            .set_service_status(version.name().as_ref(), ServingStatus::NotServing)
+            .await;
     }
     drain(&shared).await;
     shared.advance(Phase::Ending);
@@ -181,7 +200,10 @@ async fn drain(shared: &Shared) {
             () = tick => {}
         }
         if tokio::time::Instant::now() >= give_up {
-            tracing::warn!(in_flight = shared.engine.in_flight(), "requests were still in flight when the drain timeout passed");
+            tracing::warn!(
+                in_flight = shared.engine.in_flight(),
+                "requests were still in flight when the drain timeout passed"
+            );
             break;
         }
     }
@@ -197,7 +219,10 @@ fn ending(shared: &Shared) -> impl Future<Output = ()> + use<> {
     async move { shared.reached(Phase::Ending).await }
 }
 
-async fn logged<E: std::fmt::Display>(what: &'static str, server: impl Future<Output = Result<(), E>>) {
+async fn logged<E: std::fmt::Display>(
+    what: &'static str,
+    server: impl Future<Output = Result<(), E>>,
+) {
     if let Err(error) = server.await {
         tracing::error!(what, %error, "stopped serving");
     }

@@ -36,7 +36,9 @@ impl Control {
 
     fn session(&self, id: u64) -> Result<Arc<Session>, Status> {
         let session = self.shared.engine.sessions().get(id);
-        session.ok_or_else(|| Status::not_found(format!("no session {id}; `adjoin sessions` lists them")))
+        session.ok_or_else(|| {
+            Status::not_found(format!("no session {id}; `adjoin sessions` lists them"))
+        })
     }
 }
 
@@ -48,7 +50,9 @@ fn refused(rejection: Rejection) -> Status {
 fn peer_uid<T>(request: &Request<T>) -> Result<u32, Status> {
     let info = request.extensions().get::<UdsConnectInfo>();
     let credentials = info.and_then(|info| info.peer_cred);
-    credentials.map(|credentials| credentials.uid()).ok_or_else(|| Status::permission_denied("the caller's user is not known"))
+    credentials
+        .map(|credentials| credentials.uid())
+        .ok_or_else(|| Status::permission_denied("the caller's user is not known"))
 }
 
 #[tonic::async_trait]
@@ -68,14 +72,26 @@ impl ControlApi for Control {
         }
         if wanted.client_name.len() > CLIENT_NAME_BYTES_MAX {
             let byte_size = wanted.client_name.len();
-            let text = format!("client_name has {byte_size} bytes; the most is {CLIENT_NAME_BYTES_MAX}");
+            let text =
+                format!("client_name has {byte_size} bytes; the most is {CLIENT_NAME_BYTES_MAX}");
             return Err(Status::invalid_argument(text));
         }
-        let layout = SessionLayout::new(wanted.request_bytes, wanted.response_bytes, wanted.ring_entries);
+        let layout = SessionLayout::new(
+            wanted.request_bytes,
+            wanted.response_bytes,
+            wanted.ring_entries,
+        );
         let layout = layout.map_err(refused)?;
-        let token = self.shared.tokens.give(uid, layout, wanted.client_name, now_ns());
-        let token = token.ok_or_else(|| Status::unavailable("the system has no random numbers yet"))?;
-        Ok(Response::new(api::OpenSessionResponse { token: token.to_vec(), token_life_ms: TOKEN_LIFE_MS }))
+        let token = self
+            .shared
+            .tokens
+            .give(uid, layout, wanted.client_name, now_ns());
+        let token =
+            token.ok_or_else(|| Status::unavailable("the system has no random numbers yet"))?;
+        Ok(Response::new(api::OpenSessionResponse {
+            token: token.to_vec(),
+            token_life_ms: TOKEN_LIFE_MS,
+        }))
     }
 
     async fn close_session(
@@ -101,13 +117,18 @@ impl ControlApi for Control {
         let mut models = Vec::new();
         for (name, entry) in self.shared.engine.models().snapshot().iter() {
             models.extend(entry.versions.values().map(|version| model(version)));
-            models.extend(entry.failed.iter().map(|(version, reason)| api::ModelVersion {
-                name: name.clone(),
-                version: *version,
-                state: "failed".into(),
-                reason: public_reason(reason),
-                ..api::ModelVersion::default()
-            }));
+            models.extend(
+                entry
+                    .failed
+                    .iter()
+                    .map(|(version, reason)| api::ModelVersion {
+                        name: name.clone(),
+                        version: *version,
+                        state: "failed".into(),
+                        reason: public_reason(reason),
+                        ..api::ModelVersion::default()
+                    }),
+            );
         }
         models.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         Ok(Response::new(api::ListModelsResponse { models }))
@@ -127,7 +148,14 @@ impl ControlApi for Control {
             request_count: session.requests(),
             age_ms: now_ns.saturating_sub(session.opened_ns()) / 1_000_000,
         };
-        let sessions = self.shared.engine.sessions().all().into_iter().map(describe).collect();
+        let sessions = self
+            .shared
+            .engine
+            .sessions()
+            .all()
+            .into_iter()
+            .map(describe)
+            .collect();
         Ok(Response::new(api::ListSessionsResponse { sessions }))
     }
 
@@ -160,7 +188,10 @@ impl ControlApi for Control {
         request: Request<Streaming<api::DoorbellSignal>>,
     ) -> Result<Response<Self::DoorbellStream>, Status> {
         let mut incoming = request.into_inner();
-        let first = incoming.message().await?.ok_or_else(|| Status::invalid_argument("the stream ended before its first message"))?;
+        let first = incoming
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("the stream ended before its first message"))?;
         let session = self.session(first.session_id)?;
         if first.secret != session.secret() {
             return Err(Status::permission_denied("the secret is not the session's"));
@@ -193,14 +224,25 @@ impl ControlApi for Control {
 
 /// A load error without what only the operator's log may show: paths of the server.
 fn public_reason(reason: &str) -> String {
-    let hide = |word: &str| if word.contains('/') { "(path in the server's log)".to_owned() } else { word.to_owned() };
+    let hide = |word: &str| {
+        if word.contains('/') {
+            "(path in the server's log)".to_owned()
+        } else {
+            word.to_owned()
+        }
+    };
     reason.split(' ').map(hide).collect::<Vec<_>>().join(" ")
 }
 
 fn model(version: &ModelVersion) -> api::ModelVersion {
     let metadata = version.signature().metadata();
     let spec = |tensor: &adjoin_backend::TensorMetadata| {
-        let TensorSpec { name, dtype, shape, dimension_names } = tensor.spec();
+        let TensorSpec {
+            name,
+            dtype,
+            shape,
+            dimension_names,
+        } = tensor.spec();
         api::TensorSpec {
             name,
             data_type: dtype.name().into(),
@@ -235,7 +277,8 @@ fn statistics(version: &ModelVersion) -> api::ModelStatistics {
         gathered_bytes: copied(CopyPath::Gather),
         scattered_bytes: copied(CopyPath::Scatter),
         engine_copied_bytes: copied(CopyPath::EngineInput) + copied(CopyPath::EngineOutput),
-        copied_first_bytes: copied(CopyPath::CopyFirst) + copied(CopyPath::DynamicOutput),
+        copied_first_bytes: copied(CopyPath::CopyFirst),
+        dynamic_output_bytes: copied(CopyPath::DynamicOutput),
         max_batch_rows: counted.max_batch_rows,
         queue_ns: counted.queue_ns,
         execute_ns: counted.execute_ns,
@@ -246,6 +289,10 @@ fn statistics(version: &ModelVersion) -> api::ModelStatistics {
 /// Pages that are in memory, from the kernel's account of this process.
 fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0);
+    let pages: u64 = text
+        .split(' ')
+        .nth(1)
+        .and_then(|field| field.parse().ok())
+        .unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }

@@ -72,19 +72,31 @@ impl SocketDir {
         let longest = path.join(CONTROL_SOCKET);
         let byte_size = longest.as_os_str().len();
         if byte_size > SOCKET_PATH_BYTES_MAX {
-            return Err(SocketDirError::PathTooLong { path: longest, byte_size });
+            return Err(SocketDirError::PathTooLong {
+                path: longest,
+                byte_size,
+            });
         }
         if !path.is_dir() {
             let mut builder = std::fs::DirBuilder::new();
-            builder.recursive(true).mode(0o755).create(path).map_err(system("make directory", path))?;
+            builder
+                .recursive(true)
+                .mode(0o755)
+                .create(path)
+                .map_err(system("make directory", path))?;
         }
         let file = path.join(LOCK_FILE);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let lock = rustix::fs::open(&file, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| system("open", &file)(errno.into()))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(Errno::WOULDBLOCK) => Err(SocketDirError::InUse { path: path.to_owned() }),
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(Errno::WOULDBLOCK) => Err(SocketDirError::InUse {
+                path: path.to_owned(),
+            }),
             Err(errno) => Err(system("lock", &file)(errno.into())),
         }
     }
@@ -95,7 +107,8 @@ impl SocketDir {
     /// The system's.
     pub fn bind_attach(&self, mode: u32) -> Result<AttachListener, SocketDirError> {
         let path = self.fresh(ATTACH_SOCKET)?;
-        let listener = AttachListener::bind(&path).map_err(|errno| system("bind", &path)(errno.into()))?;
+        let listener =
+            AttachListener::bind(&path).map_err(|errno| system("bind", &path)(errno.into()))?;
         set_mode(&path, mode)?;
         Ok(listener)
     }
@@ -115,7 +128,9 @@ impl SocketDir {
     fn fresh(&self, name: &str) -> Result<PathBuf, SocketDirError> {
         let path = self.path.join(name);
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(system("remove", &path)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(system("remove", &path)(error))
+            }
             _ => Ok(path),
         }
     }
@@ -145,7 +160,10 @@ mod tests {
         let path = root.path().join("run");
         let first = SocketDir::lock(&path).unwrap();
         drop(first.bind_attach(0o600).unwrap());
-        assert!(matches!(SocketDir::lock(&path), Err(SocketDirError::InUse { .. })));
+        assert!(matches!(
+            SocketDir::lock(&path),
+            Err(SocketDirError::InUse { .. })
+        ));
         drop(first);
         // What a killed server leaves: the socket, and no lock.
         drop(AttachListener::bind(&path.join(ATTACH_SOCKET)).unwrap());

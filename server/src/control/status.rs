@@ -34,7 +34,10 @@ pub(super) fn error(
     let text = explain(rejection, request, model);
     let text = match (rejection.status, request) {
         // Clients of the protocol look for these words.
-        (Status::ModelNotFound, Some(request)) => format!("Request for unknown model: '{}' is not found", request.model),
+        (Status::ModelNotFound, Some(request)) => format!(
+            "Request for unknown model: '{}' is not found",
+            request.model
+        ),
         _ => text,
     };
     tonic::Status::new(code(rejection.status), text)

@@ -35,16 +35,33 @@ pub(super) fn random_token() -> Option<Token> {
 
 impl Tokens {
     /// Gives a token out.
-    pub(super) fn give(&self, uid: u32, layout: SessionLayout, client_name: String, now_ns: u64) -> Option<Token> {
+    pub(super) fn give(
+        &self,
+        uid: u32,
+        layout: SessionLayout,
+        client_name: String,
+        now_ns: u64,
+    ) -> Option<Token> {
         let token = random_token()?;
         let mut waiting = self.waiting.lock();
         waiting.retain(|_, promise| promise.expires_ns > now_ns);
         if waiting.len() >= TOKENS_MAX {
-            let oldest = waiting.iter().min_by_key(|(_, promise)| promise.expires_ns).map(|(token, _)| *token);
+            let oldest = waiting
+                .iter()
+                .min_by_key(|(_, promise)| promise.expires_ns)
+                .map(|(token, _)| *token);
             oldest.and_then(|token| waiting.remove(&token));
         }
         let expires_ns = now_ns + TOKEN_LIFE_MS * 1_000_000;
-        waiting.insert(token, Promise { uid, layout, client_name, expires_ns });
+        waiting.insert(
+            token,
+            Promise {
+                uid,
+                layout,
+                client_name,
+                expires_ns,
+            },
+        );
         Some(token)
     }
 

@@ -35,10 +35,13 @@ impl From<RingError> for Trouble {
 /// What a client did to a ring, as a refusal.
 pub(super) fn ring_rejection(error: &RingError) -> Rejection {
     match *error {
-        RingError::IndexInvalid { index, least, room } => {
-            Rejection::new(Status::RingIndexInvalid, [u64::from(index), u64::from(least) + u64::from(room)])
+        RingError::IndexInvalid { index, least, room } => Rejection::new(
+            Status::RingIndexInvalid,
+            [u64::from(index), u64::from(least) + u64::from(room)],
+        ),
+        RingError::Full { capacity } => {
+            Rejection::new(Status::TooManyInFlight, [u64::from(capacity), 0])
         }
-        RingError::Full { capacity } => Rejection::new(Status::TooManyInFlight, [u64::from(capacity), 0]),
     }
 }
 
@@ -68,26 +71,35 @@ impl Engine {
     }
 
     fn drain_ring(&self, lead: &mut Lead, id: u64, now_ns: u64) -> Result<u32, Rejection> {
-        let Some(intake) = lead.intakes.get(&id) else { return Ok(0) };
+        let Some(intake) = lead.intakes.get(&id) else {
+            return Ok(0);
+        };
         if intake.session.is_closed() {
             return Ok(0);
         }
         let session = Arc::clone(&intake.session);
         let ring = session.memory().submission_ring();
-        let available = intake.consumer.available(&ring).map_err(|error| ring_rejection(&error))?;
+        let available = intake
+            .consumer
+            .available(&ring)
+            .map_err(|error| ring_rejection(&error))?;
         let count = available.min(ENTRIES_PER_TURN);
         if count == 0 {
             return Ok(0);
         }
         let mut refused = false;
         for index in 0..count {
-            let Some(intake) = lead.intakes.get(&id) else { break };
+            let Some(intake) = lead.intakes.get(&id) else {
+                break;
+            };
             let entry = SubmissionEntry::from_words(intake.consumer.peek(&ring, index));
             match self.take_entry(lead, &session, entry, now_ns) {
                 Ok(()) => {}
                 Err(Trouble::Session(rejection)) => return Err(rejection),
                 Err(Trouble::Request(rejection)) => {
-                    session.refuse(entry.request_id, rejection).map_err(|error| ring_rejection(&error))?;
+                    session
+                        .refuse(entry.request_id, rejection)
+                        .map_err(|error| ring_rejection(&error))?;
                     refused = true;
                 }
             }
@@ -110,8 +122,12 @@ impl Engine {
     ) -> Result<(), Trouble> {
         let invalid = || Trouble::Session(Status::EntryInvalid.into());
         let kind = SubmissionKind::from_wire(entry.kind).ok_or_else(invalid)?;
-        let is_reserved_clear = entry.reserved == [0; 2] && entry.reserved0 == 0 && entry.region_id == 0;
-        if !is_reserved_clear || entry.flags & !submit_flags::ALL != 0 || entry.flags == submit_flags::ALL {
+        let is_reserved_clear =
+            entry.reserved == [0; 2] && entry.reserved0 == 0 && entry.region_id == 0;
+        if !is_reserved_clear
+            || entry.flags & !submit_flags::ALL != 0
+            || entry.flags == submit_flags::ALL
+        {
             return Err(invalid());
         }
         match kind {
@@ -125,7 +141,9 @@ impl Engine {
                 }
                 Ok(())
             }
-            SubmissionKind::Release => session.release(entry.offset, entry.generation).map_err(Trouble::Session),
+            SubmissionKind::Release => session
+                .release(entry.offset, entry.generation)
+                .map_err(Trouble::Session),
             SubmissionKind::Forget => {
                 session.forget(entry.prepared_id);
                 Ok(())
@@ -145,26 +163,46 @@ impl Engine {
             return Err(Trouble::Request(Status::NotExecuted.into()));
         }
         if entry.deadline_ns != 0 && entry.deadline_ns <= now_ns {
-            return Err(Trouble::Request(Rejection::new(Status::DeadlineExceeded, [entry.deadline_ns, now_ns])));
+            return Err(Trouble::Request(Rejection::new(
+                Status::DeadlineExceeded,
+                [entry.deadline_ns, now_ns],
+            )));
         }
         // A change of models between this and the look-up only makes the request be prepared once more.
         let generation = self.models.generation();
         let (request, response, prepared) = if entry.flags & submit_flags::PREPARED != 0 {
-            let run = session.take_prepared(entry.prepared_id, generation).map_err(Trouble::Request)?;
+            let run = session
+                .take_prepared(entry.prepared_id, generation)
+                .map_err(Trouble::Request)?;
             (run.request, run.response, Some(entry.prepared_id))
         } else {
-            let mut request = self.read_request(lead, session, entry).map_err(Trouble::Request)?;
+            let mut request = self
+                .read_request(lead, session, entry)
+                .map_err(Trouble::Request)?;
             let response = session.reserve(&request).map_err(Trouble::Request)?;
             let prepare = entry.flags & submit_flags::PREPARE != 0;
             request.key = prepare.then(|| self.fresh_key());
             let request = Arc::new(request);
             if prepare {
-                session.keep(entry.prepared_id, Arc::clone(&request), generation).map_err(Trouble::Session)?;
+                session
+                    .keep(entry.prepared_id, Arc::clone(&request), generation)
+                    .map_err(Trouble::Session)?;
             }
             (request, response, prepare.then_some(entry.prepared_id))
         };
-        let job = Job { request, request_id: entry.request_id, sink: Sink::Session { prepared }, response };
-        let ticket = ticket(&job, session.id(), entry.priority, entry.deadline_ns, now_ns);
+        let job = Job {
+            request,
+            request_id: entry.request_id,
+            sink: Sink::Session { prepared },
+            response,
+        };
+        let ticket = ticket(
+            &job,
+            session.id(),
+            entry.priority,
+            entry.deadline_ns,
+            now_ns,
+        );
         self.enqueue(lead, ticket, job);
         Ok(())
     }
@@ -178,17 +216,30 @@ impl Engine {
         }
     }
 
-    fn read_request(&self, lead: &mut Lead, session: &Arc<Session>, entry: SubmissionEntry) -> Result<Request, Rejection> {
+    fn read_request(
+        &self,
+        lead: &mut Lead,
+        session: &Arc<Session>,
+        entry: SubmissionEntry,
+    ) -> Result<Request, Rejection> {
         let memory = session.memory();
-        let too_large = Rejection::new(Status::DescriptorTooLarge, [u64::from(entry.size), u64::from(DESCRIPTOR_BYTES_MAX)]);
+        let too_large = Rejection::new(
+            Status::DescriptorTooLarge,
+            [u64::from(entry.size), u64::from(DESCRIPTOR_BYTES_MAX)],
+        );
         if entry.size > DESCRIPTOR_BYTES_MAX {
             return Err(too_large);
         }
-        let copied = memory.request().copy_out(entry.offset, u64::from(entry.size), &mut lead.descriptor);
+        let copied =
+            memory
+                .request()
+                .copy_out(entry.offset, u64::from(entry.size), &mut lead.descriptor);
         copied.map_err(|_| too_large)?;
         let payload = memory.layout().payload(RegionKind::Request);
         let descriptor = parse_request(&lead.descriptor, payload)?;
-        let version = self.models.find(descriptor.model, descriptor.version, descriptor.label)?;
+        let version = self
+            .models
+            .find(descriptor.model, descriptor.version, descriptor.label)?;
         let facts: SmallVec<[InputFacts<'_>; 4]> = descriptor
             .inputs
             .iter()
@@ -200,7 +251,8 @@ impl Engine {
             })
             .collect();
         let resolved = version.signature().resolve(&facts, &descriptor.outputs);
-        let resolved = resolved.inspect_err(|rejection| version.metrics().refused(rejection.status))?;
+        let resolved =
+            resolved.inspect_err(|rejection| version.metrics().refused(rejection.status))?;
         let place = |&index: &usize| {
             let input = &descriptor.inputs[index];
             InputPlace {
@@ -229,11 +281,19 @@ pub(crate) fn ticket(job: &Job, flow: u64, priority: u16, deadline_ns: u64, now_
     Ticket {
         flow,
         request_id: job.request_id,
-        priority: if priority == 0 { request.version.settings().default_priority } else { priority },
+        priority: if priority == 0 {
+            request.version.settings().default_priority
+        } else {
+            priority
+        },
         rows: request.rows,
         compatibility: request.compatibility,
         enqueued_ns: now_ns,
-        deadline_ns: if deadline_ns == 0 { u64::MAX } else { deadline_ns },
+        deadline_ns: if deadline_ns == 0 {
+            u64::MAX
+        } else {
+            deadline_ns
+        },
     }
 }
 
@@ -253,11 +313,22 @@ pub(crate) fn owned_request(
     let resolved = resolved.inspect_err(|rejection| version.metrics().refused(rejection.status))?;
     let place = |&index: &usize| {
         let facts = inputs[index].0;
-        InputPlace { dtype: facts.dtype, shape: facts.shape.into(), offset: 0, byte_size: facts.byte_size }
+        InputPlace {
+            dtype: facts.dtype,
+            shape: facts.shape.into(),
+            offset: 0,
+            byte_size: facts.byte_size,
+        }
     };
     Ok(Request {
         inputs: resolved.inputs.iter().map(place).collect(),
-        source: Source::Owned(resolved.inputs.iter().map(|&index| inputs[index].1.clone()).collect()),
+        source: Source::Owned(
+            resolved
+                .inputs
+                .iter()
+                .map(|&index| inputs[index].1.clone())
+                .collect(),
+        ),
         version,
         outputs: resolved.outputs,
         rows: resolved.rows,

@@ -65,7 +65,9 @@ impl Lead {
 
     /// Looks at a session's ring from now on; its client need not ring.
     pub(super) fn activate(&mut self, session_id: u64) {
-        let Some(intake) = self.intakes.get_mut(&session_id) else { return };
+        let Some(intake) = self.intakes.get_mut(&session_id) else {
+            return;
+        };
         if !intake.is_active {
             intake.is_active = true;
             doorbell::withdraw(intake.session.memory().server_wait());
@@ -75,10 +77,13 @@ impl Lead {
 
     /// Whether any active session has something for us, valid or not.
     pub(super) fn has_entries(&self) -> bool {
-        self.active.iter().filter_map(|id| self.intakes.get(id)).any(|intake| {
-            let ring = intake.session.memory().submission_ring();
-            !matches!(intake.consumer.available(&ring), Ok(0))
-        })
+        self.active
+            .iter()
+            .filter_map(|id| self.intakes.get(id))
+            .any(|intake| {
+                let ring = intake.session.memory().submission_ring();
+                !matches!(intake.consumer.available(&ring), Ok(0))
+            })
     }
 
     /// Says in every active session that the server sleeps, and looks once more. False if there is
@@ -89,9 +94,13 @@ impl Lead {
                 how(&intake.session);
             }
         };
-        set(self, |session| doorbell::announce(session.memory().server_wait(), wait::ASLEEP));
+        set(self, |session| {
+            doorbell::announce(session.memory().server_wait(), wait::ASLEEP)
+        });
         if self.has_entries() {
-            set(self, |session| doorbell::withdraw(session.memory().server_wait()));
+            set(self, |session| {
+                doorbell::withdraw(session.memory().server_wait())
+            });
             return false;
         }
         for id in std::mem::take(&mut self.active) {
@@ -119,7 +128,9 @@ pub(super) struct Poller {
 
 impl Poller {
     pub(super) fn new() -> Result<Self, Errno> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        })
     }
 
     pub(super) fn add(&self, fd: impl AsFd, number: u64) -> Result<(), Errno> {
@@ -140,7 +151,16 @@ impl Poller {
         let timeout = (timeout_ns != u64::MAX).then_some(&timeout);
         let mut events = Vec::with_capacity(EVENTS_MAX);
         // An interruption is as good as no event: the caller looks again.
-        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout);
-        fired.extend(events.iter().map(|event| event.data.u64()).filter(|&number| number != KICK));
+        let _ = epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut events),
+            timeout,
+        );
+        fired.extend(
+            events
+                .iter()
+                .map(|event| event.data.u64())
+                .filter(|&number| number != KICK),
+        );
     }
 }

@@ -90,7 +90,11 @@ impl Engine {
     ///
     /// # Errors
     /// The system's, when it has no descriptors left.
-    pub fn new(models: Arc<Models>, metrics: Arc<Metrics>, options: EngineOptions) -> Result<Arc<Self>, Errno> {
+    pub fn new(
+        models: Arc<Models>,
+        metrics: Arc<Metrics>,
+        options: EngineOptions,
+    ) -> Result<Arc<Self>, Errno> {
         let kick = EventNotifier::new()?;
         let poller = Poller::new()?;
         poller.add(&kick, lead::KICK)?;
@@ -139,7 +143,11 @@ impl Engine {
         while workers.len() <= instances {
             let engine = Arc::clone(self);
             let name = format!("worker-{}", workers.len());
-            workers.push(std::thread::Builder::new().name(name).spawn(move || engine.work())?);
+            workers.push(
+                std::thread::Builder::new()
+                    .name(name)
+                    .spawn(move || engine.work())?,
+            );
         }
         Ok(())
     }
@@ -149,7 +157,10 @@ impl Engine {
         self.metrics.sessions_opened.inc();
         self.sessions.insert(Arc::clone(&session));
         if self.is_draining() {
-            session.memory().server_state().store(server_state::DRAINING, Ordering::Release);
+            session
+                .memory()
+                .server_state()
+                .store(server_state::DRAINING, Ordering::Release);
         }
         self.count_sessions();
         self.command(Command::Attach(session));
@@ -158,7 +169,9 @@ impl Engine {
     /// Ends a session: its waiting requests are dropped, its memory goes when the last run that touches
     /// it has ended.
     pub fn detach(&self, id: u64) {
-        let Some(session) = self.sessions.remove(id) else { return };
+        let Some(session) = self.sessions.remove(id) else {
+            return;
+        };
         session.close();
         self.count_sessions();
         self.command(Command::Detach(id));
@@ -177,8 +190,14 @@ impl Engine {
             detail = ?rejection.detail,
             "closed session that broke the protocol"
         );
-        let refusal = Refusal { query_id: 0, status: rejection.status as u16, detail: rejection.detail };
-        let _ = session.socket().send(&AttachMessage::Refusal(refusal).encode(), &[]);
+        let refusal = Refusal {
+            query_id: 0,
+            status: rejection.status as u16,
+            detail: rejection.detail,
+        };
+        let _ = session
+            .socket()
+            .send(&AttachMessage::Refusal(refusal).encode(), &[]);
         session.socket().shut_down();
         self.detach(session.id());
     }
@@ -186,8 +205,12 @@ impl Engine {
     /// Brings sessions and bytes in the metrics up to date.
     pub fn count_sessions(&self) {
         let (sessions, bytes) = self.sessions.held();
-        self.metrics.sessions.set(i64::try_from(sessions).unwrap_or(i64::MAX));
-        self.metrics.region_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics
+            .sessions
+            .set(i64::try_from(sessions).unwrap_or(i64::MAX));
+        self.metrics
+            .region_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Queues a request that came by another way than a ring.
@@ -204,7 +227,10 @@ impl Engine {
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         for session in self.sessions.all() {
-            session.memory().server_state().store(server_state::DRAINING, Ordering::Release);
+            session
+                .memory()
+                .server_state()
+                .store(server_state::DRAINING, Ordering::Release);
         }
     }
 
@@ -215,12 +241,18 @@ impl Engine {
 
     /// Requests that were taken and are not answered.
     pub fn in_flight(&self) -> u32 {
-        self.sessions.all().iter().map(|session| session.in_flight()).sum()
+        self.sessions
+            .all()
+            .iter()
+            .map(|session| session.in_flight())
+            .sum()
     }
 
     /// Whether no request waits or runs anywhere.
     pub fn is_idle(&self) -> bool {
-        self.commands.lock().is_empty() && self.models.all().iter().all(|version| version.is_idle()) && self.in_flight() == 0
+        self.commands.lock().is_empty()
+            && self.models.all().iter().all(|version| version.is_idle())
+            && self.in_flight() == 0
     }
 
     /// Ends all workers, after what they run.

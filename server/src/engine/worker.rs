@@ -55,7 +55,9 @@ impl Engine {
             if self.attention.swap(false, Ordering::AcqRel) {
                 self.take_commands(lead, now_ns);
             }
-            if lead.active.len() < lead.intakes.len() && now_ns.saturating_sub(lead.polled_ns) > POLL_INTERVAL_NS {
+            if lead.active.len() < lead.intakes.len()
+                && now_ns.saturating_sub(lead.polled_ns) > POLL_INTERVAL_NS
+            {
                 lead.polled_ns = now_ns;
                 let mut fired = Vec::new();
                 self.poller.wait(0, &mut fired);
@@ -68,7 +70,10 @@ impl Engine {
                 Ok((version, batch)) => return Turn::Run(version, batch),
                 Err(until_ns) => until_ns,
             };
-            if drained > 0 || self.spin(lead, now_ns, until_ns) || self.attention.load(Ordering::Acquire) {
+            if drained > 0
+                || self.spin(lead, now_ns, until_ns)
+                || self.attention.load(Ordering::Acquire)
+            {
                 continue;
             }
             if lead.announce_sleep() {
@@ -111,7 +116,12 @@ impl Engine {
             }
         }
         for (ticket, job) in expired {
-            self.refuse_job(&ticket, job, Status::DeadlineExceeded, [ticket.deadline_ns, now_ns]);
+            self.refuse_job(
+                &ticket,
+                job,
+                Status::DeadlineExceeded,
+                [ticket.deadline_ns, now_ns],
+            );
         }
         found.ok_or(until_ns)
     }
@@ -145,13 +155,22 @@ impl Engine {
             return;
         }
         let consumer = adjoin_shm::ring::Consumer::new();
-        lead.intakes.insert(id, super::lead::Intake { session, consumer, is_active: false });
+        lead.intakes.insert(
+            id,
+            super::lead::Intake {
+                session,
+                consumer,
+                is_active: false,
+            },
+        );
         // The client may have submitted before this point, and the server's word says "awake" at first.
         lead.activate(id);
     }
 
     fn drop_session(&self, lead: &mut Lead, id: u64) {
-        let Some(intake) = lead.intakes.remove(&id) else { return };
+        let Some(intake) = lead.intakes.remove(&id) else {
+            return;
+        };
         lead.active.retain(|&active| active != id);
         self.poller.remove(intake.session.event_fd());
         let mut removed = Vec::new();
@@ -163,7 +182,12 @@ impl Engine {
         self.count_sessions();
     }
 
-    fn run<'a>(&'a self, mut lead: MutexGuard<'a, Lead>, version: &Arc<ModelVersion>, batch: Batch) -> MutexGuard<'a, Lead> {
+    fn run<'a>(
+        &'a self,
+        mut lead: MutexGuard<'a, Lead>,
+        version: &Arc<ModelVersion>,
+        batch: Batch,
+    ) -> MutexGuard<'a, Lead> {
         let expected_ns = version.timing().estimate_ns(batch.rows).unwrap_or(u64::MAX);
         let is_alone = lead.active.len() <= 1;
         if expected_ns < INLINE_NS || (is_alone && expected_ns < INLINE_ALONE_NS) {
@@ -206,13 +230,22 @@ impl Engine {
         }
         let now_ns = now_ns();
         for (ticket, job) in expired {
-            self.refuse_job(&ticket, job, Status::DeadlineExceeded, [ticket.deadline_ns, now_ns]);
+            self.refuse_job(
+                &ticket,
+                job,
+                Status::DeadlineExceeded,
+                [ticket.deadline_ns, now_ns],
+            );
         }
     }
 
     fn next_timer_ns(&self, lead: &Lead) -> u64 {
         // A batch may have become due, or a deadline passed, while this worker looked: the sleeper looks again.
-        if lead.busy.is_empty() { u64::MAX } else { now_ns() }
+        if lead.busy.is_empty() {
+            u64::MAX
+        } else {
+            now_ns()
+        }
     }
 
     fn shorten_sleep(&self, lead: &mut Lead, until_ns: u64) {
@@ -233,7 +266,11 @@ impl Engine {
         lead.sleeper_until_ns = until_ns;
         drop(lead);
         let mut fired = Vec::new();
-        let timeout_ns = if until_ns == u64::MAX { u64::MAX } else { until_ns.saturating_sub(now_ns()) };
+        let timeout_ns = if until_ns == u64::MAX {
+            u64::MAX
+        } else {
+            until_ns.saturating_sub(now_ns())
+        };
         let asleep_ns = now_ns();
         self.poller.wait(timeout_ns, &mut fired);
         self.metrics.wakeups.inc();
@@ -279,7 +316,9 @@ impl Engine {
 
 /// Runs a batch and gives its instance back, so that it is free before anyone hears of the outcome.
 fn execute_batch(version: &ModelVersion, batch: Batch) -> Vec<Finished> {
-    let Batch { mut instance, jobs, .. } = batch;
+    let Batch {
+        mut instance, jobs, ..
+    } = batch;
     let mut finished = Vec::with_capacity(jobs.len());
     execute::run(version, &mut instance, jobs, &mut finished);
     version.give_back(instance);

@@ -18,7 +18,10 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// # Errors
 /// The listener's.
 pub async fn serve(listener: TcpListener, engine: Arc<Engine>) -> std::io::Result<()> {
-    let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(health)).with_state(engine);
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(health))
+        .with_state(engine);
     axum::serve(listener, router).await
 }
 
@@ -31,5 +34,10 @@ async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
 }
 
 async fn health(State(engine): State<Arc<Engine>>) -> Response {
-    if engine.is_draining() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") }.into_response()
+    if engine.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
+    .into_response()
 }

@@ -74,8 +74,8 @@ impl CopyPath {
 /// Seconds from a microsecond to about a minute, each bound 2.5 to 4 times the one before.
 fn seconds() -> Histogram {
     let bounds = [
-        1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0,
-        2.5, 10.0, 60.0,
+        1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2,
+        2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
     ];
     Histogram::new(bounds)
 }
@@ -157,41 +157,121 @@ impl Metrics {
     fn register(&self, version: &'static str) {
         let mut registry = self.registry.lock();
         let f = &self.families;
-        registry.register("build", "Release of the server", Info::new([("version", version)]));
-        registry.register("inference_requests", "Requests by outcome", f.requests.clone());
-        registry.register("inference_rows", "Rows of the requests that ran", f.rows.clone());
+        registry.register(
+            "build",
+            "Release of the server",
+            Info::new([("version", version)]),
+        );
+        registry.register(
+            "inference_requests",
+            "Requests by outcome",
+            f.requests.clone(),
+        );
+        registry.register(
+            "inference_rows",
+            "Rows of the requests that ran",
+            f.rows.clone(),
+        );
         registry.register("executions", "Batches that ran", f.executions.clone());
-        registry.register("requests_in_place", "Requests that ran without a copy of any payload byte", f.in_place.clone());
-        registry.register("bytes_copied", "Payload bytes copied by the server, by the reason for it", f.bytes_copied.clone());
+        registry.register(
+            "requests_in_place",
+            "Requests that ran without a copy of any payload byte",
+            f.in_place.clone(),
+        );
+        registry.register(
+            "bytes_copied",
+            "Payload bytes copied by the server, by the reason for it",
+            f.bytes_copied.clone(),
+        );
         registry.register("queue_depth", "Waiting requests", f.queue_depth.clone());
-        registry.register("model_ready", "1 while the version takes requests", f.ready.clone());
-        registry.register("batch_size", "Rows of the batches that ran", f.batch_size.clone());
-        let mut time = |name: &str, help: &str, family: &Family<ModelLabels, Histogram, fn() -> Histogram>| {
-            registry.register_with_unit(name, help, Unit::Seconds, family.clone());
-        };
-        time("inference_duration", "From intake of a request to its completion", &f.duration);
-        time("queue_duration", "From intake of a request to the start of its batch", &f.queue);
-        time("gather_duration", "Joining the inputs of a batch", &f.gather);
+        registry.register(
+            "model_ready",
+            "1 while the version takes requests",
+            f.ready.clone(),
+        );
+        registry.register(
+            "batch_size",
+            "Rows of the batches that ran",
+            f.batch_size.clone(),
+        );
+        let mut time =
+            |name: &str, help: &str, family: &Family<ModelLabels, Histogram, fn() -> Histogram>| {
+                registry.register_with_unit(name, help, Unit::Seconds, family.clone());
+            };
+        time(
+            "inference_duration",
+            "From intake of a request to its completion",
+            &f.duration,
+        );
+        time(
+            "queue_duration",
+            "From intake of a request to the start of its batch",
+            &f.queue,
+        );
+        time(
+            "gather_duration",
+            "Joining the inputs of a batch",
+            &f.gather,
+        );
         time("execute_duration", "A batch in the engine", &f.execute);
-        time("scatter_duration", "Handing the outputs of a batch back", &f.scatter);
+        time(
+            "scatter_duration",
+            "Handing the outputs of a batch back",
+            &f.scatter,
+        );
         registry.register("sessions", "Attached clients", self.sessions.clone());
-        registry.register("region_bytes", "Bytes of all session regions", self.region_bytes.clone());
-        registry.register("sessions_opened", "Sessions opened", self.sessions_opened.clone());
-        registry.register("session_faults", "Sessions ended for breaking the protocol, by reason", self.session_faults.clone());
-        registry.register("sessions_refused", "Handshakes refused, by reason", self.sessions_refused.clone());
-        registry.register("wakeups", "Times that a worker woke from sleep", self.wakeups.clone());
-        registry.register("client_wakeups", "Wake-ups sent to sleeping clients", self.client_wakeups.clone());
+        registry.register(
+            "region_bytes",
+            "Bytes of all session regions",
+            self.region_bytes.clone(),
+        );
+        registry.register(
+            "sessions_opened",
+            "Sessions opened",
+            self.sessions_opened.clone(),
+        );
+        registry.register(
+            "session_faults",
+            "Sessions ended for breaking the protocol, by reason",
+            self.session_faults.clone(),
+        );
+        registry.register(
+            "sessions_refused",
+            "Handshakes refused, by reason",
+            self.sessions_refused.clone(),
+        );
+        registry.register(
+            "wakeups",
+            "Times that a worker woke from sleep",
+            self.wakeups.clone(),
+        );
+        registry.register(
+            "client_wakeups",
+            "Wake-ups sent to sleeping clients",
+            self.client_wakeups.clone(),
+        );
     }
 
     /// The handles of one model version.
     pub fn model(&self, name: &str, version: u64) -> ModelMetrics {
         let f = &self.families;
-        let labels = ModelLabels { model: name.to_owned(), version };
+        let labels = ModelLabels {
+            model: name.to_owned(),
+            version,
+        };
         let copied = CopyPath::ALL.map(|(_, path)| {
-            let labels = PathLabels { model: name.to_owned(), version, path };
+            let labels = PathLabels {
+                model: name.to_owned(),
+                version,
+                path,
+            };
             f.bytes_copied.get_or_create(&labels).clone()
         });
-        let ok = StatusLabels { model: name.to_owned(), version, status: Status::Ok.name() };
+        let ok = StatusLabels {
+            model: name.to_owned(),
+            version,
+            status: Status::Ok.name(),
+        };
         let handles = Handles {
             ok: f.requests.get_or_create(&ok).clone(),
             requests: f.requests.clone(),
@@ -214,17 +294,27 @@ impl Metrics {
             by_rows: Mutex::new(BTreeMap::new()),
             labels,
         };
-        ModelMetrics { handles: Arc::new(handles) }
+        ModelMetrics {
+            handles: Arc::new(handles),
+        }
     }
 
     /// A session ended for breaking the protocol.
     pub fn session_fault(&self, status: Status) {
-        self.session_faults.get_or_create(&ReasonLabels { reason: status.name() }).inc();
+        self.session_faults
+            .get_or_create(&ReasonLabels {
+                reason: status.name(),
+            })
+            .inc();
     }
 
     /// A handshake was refused.
     pub fn session_refused(&self, status: Status) {
-        self.sessions_refused.get_or_create(&ReasonLabels { reason: status.name() }).inc();
+        self.sessions_refused
+            .get_or_create(&ReasonLabels {
+                reason: status.name(),
+            })
+            .inc();
     }
 
     /// All metrics in the text format.
@@ -305,7 +395,10 @@ pub struct ModelStatistics {
     pub executions_by_rows: BTreeMap<u32, u64>,
 }
 
-#[allow(clippy::cast_precision_loss, reason = "durations below 2^53 ns, which is 104 days")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "durations below 2^53 ns, which is 104 days"
+)]
 fn in_seconds(ns: u64) -> f64 {
     ns as f64 * 1e-9
 }
@@ -318,7 +411,9 @@ impl ModelMetrics {
 
     /// Waiting requests.
     pub fn queue_depth(&self, count: usize) {
-        self.handles.queue_depth.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.handles
+            .queue_depth
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Payload bytes that were copied.
@@ -361,7 +456,11 @@ impl ModelMetrics {
     /// A request did not run, or failed.
     pub fn refused(&self, status: Status) {
         let h = &self.handles;
-        let labels = StatusLabels { model: h.labels.model.clone(), version: h.labels.version, status: status.name() };
+        let labels = StatusLabels {
+            model: h.labels.model.clone(),
+            version: h.labels.version,
+            status: status.name(),
+        };
         h.requests.get_or_create(&labels).inc();
         h.failed.fetch_add(1, Ordering::Relaxed);
     }

@@ -18,6 +18,10 @@ impl InstanceSlot {
     /// An instance with empty buffers; they grow with the first batches, at the latest in warm-up.
     pub fn new(engine: Box<dyn Instance>, metadata: &ModelMetadata) -> Self {
         let empty = |count: usize| (0..count).map(|_| AlignedBuffer::default()).collect();
-        Self { engine, inputs: empty(metadata.inputs.len()), outputs: empty(metadata.outputs.len()) }
+        Self {
+            engine,
+            inputs: empty(metadata.inputs.len()),
+            outputs: empty(metadata.outputs.len()),
+        }
     }
 }

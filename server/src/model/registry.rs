@@ -31,7 +31,11 @@ pub struct Models {
 impl ModelEntry {
     /// Numbers of the versions that are ready, ascending.
     pub fn ready_versions(&self) -> Vec<u64> {
-        self.versions.values().filter(|v| v.state() == State::Ready).map(|v| v.version()).collect()
+        self.versions
+            .values()
+            .filter(|v| v.state() == State::Ready)
+            .map(|v| v.version())
+            .collect()
     }
 }
 
@@ -61,9 +65,16 @@ impl Models {
     ///
     /// # Errors
     /// `ModelNotFound`, `VersionNotFound` with the number, or `ModelNotReady`.
-    pub fn find(&self, name: &str, version: u64, label: &str) -> Result<Arc<ModelVersion>, Rejection> {
+    pub fn find(
+        &self,
+        name: &str,
+        version: u64,
+        label: &str,
+    ) -> Result<Arc<ModelVersion>, Rejection> {
         let table = self.table.load();
-        let entry = table.get(name).ok_or_else(|| Rejection::from(Status::ModelNotFound))?;
+        let entry = table
+            .get(name)
+            .ok_or_else(|| Rejection::from(Status::ModelNotFound))?;
         let not_found = |number| Rejection::new(Status::VersionNotFound, [number, 0]);
         let number = match (version, label) {
             (0, "") => None,
@@ -71,15 +82,30 @@ impl Models {
             (number, _) => Some(number),
         };
         let Some(number) = number else {
-            let newest = entry.versions.values().rev().find(|v| v.state() == State::Ready);
+            let newest = entry
+                .versions
+                .values()
+                .rev()
+                .find(|v| v.state() == State::Ready);
             return newest.cloned().ok_or_else(|| Status::ModelNotReady.into());
         };
-        let found = entry.versions.get(&number).ok_or_else(|| not_found(number))?;
-        if found.state() == State::Ready { Ok(Arc::clone(found)) } else { Err(Status::ModelNotReady.into()) }
+        let found = entry
+            .versions
+            .get(&number)
+            .ok_or_else(|| not_found(number))?;
+        if found.state() == State::Ready {
+            Ok(Arc::clone(found))
+        } else {
+            Err(Status::ModelNotReady.into())
+        }
     }
 
     /// All loaded versions.
     pub fn all(&self) -> Vec<Arc<ModelVersion>> {
-        self.table.load().values().flat_map(|entry| entry.versions.values().cloned()).collect()
+        self.table
+            .load()
+            .values()
+            .flat_map(|entry| entry.versions.values().cloned())
+            .collect()
     }
 }

@@ -106,7 +106,9 @@ impl Request {
             Source::Session(session) => {
                 let place = &self.inputs[index];
                 let region = session.memory().request();
-                region.payload(place.offset, place.byte_size).expect("extents were checked against the region")
+                region
+                    .payload(place.offset, place.byte_size)
+                    .expect("extents were checked against the region")
             }
             Source::Owned(buffers) => Payload::from_slice(&buffers[index]),
         }
@@ -115,7 +117,11 @@ impl Request {
     /// An input as the engine gets it when the request runs where it lies.
     pub fn input(&self, index: usize) -> Input<'_> {
         let place = &self.inputs[index];
-        Input { dtype: place.dtype, shape: &place.shape, payload: self.payload(index) }
+        Input {
+            dtype: place.dtype,
+            shape: &place.shape,
+            payload: self.payload(index),
+        }
     }
 
     /// Number of the session, or 0.
@@ -130,7 +136,13 @@ impl Request {
 impl Outcome {
     /// A run that did not take place.
     pub fn refused(status: Status, detail: [u64; 2]) -> Self {
-        Self { status, detail, batch_size: 0, queue_ns: 0, execute_ns: 0, response: None }
+        Self {
+            status,
+            detail,
+            batch_size: 0,
+            queue_ns: 0,
+            execute_ns: 0,
+            response: None,
+        }
     }
 }
-

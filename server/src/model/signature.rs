@@ -65,7 +65,11 @@ impl Signature {
     #[must_use]
     pub fn new(metadata: ModelMetadata, max_batch_size: u32) -> Self {
         let unpredictable = vec![false; metadata.outputs.len()];
-        Self { metadata, max_batch_size, unpredictable }
+        Self {
+            metadata,
+            max_batch_size,
+            unpredictable,
+        }
     }
 
     /// Inputs and outputs of the model.
@@ -91,7 +95,11 @@ impl Signature {
     ///
     /// # Errors
     /// The first thing that does not fit, with its values.
-    pub fn resolve(&self, inputs: &[InputFacts<'_>], wanted: &[&str]) -> Result<Resolved, Rejection> {
+    pub fn resolve(
+        &self,
+        inputs: &[InputFacts<'_>],
+        wanted: &[&str],
+    ) -> Result<Resolved, Rejection> {
         let order = self.order(inputs)?;
         let mut bound = Bound::new();
         let mut rows: Option<i64> = None;
@@ -104,7 +112,10 @@ impl Signature {
                 let first = input.shape.first().copied().unwrap_or(0);
                 // A batch of nothing has no rows to run, and all inputs have as many rows as the first.
                 if first < 1 || rows.is_some_and(|rows| rows != first) {
-                    return Err(Rejection::new(Status::ShapeMismatch, [request_index as u64, 0]));
+                    return Err(Rejection::new(
+                        Status::ShapeMismatch,
+                        [request_index as u64, 0],
+                    ));
                 }
                 rows = Some(first);
                 input.shape[1..].hash(&mut hasher);
@@ -114,21 +125,35 @@ impl Signature {
         }
         let rows = u32::try_from(rows.unwrap_or(1)).unwrap_or(u32::MAX);
         if self.max_batch_size > 0 && rows > self.max_batch_size {
-            return Err(Rejection::new(Status::BatchTooLarge, [u64::from(rows), u64::from(self.max_batch_size)]));
+            return Err(Rejection::new(
+                Status::BatchTooLarge,
+                [u64::from(rows), u64::from(self.max_batch_size)],
+            ));
         }
         let outputs = self.outputs(wanted, &bound, rows)?;
         for output in &outputs {
             output.wanted.hash(&mut hasher);
         }
-        Ok(Resolved { inputs: order, outputs, rows, compatibility: hasher.finish() })
+        Ok(Resolved {
+            inputs: order,
+            outputs,
+            rows,
+            compatibility: hasher.finish(),
+        })
     }
 
     /// For each input of the model, where it is in the request.
     fn order(&self, inputs: &[InputFacts<'_>]) -> Result<SmallVec<[usize; 4]>, Rejection> {
-        let mut order: SmallVec<[usize; 4]> = SmallVec::from_elem(usize::MAX, self.metadata.inputs.len());
+        let mut order: SmallVec<[usize; 4]> =
+            SmallVec::from_elem(usize::MAX, self.metadata.inputs.len());
         for (request_index, input) in inputs.iter().enumerate() {
             let reject = |status| Err(Rejection::new(status, [request_index as u64, 0]));
-            match self.metadata.inputs.iter().position(|spec| spec.name == input.name) {
+            match self
+                .metadata
+                .inputs
+                .iter()
+                .position(|spec| spec.name == input.name)
+            {
                 None => return reject(Status::InputUnknown),
                 Some(index) if order[index] != usize::MAX => return reject(Status::InputRepeated),
                 Some(index) => order[index] = request_index,
@@ -140,21 +165,50 @@ impl Signature {
         }
     }
 
-    fn outputs(&self, wanted: &[&str], bound: &Bound<'_>, rows: u32) -> Result<SmallVec<[ResolvedOutput; 4]>, Rejection> {
-        debug_assert!(self.metadata.outputs.len() <= TENSORS_MAX, "checked when the model was loaded");
-        let unknown = wanted.iter().position(|name| !self.metadata.outputs.iter().any(|spec| spec.name == *name));
+    fn outputs(
+        &self,
+        wanted: &[&str],
+        bound: &Bound<'_>,
+        rows: u32,
+    ) -> Result<SmallVec<[ResolvedOutput; 4]>, Rejection> {
+        debug_assert!(
+            self.metadata.outputs.len() <= TENSORS_MAX,
+            "checked when the model was loaded"
+        );
+        let unknown = wanted
+            .iter()
+            .position(|name| !self.metadata.outputs.iter().any(|spec| spec.name == *name));
         if let Some(index) = unknown {
             return Err(Rejection::new(Status::OutputUnknown, [index as u64, 0]));
         }
         let resolve = |(index, spec): (usize, &TensorMetadata)| {
             let is_wanted = wanted.is_empty() || wanted.contains(&spec.name.as_str());
-            let known = if self.unpredictable[index] { None } else { self.known_shape(spec, bound, rows) };
-            ResolvedOutput { wanted: is_wanted, dtype: spec.dtype, known }
+            let known = if self.unpredictable[index] {
+                None
+            } else {
+                self.known_shape(spec, bound, rows)
+            };
+            ResolvedOutput {
+                wanted: is_wanted,
+                dtype: spec.dtype,
+                known,
+            }
         };
-        Ok(self.metadata.outputs.iter().enumerate().map(resolve).collect())
+        Ok(self
+            .metadata
+            .outputs
+            .iter()
+            .enumerate()
+            .map(resolve)
+            .collect())
     }
 
-    fn known_shape(&self, spec: &TensorMetadata, bound: &Bound<'_>, rows: u32) -> Option<(Shape, u64)> {
+    fn known_shape(
+        &self,
+        spec: &TensorMetadata,
+        bound: &Bound<'_>,
+        rows: u32,
+    ) -> Option<(Shape, u64)> {
         let mut shape = Shape::new();
         for (index, dimension) in spec.dimensions.iter().enumerate() {
             let size = match dimension {
@@ -179,10 +233,16 @@ fn check_input<'m>(
 ) -> Result<(), Rejection> {
     let index = request_index as u64;
     if spec.dtype != input.dtype {
-        return Err(Rejection::new(Status::DataTypeMismatch, [index, u64::from(spec.dtype as u8)]));
+        return Err(Rejection::new(
+            Status::DataTypeMismatch,
+            [index, u64::from(spec.dtype as u8)],
+        ));
     }
     if spec.dimensions.len() != input.shape.len() {
-        return Err(Rejection::new(Status::ShapeMismatch, [index, (1 << 32) + spec.dimensions.len() as u64]));
+        return Err(Rejection::new(
+            Status::ShapeMismatch,
+            [index, (1 << 32) + spec.dimensions.len() as u64],
+        ));
     }
     for (at, (dimension, &size)) in spec.dimensions.iter().zip(input.shape).enumerate() {
         let fits = size >= 0
@@ -231,15 +291,26 @@ mod tests {
 
     fn pair() -> Signature {
         let metadata = ModelMetadata {
-            inputs: vec![tensor("a", &[named("batch"), named("n")]), tensor("b", &[named("batch"), Dimension::Fixed(2)])],
-            outputs: vec![tensor("y", &[named("batch"), named("n")]), tensor("z", &[named("batch"), Dimension::Unknown])],
+            inputs: vec![
+                tensor("a", &[named("batch"), named("n")]),
+                tensor("b", &[named("batch"), Dimension::Fixed(2)]),
+            ],
+            outputs: vec![
+                tensor("y", &[named("batch"), named("n")]),
+                tensor("z", &[named("batch"), Dimension::Unknown]),
+            ],
         };
         Signature::new(metadata, 8)
     }
 
     fn facts<'a>(name: &'a str, shape: &'a [i64]) -> InputFacts<'a> {
         let byte_size = DataType::Fp32.byte_size(shape).ok().flatten().unwrap_or(0);
-        InputFacts { name, dtype: DataType::Fp32, shape, byte_size }
+        InputFacts {
+            name,
+            dtype: DataType::Fp32,
+            shape,
+            byte_size,
+        }
     }
 
     fn status(inputs: &[InputFacts<'_>], wanted: &[&str]) -> Rejection {
@@ -248,17 +319,25 @@ mod tests {
 
     #[test]
     fn order_rows_and_known_outputs_follow_from_the_request() {
-        let resolved = pair().resolve(&[facts("b", &[3, 2]), facts("a", &[3, 5])], &[]).unwrap();
+        let resolved = pair()
+            .resolve(&[facts("b", &[3, 2]), facts("a", &[3, 5])], &[])
+            .unwrap();
         assert_eq!(resolved.inputs.as_slice(), [1, 0]);
         assert_eq!(resolved.rows, 3);
-        assert_eq!(resolved.outputs[0].known, Some((Shape::from_slice(&[3, 5]), 60)));
+        assert_eq!(
+            resolved.outputs[0].known,
+            Some((Shape::from_slice(&[3, 5]), 60))
+        );
         assert_eq!(resolved.outputs[1].known, None);
     }
 
     #[test]
     fn requests_join_across_batch_sizes_and_not_across_shapes_or_outputs() {
         let key = |n, rows, wanted: &[&str]| {
-            pair().resolve(&[facts("a", &[rows, n]), facts("b", &[rows, 2])], wanted).unwrap().compatibility
+            pair()
+                .resolve(&[facts("a", &[rows, n]), facts("b", &[rows, 2])], wanted)
+                .unwrap()
+                .compatibility
         };
         assert_eq!(key(5, 1, &[]), key(5, 4, &[]));
         assert_ne!(key(5, 1, &[]), key(6, 1, &[]));
@@ -268,28 +347,66 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let (a, b) = (facts("a", &[3, 5]), facts("b", &[3, 2]));
-        assert_eq!(status(&[a], &[]), Rejection::new(Status::InputMissing, [1, 0]));
-        assert_eq!(status(&[a, b, facts("c", &[1])], &[]), Rejection::new(Status::InputUnknown, [2, 0]));
-        assert_eq!(status(&[a, a, b], &[]), Rejection::new(Status::InputRepeated, [1, 0]));
-        assert_eq!(status(&[a, facts("b", &[3, 4])], &[]), Rejection::new(Status::ShapeMismatch, [1, 1]));
-        assert_eq!(status(&[a, facts("b", &[2, 2])], &[]), Rejection::new(Status::ShapeMismatch, [1, 0]));
-        assert_eq!(status(&[a, facts("b", &[3])], &[]), Rejection::new(Status::ShapeMismatch, [1, (1 << 32) + 2]));
+        assert_eq!(
+            status(&[a], &[]),
+            Rejection::new(Status::InputMissing, [1, 0])
+        );
+        assert_eq!(
+            status(&[a, b, facts("c", &[1])], &[]),
+            Rejection::new(Status::InputUnknown, [2, 0])
+        );
+        assert_eq!(
+            status(&[a, a, b], &[]),
+            Rejection::new(Status::InputRepeated, [1, 0])
+        );
+        assert_eq!(
+            status(&[a, facts("b", &[3, 4])], &[]),
+            Rejection::new(Status::ShapeMismatch, [1, 1])
+        );
+        assert_eq!(
+            status(&[a, facts("b", &[2, 2])], &[]),
+            Rejection::new(Status::ShapeMismatch, [1, 0])
+        );
+        assert_eq!(
+            status(&[a, facts("b", &[3])], &[]),
+            Rejection::new(Status::ShapeMismatch, [1, (1 << 32) + 2])
+        );
         let none = [facts("a", &[0, 5]), facts("b", &[0, 2])];
-        assert_eq!(status(&none, &[]), Rejection::new(Status::ShapeMismatch, [0, 0]));
+        assert_eq!(
+            status(&none, &[]),
+            Rejection::new(Status::ShapeMismatch, [0, 0])
+        );
         let many = [facts("a", &[9, 5]), facts("b", &[9, 2])];
-        assert_eq!(status(&many, &[]), Rejection::new(Status::BatchTooLarge, [9, 8]));
-        assert_eq!(status(&[a, b], &["y", "w"]), Rejection::new(Status::OutputUnknown, [1, 0]));
-        let wrong = InputFacts { dtype: DataType::Int8, ..a };
-        assert_eq!(status(&[wrong, b], &[]), Rejection::new(Status::DataTypeMismatch, [0, DataType::Fp32 as u64]));
+        assert_eq!(
+            status(&many, &[]),
+            Rejection::new(Status::BatchTooLarge, [9, 8])
+        );
+        assert_eq!(
+            status(&[a, b], &["y", "w"]),
+            Rejection::new(Status::OutputUnknown, [1, 0])
+        );
+        let wrong = InputFacts {
+            dtype: DataType::Int8,
+            ..a
+        };
+        assert_eq!(
+            status(&[wrong, b], &[]),
+            Rejection::new(Status::DataTypeMismatch, [0, DataType::Fp32 as u64])
+        );
         let short = InputFacts { byte_size: 56, ..a };
-        assert_eq!(status(&[short, b], &[]), Rejection::new(Status::ByteSizeMismatch, [0, 60]));
+        assert_eq!(
+            status(&[short, b], &[]),
+            Rejection::new(Status::ByteSizeMismatch, [0, 60])
+        );
     }
 
     #[test]
     fn an_output_that_surprised_is_no_longer_predicted() {
         let mut signature = pair();
         signature.mark_unpredictable(0);
-        let resolved = signature.resolve(&[facts("a", &[1, 5]), facts("b", &[1, 2])], &[]).unwrap();
+        let resolved = signature
+            .resolve(&[facts("a", &[1, 5]), facts("b", &[1, 2])], &[])
+            .unwrap();
         assert_eq!(resolved.outputs[0].known, None);
     }
 }

@@ -22,7 +22,11 @@ impl Timing {
     pub fn observe(&self, rows: u32, execute_ns: u64) {
         let cell = &self.estimate_ns[bucket(rows)];
         let old = cell.load(Ordering::Relaxed);
-        let new = if execute_ns >= old { execute_ns } else { old - (old - execute_ns) / 16 };
+        let new = if execute_ns >= old {
+            execute_ns
+        } else {
+            old - (old - execute_ns) / 16
+        };
         cell.store(new.max(1), Ordering::Relaxed);
     }
 

@@ -100,7 +100,10 @@ pub struct ModelVersion {
 
 impl fmt::Debug for ModelVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModelVersion").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("ModelVersion")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 
@@ -141,7 +144,10 @@ impl ModelVersion {
             state: AtomicU8::new(State::Ready as u8),
             timing: parts.timing,
             metrics: parts.metrics,
-            shared: Mutex::new(Shared { queue, free: parts.instances }),
+            shared: Mutex::new(Shared {
+                queue,
+                free: parts.instances,
+            }),
             running: AtomicU32::new(0),
             _model: parts.model,
         }
@@ -207,8 +213,16 @@ impl ModelVersion {
             ready_versions,
             engine: self.engine.to_owned(),
             max_batch_size: self.signature.max_batch_size(),
-            inputs: metadata.inputs.iter().map(adjoin_backend::TensorMetadata::spec).collect(),
-            outputs: metadata.outputs.iter().map(adjoin_backend::TensorMetadata::spec).collect(),
+            inputs: metadata
+                .inputs
+                .iter()
+                .map(adjoin_backend::TensorMetadata::spec)
+                .collect(),
+            outputs: metadata
+                .outputs
+                .iter()
+                .map(adjoin_backend::TensorMetadata::spec)
+                .collect(),
         }
     }
 
@@ -239,13 +253,19 @@ impl ModelVersion {
         if queue.is_empty() {
             return Next::Idle;
         }
-        let Some(instance) = free.pop() else { return Next::WaitUntil(queue.next_deadline_ns()) };
+        let Some(instance) = free.pop() else {
+            return Next::WaitUntil(queue.next_deadline_ns());
+        };
         let policy = &self.settings.policy;
         let rows_max = match policy.decide(now_ns, queue.facts(policy.max_batch_size, can_grow)) {
             Decision::Dispatch { rows_max } => rows_max,
             decision => {
                 free.push(instance);
-                let at_ns = if let Decision::WaitUntil { at_ns } = decision { at_ns } else { u64::MAX };
+                let at_ns = if let Decision::WaitUntil { at_ns } = decision {
+                    at_ns
+                } else {
+                    u64::MAX
+                };
                 return Next::WaitUntil(at_ns.min(queue.next_deadline_ns()));
             }
         };
@@ -255,7 +275,11 @@ impl ModelVersion {
         drop(shared);
         let rows = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
         self.running.fetch_add(1, Ordering::AcqRel);
-        Next::Run(Batch { instance, jobs, rows })
+        Next::Run(Batch {
+            instance,
+            jobs,
+            rows,
+        })
     }
 
     /// Returns an instance after its batch.

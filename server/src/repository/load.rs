@@ -44,7 +44,9 @@ pub enum LoadVersionError {
         limit: usize,
     },
     /// It cannot be joined as configured.
-    #[error("max_batch_size is {max_batch_size}, but {kind} {name:?} has no dimension that could be a batch")]
+    #[error(
+        "max_batch_size is {max_batch_size}, but {kind} {name:?} has no dimension that could be a batch"
+    )]
     NoBatchDimension {
         /// The configured size.
         max_batch_size: u32,
@@ -63,9 +65,12 @@ pub enum LoadVersionError {
 ///
 /// # Errors
 /// If a library was named and cannot be used: that is a mistake, not a reason to take another engine.
-pub fn engines(onnxruntime: Option<&Path>) -> Result<(Vec<Arc<dyn Backend>>, Option<BackendError>), BackendError> {
+pub fn engines(
+    onnxruntime: Option<&Path>,
+) -> Result<(Vec<Arc<dyn Backend>>, Option<BackendError>), BackendError> {
     let rten: Arc<dyn Backend> = Arc::new(RtenBackend);
-    let found = OnnxRuntimeBackend::find(onnxruntime).and_then(|path| OnnxRuntimeBackend::open(&path));
+    let found =
+        OnnxRuntimeBackend::find(onnxruntime).and_then(|path| OnnxRuntimeBackend::open(&path));
     match found {
         Ok(backend) => Ok((vec![Arc::new(backend), rten], None)),
         Err(error) if onnxruntime.is_some() => Err(error),
@@ -85,7 +90,11 @@ impl Loader {
     /// A loader with engines in the order of preference.
     #[must_use]
     pub fn new(engines: Vec<Arc<dyn Backend>>, config: CheckedFile, metrics: Arc<Metrics>) -> Self {
-        Self { engines, config, metrics }
+        Self {
+            engines,
+            config,
+            metrics,
+        }
     }
 
     /// Loads the versions of a model that its policy selects. A version that cannot be loaded is noted with
@@ -96,7 +105,10 @@ impl Loader {
     pub fn load_model(&self, found: &FoundModel) -> Result<ModelEntry, ConfigError> {
         let config = self.config.model(&found.name)?;
         let numbers: Vec<u64> = found.versions.keys().copied().collect();
-        let mut entry = ModelEntry { labels: config.labels.clone(), ..ModelEntry::default() };
+        let mut entry = ModelEntry {
+            labels: config.labels.clone(),
+            ..ModelEntry::default()
+        };
         for number in config.version_policy.missing(&numbers) {
             entry.failed.insert(number, "not in the repository".into());
         }
@@ -125,18 +137,38 @@ impl Loader {
         Ok(entry)
     }
 
-    fn engine_for(&self, config: &ModelConfig, path: &Path) -> Result<&Arc<dyn Backend>, LoadVersionError> {
+    fn engine_for(
+        &self,
+        config: &ModelConfig,
+        path: &Path,
+    ) -> Result<&Arc<dyn Backend>, LoadVersionError> {
         let Some(wanted) = &config.engine else {
             let accepts = |engine: &&Arc<dyn Backend>| engine.accepts(path);
-            return self.engines.iter().find(accepts).ok_or_else(|| LoadVersionError::NotAccepted { path: path.into() });
+            return self
+                .engines
+                .iter()
+                .find(accepts)
+                .ok_or_else(|| LoadVersionError::NotAccepted { path: path.into() });
         };
-        self.engines.iter().find(|engine| engine.name() == wanted).ok_or_else(|| {
-            let available: Vec<_> = self.engines.iter().map(|engine| engine.name()).collect();
-            LoadVersionError::EngineMissing { wanted: wanted.clone(), available: available.join(", ") }
-        })
+        self.engines
+            .iter()
+            .find(|engine| engine.name() == wanted)
+            .ok_or_else(|| {
+                let available: Vec<_> = self.engines.iter().map(|engine| engine.name()).collect();
+                LoadVersionError::EngineMissing {
+                    wanted: wanted.clone(),
+                    available: available.join(", "),
+                }
+            })
     }
 
-    fn load_version(&self, config: &ModelConfig, name: &str, number: u64, path: &Path) -> Result<ModelVersion, LoadVersionError> {
+    fn load_version(
+        &self,
+        config: &ModelConfig,
+        name: &str,
+        number: u64,
+        path: &Path,
+    ) -> Result<ModelVersion, LoadVersionError> {
         let engine = self.engine_for(config, path)?;
         let source = ModelSource {
             name: name.to_owned(),
@@ -154,12 +186,22 @@ impl Loader {
         for _ in 0..settings.instances {
             let mut instance = InstanceSlot::new(model.instance()?, signature.metadata());
             if config.warm_up {
-                warm_up::run(&mut signature, &mut instance, &timing).map_err(LoadVersionError::WarmUp)?;
+                warm_up::run(&mut signature, &mut instance, &timing)
+                    .map_err(LoadVersionError::WarmUp)?;
             }
             instances.push(instance);
         }
-        for input in signature.metadata().inputs.iter().filter(|input| input.access == InputAccess::CopyFirst) {
-            tracing::info!(model = name, input = input.name, "input is copied before use: its values may steer memory accesses");
+        for input in signature
+            .metadata()
+            .inputs
+            .iter()
+            .filter(|input| input.access == InputAccess::CopyFirst)
+        {
+            tracing::info!(
+                model = name,
+                input = input.name,
+                "input is copied before use: its values may steer memory accesses"
+            );
         }
         let metrics = self.metrics.model(name, number);
         metrics.set_ready(true);
@@ -177,22 +219,45 @@ impl Loader {
     }
 }
 
-fn check_limits(metadata: &adjoin_backend::ModelMetadata, max_batch_size: u32) -> Result<(), LoadVersionError> {
+fn check_limits(
+    metadata: &adjoin_backend::ModelMetadata,
+    max_batch_size: u32,
+) -> Result<(), LoadVersionError> {
     let limit = |what, limit| Err(LoadVersionError::Limit { what, limit });
     for (kind, tensors) in [("input", &metadata.inputs), ("output", &metadata.outputs)] {
         if tensors.len() > TENSORS_MAX {
-            return limit(format!("the number of {kind}s, {},", tensors.len()), TENSORS_MAX);
+            return limit(
+                format!("the number of {kind}s, {},", tensors.len()),
+                TENSORS_MAX,
+            );
         }
         for tensor in tensors {
             if tensor.name.len() > TENSOR_NAME_BYTES_MAX {
-                return limit(format!("the name of an {kind}, {} bytes,", tensor.name.len()), TENSOR_NAME_BYTES_MAX);
+                return limit(
+                    format!("the name of an {kind}, {} bytes,", tensor.name.len()),
+                    TENSOR_NAME_BYTES_MAX,
+                );
             }
             if tensor.dimensions.len() > RANK_MAX {
-                return limit(format!("the rank of {kind} {:?}, {},", tensor.name, tensor.dimensions.len()), RANK_MAX);
+                return limit(
+                    format!(
+                        "the rank of {kind} {:?}, {},",
+                        tensor.name,
+                        tensor.dimensions.len()
+                    ),
+                    RANK_MAX,
+                );
             }
-            let can_batch = tensor.dimensions.first().is_some_and(|dimension| dimension.or_open() < 0);
+            let can_batch = tensor
+                .dimensions
+                .first()
+                .is_some_and(|dimension| dimension.or_open() < 0);
             if max_batch_size > 0 && !can_batch {
-                return Err(LoadVersionError::NoBatchDimension { max_batch_size, kind, name: tensor.name.clone() });
+                return Err(LoadVersionError::NoBatchDimension {
+                    max_batch_size,
+                    kind,
+                    name: tensor.name.clone(),
+                });
             }
         }
     }

@@ -49,7 +49,10 @@ pub fn scan(repository: &Path) -> Result<Vec<FoundModel>, RepositoryError> {
             continue;
         }
         if !is_model_name(&name) {
-            tracing::warn!(directory = name, "not a model: the name may have letters, digits, '.', '_' and '-'");
+            tracing::warn!(
+                directory = name,
+                "not a model: the name may have letters, digits, '.', '_' and '-'"
+            );
             continue;
         }
         let mut versions = BTreeMap::new();
@@ -60,7 +63,11 @@ pub fn scan(repository: &Path) -> Result<Vec<FoundModel>, RepositoryError> {
                 Ok(number) if number > 0 && number.to_string() == version && file.is_file() => {
                     versions.insert(number, file);
                 }
-                Ok(_) => tracing::warn!(model = name, version, "no version: it takes a number from 1 and a {MODEL_FILE}"),
+                Ok(_) => tracing::warn!(
+                    model = name,
+                    version,
+                    "no version: it takes a number from 1 and a {MODEL_FILE}"
+                ),
                 Err(_) => {}
             }
         }
@@ -71,14 +78,19 @@ pub fn scan(repository: &Path) -> Result<Vec<FoundModel>, RepositoryError> {
         }
     }
     if models.is_empty() {
-        return Err(RepositoryError::Empty { path: repository.to_owned() });
+        return Err(RepositoryError::Empty {
+            path: repository.to_owned(),
+        });
     }
     models.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(models)
 }
 
 fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, RepositoryError> {
-    let unreadable = |source| RepositoryError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |source| RepositoryError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
@@ -104,21 +116,46 @@ mod tests {
     fn models_and_versions_are_found_and_everything_else_is_left_out() {
         let root = tempfile::tempdir().unwrap();
         for file in [
-            "b/1/model.onnx", "a/2/model.onnx", "a/10/model.onnx", "a/x/model.onnx", "a/0/model.onnx", "a/03/model.onnx",
-            "a/4/other.onnx", "..data/1/model.onnx", "lost+found/1/model.onnx", "bad name/1/model.onnx", "empty/readme", "file",
+            "b/1/model.onnx",
+            "a/2/model.onnx",
+            "a/10/model.onnx",
+            "a/x/model.onnx",
+            "a/0/model.onnx",
+            "a/03/model.onnx",
+            "a/4/other.onnx",
+            "..data/1/model.onnx",
+            "lost+found/1/model.onnx",
+            "bad name/1/model.onnx",
+            "empty/readme",
+            "file",
         ] {
             put(root.path(), file);
         }
         let found = scan(root.path()).unwrap();
-        let names: Vec<_> = found.iter().map(|m| (m.name.as_str(), m.versions.keys().copied().collect::<Vec<_>>())).collect();
+        let names: Vec<_> = found
+            .iter()
+            .map(|m| {
+                (
+                    m.name.as_str(),
+                    m.versions.keys().copied().collect::<Vec<_>>(),
+                )
+            })
+            .collect();
         assert_eq!(names, [("a", vec![2, 10]), ("b", vec![1])]);
     }
 
     #[test]
     fn a_missing_or_empty_repository_says_what_belongs_there() {
         let root = tempfile::tempdir().unwrap();
-        assert!(scan(root.path()).unwrap_err().to_string().contains("digits/1/model.onnx"));
+        assert!(
+            scan(root.path())
+                .unwrap_err()
+                .to_string()
+                .contains("digits/1/model.onnx")
+        );
         let missing = root.path().join("none");
-        assert!(matches!(scan(&missing), Err(RepositoryError::Unreadable { path, .. }) if path == missing));
+        assert!(
+            matches!(scan(&missing), Err(RepositoryError::Unreadable { path, .. }) if path == missing)
+        );
     }
 }

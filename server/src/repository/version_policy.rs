@@ -24,7 +24,11 @@ impl VersionPolicy {
         match self {
             Self::All => found.to_vec(),
             Self::Latest { count } => found[found.len().saturating_sub(*count)..].to_vec(),
-            Self::Specific { versions } => found.iter().copied().filter(|version| versions.contains(version)).collect(),
+            Self::Specific { versions } => found
+                .iter()
+                .copied()
+                .filter(|version| versions.contains(version))
+                .collect(),
         }
     }
 
@@ -33,7 +37,11 @@ impl VersionPolicy {
     pub fn missing(&self, found: &[u64]) -> Vec<u64> {
         match self {
             Self::All | Self::Latest { .. } => Vec::new(),
-            Self::Specific { versions } => versions.iter().copied().filter(|version| !found.contains(version)).collect(),
+            Self::Specific { versions } => versions
+                .iter()
+                .copied()
+                .filter(|version| !found.contains(version))
+                .collect(),
         }
     }
 }
@@ -48,7 +56,9 @@ mod tests {
         assert_eq!(VersionPolicy::All.select(&found), found);
         assert_eq!(VersionPolicy::Latest { count: 2 }.select(&found), [5, 10]);
         assert_eq!(VersionPolicy::Latest { count: 9 }.select(&found), found);
-        let specific = VersionPolicy::Specific { versions: vec![10, 2, 7] };
+        let specific = VersionPolicy::Specific {
+            versions: vec![10, 2, 7],
+        };
         assert_eq!(specific.select(&found), [2, 10]);
         assert_eq!(specific.missing(&found), [7]);
     }

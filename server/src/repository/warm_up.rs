@@ -3,28 +3,43 @@
 
 use adjoin_backend::{Dimension, Execution, Input, Output, OutputSink, SinkError, TensorMetadata};
 use adjoin_schema::{DataType, Shape};
-use adjoin_shm::{AlignedBuffer, Payload};
 use adjoin_shm::clock::now_ns;
+use adjoin_shm::{AlignedBuffer, Payload};
 
 use crate::model::{InputFacts, InstanceSlot, Resolved, Signature, Timing};
 
 /// Runs at one row and at the most rows, on zeros. Dimensions other than the batch that the request would
 /// decide are 1; if the model cannot run with that, warm-up is skipped, and only then.
-pub(super) fn run(signature: &mut Signature, instance: &mut InstanceSlot, timing: &Timing) -> Result<(), String> {
+pub(super) fn run(
+    signature: &mut Signature,
+    instance: &mut InstanceSlot,
+    timing: &Timing,
+) -> Result<(), String> {
     let is_guess = signature.metadata().inputs.iter().any(|input| {
         let rest = usize::from(signature.max_batch_size() > 0);
-        input.dimensions.iter().skip(rest).any(|dimension| dimension.or_open() < 0)
+        input
+            .dimensions
+            .iter()
+            .skip(rest)
+            .any(|dimension| dimension.or_open() < 0)
     });
     match run_sizes(signature, instance, timing) {
         Err(reason) if is_guess => {
-            tracing::debug!(reason, "warm-up with dimensions of 1 failed; the first requests will be slower");
+            tracing::debug!(
+                reason,
+                "warm-up with dimensions of 1 failed; the first requests will be slower"
+            );
             Ok(())
         }
         other => other,
     }
 }
 
-fn run_sizes(signature: &mut Signature, instance: &mut InstanceSlot, timing: &Timing) -> Result<(), String> {
+fn run_sizes(
+    signature: &mut Signature,
+    instance: &mut InstanceSlot,
+    timing: &Timing,
+) -> Result<(), String> {
     let most = signature.max_batch_size();
     for output in find_surprises(signature, instance, 1.max(most.min(2)))? {
         tracing::warn!(
@@ -61,9 +76,19 @@ fn zero_bytes(dtype: DataType, shape: &[i64]) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|error| error.to_string())
 }
 
-fn reserve_inputs(signature: &Signature, instance: &mut InstanceSlot, shapes: &[Shape]) -> Result<Vec<usize>, String> {
+fn reserve_inputs(
+    signature: &Signature,
+    instance: &mut InstanceSlot,
+    shapes: &[Shape],
+) -> Result<Vec<usize>, String> {
     let mut sizes = Vec::new();
-    for ((input, shape), buffer) in signature.metadata().inputs.iter().zip(shapes).zip(&mut instance.inputs) {
+    for ((input, shape), buffer) in signature
+        .metadata()
+        .inputs
+        .iter()
+        .zip(shapes)
+        .zip(&mut instance.inputs)
+    {
         let bytes = zero_bytes(input.dtype, shape)?;
         buffer.reserve(bytes).map_err(|error| error.to_string())?;
         sizes.push(bytes);
@@ -71,20 +96,36 @@ fn reserve_inputs(signature: &Signature, instance: &mut InstanceSlot, shapes: &[
     Ok(sizes)
 }
 
-fn inputs<'a>(signature: &Signature, buffers: &'a [AlignedBuffer], shapes: &'a [Shape], sizes: &[usize]) -> Vec<Input<'a>> {
+fn inputs<'a>(
+    signature: &Signature,
+    buffers: &'a [AlignedBuffer],
+    shapes: &'a [Shape],
+    sizes: &[usize],
+) -> Vec<Input<'a>> {
     let specs = signature.metadata().inputs.iter();
     let zipped = specs.zip(shapes).zip(buffers).zip(sizes);
     zipped
-        .map(|(((spec, shape), buffer), &bytes)| Input { dtype: spec.dtype, shape, payload: buffer.payload(bytes) })
+        .map(|(((spec, shape), buffer), &bytes)| Input {
+            dtype: spec.dtype,
+            shape,
+            payload: buffer.payload(bytes),
+        })
         .collect()
 }
 
 fn resolve(signature: &Signature, shapes: &[Shape], sizes: &[usize]) -> Result<Resolved, String> {
     let zipped = signature.metadata().inputs.iter().zip(shapes).zip(sizes);
     let facts: Vec<InputFacts<'_>> = zipped
-        .map(|((spec, shape), &bytes)| InputFacts { name: &spec.name, dtype: spec.dtype, shape, byte_size: bytes as u64 })
+        .map(|((spec, shape), &bytes)| InputFacts {
+            name: &spec.name,
+            dtype: spec.dtype,
+            shape,
+            byte_size: bytes as u64,
+        })
         .collect();
-    signature.resolve(&facts, &[]).map_err(|rejection| rejection.to_string())
+    signature
+        .resolve(&facts, &[])
+        .map_err(|rejection| rejection.to_string())
 }
 
 /// Collects the shapes that outputs turn out to have.
@@ -92,27 +133,59 @@ fn resolve(signature: &Signature, shapes: &[Shape], sizes: &[usize]) -> Result<R
 struct Shapes(Vec<(usize, Shape)>);
 
 impl OutputSink for Shapes {
-    fn accept(&mut self, index: usize, _: DataType, shape: &[i64], _: Payload<'_>) -> Result<(), SinkError> {
+    fn accept(
+        &mut self,
+        index: usize,
+        _: DataType,
+        shape: &[i64],
+        _: Payload<'_>,
+    ) -> Result<(), SinkError> {
         self.0.push((index, shape.into()));
         Ok(())
     }
 }
 
 /// Outputs whose shape in a run differs from what follows from the model's file.
-fn find_surprises(signature: &Signature, instance: &mut InstanceSlot, rows: u32) -> Result<Vec<usize>, String> {
+fn find_surprises(
+    signature: &Signature,
+    instance: &mut InstanceSlot,
+    rows: u32,
+) -> Result<Vec<usize>, String> {
     let shapes = shapes(signature, rows);
     let sizes = reserve_inputs(signature, instance, &shapes)?;
     let resolved = resolve(signature, &shapes, &sizes)?;
     let inputs = inputs(signature, &instance.inputs, &shapes, &sizes);
     let mut outputs: Vec<Output<'_>> = resolved.outputs.iter().map(|_| Output::Unbound).collect();
     let mut seen = Shapes::default();
-    let execution = Execution { key: None, inputs: &inputs, outputs: &mut outputs };
-    instance.engine.run(execution, &mut seen).map_err(|error| error.to_string())?;
-    let differs = |(index, shape): &(usize, Shape)| resolved.outputs[*index].known.as_ref().is_some_and(|(known, _)| known != shape);
-    Ok(seen.0.iter().filter(|seen| differs(seen)).map(|(index, _)| *index).collect())
+    let execution = Execution {
+        key: None,
+        inputs: &inputs,
+        outputs: &mut outputs,
+    };
+    instance
+        .engine
+        .run(execution, &mut seen)
+        .map_err(|error| error.to_string())?;
+    let differs = |(index, shape): &(usize, Shape)| {
+        resolved.outputs[*index]
+            .known
+            .as_ref()
+            .is_some_and(|(known, _)| known != shape)
+    };
+    Ok(seen
+        .0
+        .iter()
+        .filter(|seen| differs(seen))
+        .map(|(index, _)| *index)
+        .collect())
 }
 
-fn run_bound(signature: &Signature, instance: &mut InstanceSlot, timing: &Timing, rows: u32) -> Result<(), String> {
+fn run_bound(
+    signature: &Signature,
+    instance: &mut InstanceSlot,
+    timing: &Timing,
+    rows: u32,
+) -> Result<(), String> {
     let shapes = shapes(signature, rows);
     let sizes = reserve_inputs(signature, instance, &shapes)?;
     let resolved = resolve(signature, &shapes, &sizes)?;
@@ -127,14 +200,25 @@ fn run_bound(signature: &Signature, instance: &mut InstanceSlot, timing: &Timing
         .map(|(output, buffer)| match &output.known {
             Some((shape, bytes)) => {
                 let payload = buffer.payload_mut(usize::try_from(*bytes).unwrap_or(0));
-                Output::Bound { dtype: output.dtype, shape, payload }
+                Output::Bound {
+                    dtype: output.dtype,
+                    shape,
+                    payload,
+                }
             }
             None => Output::Unbound,
         })
         .collect();
     let start_ns = now_ns();
-    let execution = Execution { key: None, inputs: &inputs, outputs: &mut outputs };
-    instance.engine.run(execution, &mut Shapes::default()).map_err(|error| error.to_string())?;
+    let execution = Execution {
+        key: None,
+        inputs: &inputs,
+        outputs: &mut outputs,
+    };
+    instance
+        .engine
+        .run(execution, &mut Shapes::default())
+        .map_err(|error| error.to_string())?;
     timing.observe(rows, now_ns() - start_ns);
     Ok(())
 }

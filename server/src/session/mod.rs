@@ -99,7 +99,12 @@ impl Session {
     /// A session over fresh memory.
     #[must_use]
     pub fn new(parts: SessionParts) -> Self {
-        let state = State { completions: Producer::new(), live: HashMap::new(), prepared: Vec::new(), generation: 0 };
+        let state = State {
+            completions: Producer::new(),
+            live: HashMap::new(),
+            prepared: Vec::new(),
+            generation: 0,
+        };
         Self {
             state: Mutex::new(state),
             arena: parts.memory.response_arena(),
@@ -221,7 +226,12 @@ impl Session {
     ///
     /// # Errors
     /// `EntryInvalid` for a number above the limit: a fault of the session.
-    pub fn keep(&self, number: u32, request: Arc<Request>, models_generation: u64) -> Result<(), Rejection> {
+    pub fn keep(
+        &self,
+        number: u32,
+        request: Arc<Request>,
+        models_generation: u64,
+    ) -> Result<(), Rejection> {
         if number >= PREPARED_MAX {
             return Err(Status::EntryInvalid.into());
         }
@@ -233,7 +243,11 @@ impl Session {
         if state.prepared.len() <= index {
             state.prepared.resize_with(index + 1, || None);
         }
-        state.prepared[index] = Some(Prepared { request, response: None, models_generation });
+        state.prepared[index] = Some(Prepared {
+            request,
+            response: None,
+            models_generation,
+        });
         Ok(())
     }
 
@@ -242,17 +256,30 @@ impl Session {
     /// # Errors
     /// `PreparedUnknown` or `PreparedBusy` with the number. A request that was prepared before models
     /// changed is forgotten, and so unknown.
-    pub fn take_prepared(&self, number: u32, models_generation: u64) -> Result<PreparedRun, Rejection> {
+    pub fn take_prepared(
+        &self,
+        number: u32,
+        models_generation: u64,
+    ) -> Result<PreparedRun, Rejection> {
         let reject = |status| Err(Rejection::new(status, [u64::from(number), 0]));
         let mut state = self.state.lock();
-        let Some(slot) = state.prepared.get_mut(number as usize) else { return reject(Status::PreparedUnknown) };
-        let Some(prepared) = slot else { return reject(Status::PreparedUnknown) };
-        let Some(response) = prepared.response.take() else { return reject(Status::PreparedBusy) };
+        let Some(slot) = state.prepared.get_mut(number as usize) else {
+            return reject(Status::PreparedUnknown);
+        };
+        let Some(prepared) = slot else {
+            return reject(Status::PreparedUnknown);
+        };
+        let Some(response) = prepared.response.take() else {
+            return reject(Status::PreparedBusy);
+        };
         if prepared.models_generation != models_generation {
             *slot = None;
             return reject(Status::PreparedUnknown);
         }
-        Ok(PreparedRun { request: Arc::clone(&prepared.request), response })
+        Ok(PreparedRun {
+            request: Arc::clone(&prepared.request),
+            response,
+        })
     }
 
     /// Forgets a prepared request; one in flight ends like any other.
@@ -293,8 +320,15 @@ impl Session {
     /// # Errors
     /// As [`Session::refuse`].
     pub fn complete(&self, job: Job, outcome: &Outcome) -> Result<(), RingError> {
-        let Job { request, request_id, sink, mut response } = job;
-        let Sink::Session { prepared } = sink else { return Ok(()) };
+        let Job {
+            request,
+            request_id,
+            sink,
+            mut response,
+        } = job;
+        let Sink::Session { prepared } = sink else {
+            return Ok(());
+        };
         let mut entry = CompletionEntry::failure(request_id, outcome.status, outcome.detail);
         entry.batch_size = outcome.batch_size;
         entry.queue_ns = outcome.queue_ns;
@@ -304,7 +338,9 @@ impl Session {
             let was_described = response.is_described();
             match response.describe(&request) {
                 Ok(size) => entry.response_size = size,
-                Err(rejection) => (entry.status, entry.detail) = (rejection.status as u16, rejection.detail),
+                Err(rejection) => {
+                    (entry.status, entry.detail) = (rejection.status as u16, rejection.detail)
+                }
             }
             state.generation = state.generation.wrapping_add(1);
             response.set_generation(state.generation);
@@ -323,7 +359,9 @@ impl Session {
                 kept.response = Some(response);
                 entry.flags |= completion_flags::PREPARED;
             }
-            None if entry.status == Status::Ok as u16 => drop(state.live.insert(entry.response_offset, response)),
+            None if entry.status == Status::Ok as u16 => {
+                drop(state.live.insert(entry.response_offset, response))
+            }
             None => {}
         }
         let outcome = self.publish(&mut state, entry);
@@ -336,7 +374,9 @@ impl Session {
         if self.is_closed() {
             return Ok(());
         }
-        state.completions.push(&self.memory.completion_ring(), entry.to_words())
+        state
+            .completions
+            .push(&self.memory.completion_ring(), entry.to_words())
     }
 
     /// Wakes the client if it sleeps; true if it did.

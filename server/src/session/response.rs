@@ -4,7 +4,9 @@
 //! before the run. Outputs whose size only the run shows get ranges of their own afterwards.
 
 use adjoin_backend::{Output, SinkError};
-use adjoin_schema::descriptor::{DescriptorWriter, Rejection, ResponseDescriptor, TensorDescriptor, response_descriptor_bytes};
+use adjoin_schema::descriptor::{
+    DescriptorWriter, Rejection, ResponseDescriptor, TensorDescriptor, response_descriptor_bytes,
+};
 use adjoin_schema::limits::{ALIGNMENT, RANK_MAX};
 use adjoin_schema::status::Status;
 use adjoin_schema::{DataType, Shape};
@@ -59,7 +61,13 @@ impl DynamicTarget {
     ///
     /// # Errors
     /// If the region has no room for it.
-    pub fn store(&self, index: usize, dtype: DataType, shape: &[i64], payload: Payload<'_>) -> Result<Dynamic, SinkError> {
+    pub fn store(
+        &self,
+        index: usize,
+        dtype: DataType,
+        shape: &[i64],
+        payload: Payload<'_>,
+    ) -> Result<Dynamic, SinkError> {
         let byte_size = payload.byte_size() as u64;
         let error = SinkError { byte_size };
         if shape.len() > RANK_MAX {
@@ -73,7 +81,12 @@ impl DynamicTarget {
             }
             Self::Private => DynamicRoom::Private(payload.to_vec()),
         };
-        Ok(Dynamic { index, dtype, shape: shape.into(), room })
+        Ok(Dynamic {
+            index,
+            dtype,
+            shape: shape.into(),
+            room,
+        })
     }
 }
 
@@ -120,13 +133,26 @@ impl ResponseBlock {
     /// `ResponseRegionFull` with the bytes needed and the region's.
     pub fn in_arena(arena: &Arena, request: &Request) -> Result<Self, Rejection> {
         let specs = &request.version.signature().metadata().outputs;
-        let wanted = specs.iter().zip(&request.outputs).filter(|(_, output)| output.wanted);
-        let descriptor = response_descriptor_bytes(wanted.map(|(spec, _)| (spec.name.as_str(), RANK_MAX)));
+        let wanted = specs
+            .iter()
+            .zip(&request.outputs)
+            .filter(|(_, output)| output.wanted);
+        let descriptor =
+            response_descriptor_bytes(wanted.map(|(spec, _)| (spec.name.as_str(), RANK_MAX)));
         let (places, end) = plan(request, descriptor);
         let full = || Rejection::new(Status::ResponseRegionFull, [end, arena.capacity()]);
         let range = arena.allocate(end).ok_or_else(full)?;
-        let room = Room::Region { arena: arena.clone(), range };
-        Ok(Self { room, places, dynamic: Vec::new(), descriptor_size: 0, generation: 0 })
+        let room = Room::Region {
+            arena: arena.clone(),
+            range,
+        };
+        Ok(Self {
+            room,
+            places,
+            dynamic: Vec::new(),
+            descriptor_size: 0,
+            generation: 0,
+        })
     }
 
     /// A block in private memory.
@@ -134,7 +160,13 @@ impl ResponseBlock {
     pub fn private(request: &Request) -> Self {
         let (places, end) = plan(request, 0);
         let room = Room::Private(vec![0; usize::try_from(end).unwrap_or(0)]);
-        Self { room, places, dynamic: Vec::new(), descriptor_size: 0, generation: 0 }
+        Self {
+            room,
+            places,
+            dynamic: Vec::new(),
+            descriptor_size: 0,
+            generation: 0,
+        }
     }
 
     /// Offset in the response region; 0 for private memory.
@@ -192,7 +224,11 @@ impl ResponseBlock {
                     let (payload, room) = room.split_at(*byte_size);
                     passed = at + byte_size;
                     rest = Some(room);
-                    Output::Bound { dtype: output.dtype, shape, payload }
+                    Output::Bound {
+                        dtype: output.dtype,
+                        shape,
+                        payload,
+                    }
                 }
                 _ => Output::Unbound,
             };
@@ -229,45 +265,89 @@ impl ResponseBlock {
     /// # Errors
     /// If it does not fit, which is a fault of the reservation.
     pub fn describe(&mut self, request: &Request) -> Result<u32, Rejection> {
-        let Room::Region { range, .. } = &mut self.room else { return Ok(0) };
+        let Room::Region { range, .. } = &mut self.room else {
+            return Ok(0);
+        };
         if self.descriptor_size > 0 {
             return Ok(self.descriptor_size);
         }
         let specs = &request.version.signature().metadata().outputs;
         let base = range.offset();
         let mut outputs: SmallVec<[TensorDescriptor<'_>; 4]> = SmallVec::new();
-        for (index, output) in request.outputs.iter().enumerate().filter(|(_, output)| output.wanted) {
+        for (index, output) in request
+            .outputs
+            .iter()
+            .enumerate()
+            .filter(|(_, output)| output.wanted)
+        {
             let name = specs[index].name.as_str();
             if let (Some((at, byte_size)), Some((shape, _))) = (self.places[index], &output.known) {
                 let (offset, byte_size) = (base + at as u64, byte_size as u64);
-                outputs.push(TensorDescriptor { name, dtype: output.dtype, shape: shape.clone(), offset, byte_size });
+                outputs.push(TensorDescriptor {
+                    name,
+                    dtype: output.dtype,
+                    shape: shape.clone(),
+                    offset,
+                    byte_size,
+                });
             } else if let Some(found) = self.dynamic.iter().find(|dynamic| dynamic.index == index) {
-                let DynamicRoom::Region(range) = &found.room else { continue };
+                let DynamicRoom::Region(range) = &found.room else {
+                    continue;
+                };
                 let (offset, byte_size) = (range.offset(), range.byte_size());
-                outputs.push(TensorDescriptor { name, dtype: found.dtype, shape: found.shape.clone(), offset, byte_size });
+                outputs.push(TensorDescriptor {
+                    name,
+                    dtype: found.dtype,
+                    shape: found.shape.clone(),
+                    offset,
+                    byte_size,
+                });
             }
         }
         let mut writer = DescriptorWriter::new();
-        let response = ResponseDescriptor { model_version: request.version.version(), outputs };
+        let response = ResponseDescriptor {
+            model_version: request.version.version(),
+            outputs,
+        };
         let bytes = writer.response(&response)?;
         if bytes.len() as u64 > range.byte_size() {
             return Err(Status::Internal.into());
         }
         range.write(bytes);
-        self.descriptor_size = u32::try_from(bytes.len()).map_err(|_| Rejection::from(Status::Internal))?;
+        self.descriptor_size =
+            u32::try_from(bytes.len()).map_err(|_| Rejection::from(Status::Internal))?;
         Ok(self.descriptor_size)
     }
 
     /// The outputs of a private block.
     pub fn reply<'a>(&'a self, request: &'a Request) -> Vec<ReplyOutput<'a>> {
-        let Room::Private(bytes) = &self.room else { return Vec::new() };
+        let Room::Private(bytes) = &self.room else {
+            return Vec::new();
+        };
         let mut outputs = Vec::new();
-        for (index, output) in request.outputs.iter().enumerate().filter(|(_, output)| output.wanted) {
+        for (index, output) in request
+            .outputs
+            .iter()
+            .enumerate()
+            .filter(|(_, output)| output.wanted)
+        {
             if let (Some((at, byte_size)), Some((shape, _))) = (self.places[index], &output.known) {
-                outputs.push(ReplyOutput { index, dtype: output.dtype, shape, bytes: &bytes[at..at + byte_size] });
+                outputs.push(ReplyOutput {
+                    index,
+                    dtype: output.dtype,
+                    shape,
+                    bytes: &bytes[at..at + byte_size],
+                });
             } else if let Some(found) = self.dynamic.iter().find(|dynamic| dynamic.index == index) {
-                let DynamicRoom::Private(bytes) = &found.room else { continue };
-                outputs.push(ReplyOutput { index, dtype: found.dtype, shape: &found.shape, bytes });
+                let DynamicRoom::Private(bytes) = &found.room else {
+                    continue;
+                };
+                outputs.push(ReplyOutput {
+                    index,
+                    dtype: found.dtype,
+                    shape: &found.shape,
+                    bytes,
+                });
             }
         }
         outputs

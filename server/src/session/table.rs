@@ -70,7 +70,12 @@ impl SessionTable {
     #[must_use]
     pub fn new(limits: SessionLimits) -> Self {
         let next_id = AtomicU64::new(1);
-        Self { limits, held: Arc::default(), sessions: RwLock::default(), next_id }
+        Self {
+            limits,
+            held: Arc::default(),
+            sessions: RwLock::default(),
+            next_id,
+        }
     }
 
     /// A fresh session number.
@@ -86,7 +91,10 @@ impl SessionTable {
         let limits = &self.limits;
         let mut held = self.held.lock();
         if held.sessions >= limits.session_count_max {
-            return Err(Rejection::new(Status::TooManySessions, [limits.session_count_max as u64, 0]));
+            return Err(Rejection::new(
+                Status::TooManySessions,
+                [limits.session_count_max as u64, 0],
+            ));
         }
         let users = held.by_user.get(&uid).copied().unwrap_or(0);
         let left = limits
@@ -94,12 +102,19 @@ impl SessionTable {
             .min(limits.user_bytes_max.saturating_sub(users))
             .min(limits.total_bytes_max.saturating_sub(held.total_bytes));
         if byte_size > left {
-            return Err(Rejection::new(Status::MemoryQuotaExceeded, [byte_size, left]));
+            return Err(Rejection::new(
+                Status::MemoryQuotaExceeded,
+                [byte_size, left],
+            ));
         }
         held.sessions += 1;
         held.total_bytes += byte_size;
         *held.by_user.entry(uid).or_insert(0) += byte_size;
-        Ok(QuotaGrant { held: Arc::clone(&self.held), uid, byte_size })
+        Ok(QuotaGrant {
+            held: Arc::clone(&self.held),
+            uid,
+            byte_size,
+        })
     }
 
     /// Adds a session to the list.
@@ -134,7 +149,12 @@ mod tests {
     use super::*;
 
     fn table() -> SessionTable {
-        SessionTable::new(SessionLimits { session_count_max: 3, session_bytes_max: 100, user_bytes_max: 150, total_bytes_max: 220 })
+        SessionTable::new(SessionLimits {
+            session_count_max: 3,
+            session_bytes_max: 100,
+            user_bytes_max: 150,
+            total_bytes_max: 220,
+        })
     }
 
     #[test]
@@ -142,12 +162,24 @@ mod tests {
         let table = table();
         let refused = |uid, bytes| table.grant(uid, bytes).unwrap_err();
         let first = table.grant(1, 100).unwrap();
-        assert_eq!(refused(1, 60), Rejection::new(Status::MemoryQuotaExceeded, [60, 50]));
-        assert_eq!(refused(2, 101), Rejection::new(Status::MemoryQuotaExceeded, [101, 100]));
+        assert_eq!(
+            refused(1, 60),
+            Rejection::new(Status::MemoryQuotaExceeded, [60, 50])
+        );
+        assert_eq!(
+            refused(2, 101),
+            Rejection::new(Status::MemoryQuotaExceeded, [101, 100])
+        );
         let second = table.grant(2, 100).unwrap();
-        assert_eq!(refused(3, 30), Rejection::new(Status::MemoryQuotaExceeded, [30, 20]));
+        assert_eq!(
+            refused(3, 30),
+            Rejection::new(Status::MemoryQuotaExceeded, [30, 20])
+        );
         let third = table.grant(3, 20).unwrap();
-        assert_eq!(refused(3, 0), Rejection::new(Status::TooManySessions, [3, 0]));
+        assert_eq!(
+            refused(3, 0),
+            Rejection::new(Status::TooManySessions, [3, 0])
+        );
         drop((first, second, third));
         assert_eq!(table.held(), (0, 0));
         assert_eq!(table.grant(1, 100).map(|grant| grant.byte_size), Ok(100));

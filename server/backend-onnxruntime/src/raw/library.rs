@@ -37,10 +37,10 @@ impl Library {
         // SAFETY: not null, checked above, and a constant of the library.
         let version = unsafe { CStr::from_ptr(version) };
         let version = version.to_string_lossy().into_owned();
-        // SAFETY: any number may be asked for.
-        let api = unsafe { (base.GetApi)(sys::ORT_API_VERSION) };
-        if api.is_null() || minor(&version) < Some(sys::ORT_API_VERSION) {
-            let needed = sys::ORT_API_VERSION;
+        let needed = sys::ORT_API_VERSION;
+        let is_new_enough = minor(&version) >= Some(needed);
+        // SAFETY: any number may be asked for. An older library would print that it does not have it.
+        if !is_new_enough || unsafe { (base.GetApi)(needed) }.is_null() {
             return Err(format!("it is version {version}, and 1.{needed} is needed"));
         }
         Ok(Self {

@@ -11,6 +11,7 @@
 )]
 
 mod binding;
+mod bound;
 mod library;
 mod names;
 mod runner;

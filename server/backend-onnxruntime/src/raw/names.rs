@@ -9,6 +9,8 @@ use adjoin_backend::{ModelMetadata, TensorMetadata};
 pub(super) struct Names {
     pub(super) inputs: NameList,
     pub(super) outputs: NameList,
+    /// For each output, the input of the same name: the model hands that out as it is.
+    pub(super) handed_out: Vec<Option<usize>>,
 }
 
 /// Pointers to texts that end with a zero byte and live as long as this.
@@ -28,6 +30,16 @@ impl Names {
         Ok(Self {
             inputs: NameList::of(&metadata.inputs)?,
             outputs: NameList::of(&metadata.outputs)?,
+            handed_out: metadata
+                .outputs
+                .iter()
+                .map(|output| {
+                    metadata
+                        .inputs
+                        .iter()
+                        .position(|input| input.name == output.name)
+                })
+                .collect(),
         })
     }
 }

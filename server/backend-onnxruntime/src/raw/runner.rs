@@ -6,14 +6,15 @@ use std::sync::Arc;
 use adjoin_backend::{Copied, ExecuteError, Input, ModelMetadata, Output, OutputSink};
 use adjoin_schema::DataType;
 use adjoin_shm::{Payload, PayloadMut};
+use ort::AsPointer;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{NoSelectedOutputs, RunOptions, Session};
-use ort::{AsPointer, sys};
+use smallvec::SmallVec;
 
-use super::binding::{Arrays, Ready};
+use super::binding::{Arrays, FEW, Ready};
 use super::names::Names;
 use super::outcome;
-use super::value::{Value, start_of};
+use super::value::Value;
 use crate::instance::failed;
 
 /// A session with all that its runs have in common.
@@ -65,44 +66,28 @@ impl Runner {
         ready: Ready<'_, '_, '_>,
         sink: &mut dyn OutputSink,
     ) -> Result<Copied, ExecuteError> {
+        let Ready { binding, execution } = ready;
         let mut copied = Copied {
-            input_bytes: ready.binding.copied_input_bytes,
+            input_bytes: binding.copied_input_bytes,
             output_bytes: 0,
         };
-        // The engine refuses a run without outputs.
-        if ready.binding.arrays.wanted.is_empty() {
-            return Ok(copied);
+        let ran = self.call(&binding.names, &mut binding.arrays);
+        let made = take_made(&mut binding.arrays);
+        ran.map_err(failed)?;
+
+        let inputs = execution.inputs;
+        for (index, output) in execution.outputs.iter_mut().enumerate() {
+            if let (Output::Bound { payload, .. }, Some(input)) =
+                (output, binding.handed_out(index))
+            {
+                copied.output_bytes += hand_out(&inputs[input], index, payload)?;
+            }
         }
-        let ran = self.call(&ready.binding.names, &mut ready.binding.arrays);
-        let mut result = ran.map_err(failed);
-        let inputs = ready.execution.inputs;
-        let Arrays {
-            wanted, outputs, ..
-        } = &mut ready.binding.arrays;
-        for (&index, slot) in wanted.iter().zip(outputs) {
-            let settled = match &mut ready.execution.outputs[index] {
-                Output::Bound { payload, .. } if result.is_ok() => {
-                    // SAFETY: owned by the binding.
-                    let moved = unsafe { fetch_moved(*slot, payload, inputs) };
-                    ready.binding.is_spent |= !matches!(moved, Ok(0));
-                    moved
-                }
-                Output::Unbound => {
-                    let pointer = std::mem::replace(slot, std::ptr::null_mut());
-                    // SAFETY: null, or made by the run above for the caller, and taken out of the array.
-                    let value = unsafe { Value::from_raw(pointer) };
-                    // A sink without room for one output may have room for the next.
-                    match result {
-                        Ok(()) | Err(ExecuteError::NoRoom(_)) => {
-                            deliver(value.as_ref(), index, inputs, sink)
-                        }
-                        Err(_) => continue,
-                    }
-                }
-                Output::Bound { .. } | Output::Skipped => continue,
-            };
-            match settled {
+        let mut result = Ok(());
+        for (index, value) in &made {
+            match deliver(value.as_ref(), *index, inputs, sink) {
                 Ok(output_bytes) => copied.output_bytes += output_bytes,
+                // A sink without room for one output may have room for the next.
                 Err(error) => result = result.and(Err(error)),
             }
         }
@@ -111,6 +96,10 @@ impl Runner {
 
     /// `arrays` must be those of a [`Ready`].
     fn call(&mut self, names: &Names, arrays: &mut Arrays) -> ort::Result<()> {
+        // The engine refuses a run without outputs.
+        if arrays.wanted.is_empty() {
+            return Ok(());
+        }
         // SAFETY:
         // - session and options are alive, and `&mut self` keeps a second run of the session away;
         // - `inputs` has a value for each of the names, and `output_names` and `outputs` are as long as
@@ -138,27 +127,36 @@ impl Runner {
     }
 }
 
-/// Copies a bound output from where the engine left it, if that is not where it was wanted. So it is
-/// with an output that is one of the inputs: the engine does not write it, but puts the input's memory
-/// into the value. Returns the bytes that were copied.
-///
-/// # Safety
-/// `value` must not have been released, and its elements must be as many as `payload` has bytes.
-unsafe fn fetch_moved(
-    value: *mut sys::OrtValue,
-    payload: &mut PayloadMut<'_>,
-    inputs: &[Input<'_>],
+/// The values that the engine has made in the places that were null, with the numbers of their outputs.
+/// Taken after a failure too, so that none is lost.
+fn take_made(arrays: &mut Arrays) -> SmallVec<[(usize, Option<Value>); FEW]> {
+    let Arrays {
+        wanted,
+        unbound,
+        outputs,
+        ..
+    } = arrays;
+    let take = |&place: &usize| {
+        let pointer = std::mem::replace(&mut outputs[place], std::ptr::null_mut());
+        // SAFETY: null, or made by the run for the caller, and taken out of the array.
+        (wanted[place], unsafe { Value::from_raw(pointer) })
+    };
+    unbound.iter().map(take).collect()
+}
+
+/// Copies an input to the room of the output that it is. Returns the bytes that were copied.
+fn hand_out(
+    input: &Input<'_>,
+    index: usize,
+    room: &mut PayloadMut<'_>,
 ) -> Result<u64, ExecuteError> {
-    // SAFETY: the caller's promise.
-    let start = unsafe { start_of(value) }.map_err(failed)?;
-    if start == payload.as_mut_ptr() {
-        return Ok(0);
+    if input.payload.byte_size() != room.byte_size() {
+        return Err(failed(format!(
+            "output {index} is an input of another size"
+        )));
     }
-    let byte_size = payload.byte_size();
-    // SAFETY: the elements of a live value; the engine has checked its shape against the payload's.
-    let result = unsafe { result_at(start, byte_size, inputs) };
-    result.copy_to(payload);
-    Ok(byte_size as u64)
+    input.payload.copy_to(room);
+    Ok(room.byte_size() as u64)
 }
 
 /// Hands an output to the sink. Returns the bytes that were copied for that.

@@ -123,8 +123,12 @@ impl Value {
 
     /// Where the elements are.
     pub(super) fn start(&self) -> ort::Result<*mut u8> {
-        // SAFETY: alive as long as `self`.
-        unsafe { start_of(self.pointer.as_ptr()) }
+        let mut start = ptr::null_mut();
+        // SAFETY: alive as long as `self`; `start` is written.
+        let status =
+            unsafe { (ort::api().GetTensorMutableData)(self.pointer.as_ptr(), &mut start) };
+        outcome(status)?;
+        Ok(start.cast::<u8>())
     }
 
     /// Data type and shape.
@@ -168,18 +172,6 @@ impl Value {
         outcome(status).map_err(|error| error.to_string())?;
         strings::join(&contents, &starts)
     }
-}
-
-/// Where the elements of a value are.
-///
-/// # Safety
-/// `value` must be one that has not been released.
-pub(super) unsafe fn start_of(value: *mut sys::OrtValue) -> ort::Result<*mut u8> {
-    let mut start = ptr::null_mut();
-    // SAFETY: the caller's promise; `start` is written.
-    let status = unsafe { (ort::api().GetTensorMutableData)(value, &mut start) };
-    outcome(status)?;
-    Ok(start.cast::<u8>())
 }
 
 /// A value's description, released on drop.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use adjoin_schema::DataType;
 
 use super::memory::{Placed, Room, Tensor};
-use super::suite::{Suite, add_case, bound, expect, unbound};
+use super::onnx::Graph;
+use super::suite::{Scratch, Suite, add_case, bound, expect, unbound};
 use crate::{ExecuteError, LoadError, ModelSource};
 
 fn source_at(path: PathBuf) -> ModelSource {
@@ -28,24 +29,6 @@ pub(super) fn no_file(suite: &Suite<'_>) {
     }
 }
 
-/// A file that goes with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(backend: &str, bytes: &[u8]) -> Self {
-        let name = format!("adjoin-conformance-{backend}-{}.onnx", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 pub(super) fn damaged_file(suite: &Suite<'_>) {
     let good = std::fs::read(suite.source("add").path).unwrap();
     let unknown_operator = {
@@ -62,8 +45,8 @@ pub(super) fn damaged_file(suite: &Suite<'_>) {
         &unknown_operator,
     ];
     for bytes in damaged {
-        let scratch = Scratch::new(suite.backend.name(), bytes);
-        let error = suite.load(&source_at(scratch.0.clone())).unwrap_err();
+        let scratch = Scratch::new(suite, bytes);
+        let error = suite.load(&scratch.source()).unwrap_err();
         assert!(
             matches!(error, LoadError::Refused { .. }),
             "{error} for {:?}",
@@ -153,6 +136,33 @@ pub(super) fn bad_index(suite: &Suite<'_>) {
         let good = Tensor::new(&[1], &[7_i64]);
         let row = Tensor::new(&[1, 4], &[1.0_f32; 4]);
         expect(&mut *instance, &[table.clone(), good], &row);
+    }
+}
+
+/// A processor may trap on these. An engine that lets it must not load the model.
+pub(super) fn division(suite: &Suite<'_>) {
+    const INT32: u64 = 6;
+    for operator in ["Div", "Mod"] {
+        let graph = Graph::default()
+            .node(operator, &["a", "b"], &["y"])
+            .input("a", INT32, &["n"])
+            .input("b", INT32, &["n"])
+            .output("y", INT32, &["n"]);
+        let scratch = Scratch::new(suite, &graph.model());
+        let mut instance = match suite.load(&scratch.source()) {
+            Ok(model) => model.instance().unwrap(),
+            Err(LoadError::Refused { .. }) => continue,
+            Err(error) => panic!("{error}"),
+        };
+        for (a, b) in [(1, 0), (i32::MIN, -1), (0, 0)] {
+            // Enough of them for loops that take several at a time, and a rest.
+            let [a, b] = [a, b].map(|value| Placed::new(&Tensor::new(&[21], &[value; 21])));
+            let _ = unbound(&mut *instance, &[a.input(), b.input()], 1);
+        }
+        let [a, b] = [7, 2].map(|value| Placed::new(&Tensor::new(&[1], &[value])));
+        let wanted = if operator == "Div" { 3 } else { 1 };
+        let results = unbound(&mut *instance, &[a.input(), b.input()], 1).unwrap();
+        assert_eq!(results, [Tensor::new(&[1], &[wanted])]);
     }
 }
 

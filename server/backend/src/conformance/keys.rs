@@ -120,10 +120,10 @@ pub(super) fn other_outputs(suite: &Suite<'_>) {
     }
 }
 
-fn run_keyed(
+fn run_keyed<'a>(
     instance: &mut dyn Instance,
-    inputs: &[crate::Input<'_>],
-    outputs: &mut [Output<'_>],
+    inputs: &[crate::Input<'a>],
+    outputs: &mut [Output<'a>],
     taker: &mut Taker,
 ) {
     let execution = Execution {

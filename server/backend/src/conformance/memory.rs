@@ -1,4 +1,4 @@
-//! Tensors in memory as a server would give it.
+//! Tensors in memory as a server would give it, for this suite and for an engine's own tests.
 
 use adjoin_schema::DataType;
 use adjoin_shm::{AlignedBuffer, Payload};
@@ -11,15 +11,20 @@ const UNTOUCHED: u8 = 0xa5;
 
 /// A tensor's type, shape and bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tensor {
-    pub(super) dtype: DataType,
-    pub(super) shape: Vec<i64>,
-    pub(super) bytes: Vec<u8>,
+pub struct Tensor {
+    /// Type of the elements.
+    pub dtype: DataType,
+    /// All dimensions.
+    pub shape: Vec<i64>,
+    /// The elements, little-endian.
+    pub bytes: Vec<u8>,
 }
 
 /// Numbers that have bytes on the wire.
-pub(super) trait Number: Copy {
+pub trait Number: Copy {
+    /// Their type.
     const DTYPE: DataType;
+    /// The bytes of one.
     fn bytes(self) -> impl IntoIterator<Item = u8>;
 }
 
@@ -37,7 +42,9 @@ macro_rules! numbers {
 numbers!(f32 => Fp32, u8 => Uint8, i32 => Int32, i64 => Int64);
 
 impl Tensor {
-    pub(super) fn new<T: Number>(shape: &[i64], values: &[T]) -> Self {
+    /// A tensor of these values.
+    #[must_use]
+    pub fn new<T: Number>(shape: &[i64], values: &[T]) -> Self {
         Self {
             dtype: T::DTYPE,
             shape: shape.into(),
@@ -45,7 +52,12 @@ impl Tensor {
         }
     }
 
-    pub(super) fn f32s(&self) -> Vec<f32> {
+    /// The values of a tensor of float32.
+    ///
+    /// # Panics
+    /// If it is another one.
+    #[must_use]
+    pub fn f32s(&self) -> Vec<f32> {
         assert_eq!(self.dtype, DataType::Fp32);
         let (values, rest) = self.bytes.as_chunks();
         assert!(rest.is_empty());
@@ -58,15 +70,21 @@ impl Tensor {
 
 /// An input where a client would have put it.
 #[derive(Debug)]
-pub(super) struct Placed {
-    pub(super) dtype: DataType,
-    pub(super) shape: Vec<i64>,
+pub struct Placed {
+    dtype: DataType,
+    /// May be changed, to lie about what is there.
+    pub shape: Vec<i64>,
     byte_size: usize,
     buffer: AlignedBuffer,
 }
 
 impl Placed {
-    pub(super) fn new(tensor: &Tensor) -> Self {
+    /// Puts a tensor into memory of its own.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn new(tensor: &Tensor) -> Self {
         let byte_size = tensor.bytes.len();
         let mut placed = Self {
             dtype: tensor.dtype,
@@ -79,12 +97,17 @@ impl Placed {
     }
 
     /// Other bytes in the same place.
-    pub(super) fn write(&mut self, bytes: &[u8]) {
+    ///
+    /// # Panics
+    /// If they are not as many.
+    pub fn write(&mut self, bytes: &[u8]) {
         assert_eq!(bytes.len(), self.byte_size);
         Payload::from_slice(bytes).copy_to(&mut self.buffer.payload_mut(bytes.len()));
     }
 
-    pub(super) fn input(&self) -> Input<'_> {
+    /// As an engine gets it.
+    #[must_use]
+    pub fn input(&self) -> Input<'_> {
         Input {
             dtype: self.dtype,
             shape: &self.shape,
@@ -95,7 +118,7 @@ impl Placed {
 
 /// Room for an output, with guards around it.
 #[derive(Debug)]
-pub(super) struct Room {
+pub struct Room {
     dtype: DataType,
     shape: Vec<i64>,
     byte_size: usize,
@@ -103,12 +126,22 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn new(dtype: DataType, shape: &[i64]) -> Self {
+    /// Room for a tensor.
+    ///
+    /// # Panics
+    /// If its size cannot be told from type and shape.
+    #[must_use]
+    pub fn new(dtype: DataType, shape: &[i64]) -> Self {
         let byte_size = dtype.byte_size(shape).unwrap().unwrap();
         Self::of_size(dtype, shape, byte_size.try_into().unwrap())
     }
 
-    pub(super) fn of_size(dtype: DataType, shape: &[i64], byte_size: usize) -> Self {
+    /// Room of any size.
+    ///
+    /// # Panics
+    /// If there is no memory.
+    #[must_use]
+    pub fn of_size(dtype: DataType, shape: &[i64], byte_size: usize) -> Self {
         let whole = byte_size + 2 * GUARD;
         let mut buffer = AlignedBuffer::new(whole).unwrap();
         Payload::from_slice(&vec![UNTOUCHED; whole]).copy_to(&mut buffer.payload_mut(whole));
@@ -120,7 +153,8 @@ impl Room {
         }
     }
 
-    pub(super) fn output(&mut self) -> Output<'_> {
+    /// As an engine gets it.
+    pub fn output(&mut self) -> Output<'_> {
         let whole = self.buffer.payload_mut(self.byte_size + 2 * GUARD);
         let (_, rest) = whole.split_at(GUARD);
         let (payload, _) = rest.split_at(self.byte_size);
@@ -135,7 +169,8 @@ impl Room {
     ///
     /// # Panics
     /// If a guard was written too.
-    pub(super) fn tensor(&self) -> Tensor {
+    #[must_use]
+    pub fn tensor(&self) -> Tensor {
         let whole = self.buffer.payload(self.byte_size + 2 * GUARD).to_vec();
         let (before, rest) = whole.split_at(GUARD);
         let (bytes, after) = rest.split_at(self.byte_size);
@@ -149,17 +184,22 @@ impl Room {
         }
     }
 
-    pub(super) fn is_untouched(&self) -> bool {
+    /// Whether nothing was written.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
         self.tensor().bytes.iter().all(|&byte| byte == UNTOUCHED)
     }
 }
 
 /// Takes every result, up to a number of bytes.
 #[derive(Debug)]
-pub(super) struct Taker {
-    pub(super) taken: Vec<(usize, Tensor)>,
-    pub(super) offered: usize,
-    pub(super) bytes_max: usize,
+pub struct Taker {
+    /// What was taken, with the number of the output.
+    pub taken: Vec<(usize, Tensor)>,
+    /// How often something was offered.
+    pub offered: usize,
+    /// Larger results find no room.
+    pub bytes_max: usize,
 }
 
 impl Default for Taker {

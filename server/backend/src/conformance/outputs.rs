@@ -2,9 +2,10 @@
 
 use adjoin_schema::DataType;
 
-use super::memory::{Placed, Room, Taker};
-use super::suite::{Suite, add_case, bound, expect, unbound as run_unbound};
-use crate::{ExecuteError, Execution, Output};
+use super::memory::{Placed, Room, Taker, Tensor};
+use super::onnx::Graph;
+use super::suite::{Scratch, Suite, add_case, bound, expect, unbound as run_unbound};
+use crate::{BindingKey, ExecuteError, Execution, Output};
 
 pub(super) fn guards(suite: &Suite<'_>) {
     let mut instance = suite.add();
@@ -56,6 +57,36 @@ pub(super) fn empty_batch(suite: &Suite<'_>) {
     expect(&mut *instance, &inputs, &sum);
     let (inputs, sum) = add_case(2, 1);
     expect(&mut *instance, &inputs, &sum);
+}
+
+/// An engine may well forget to write an output that it has no operator for.
+pub(super) fn handed_out(suite: &Suite<'_>) {
+    const FP32: u64 = 1;
+    let graph = Graph::default()
+        .node("Relu", &["x"], &["y"])
+        .input("x", FP32, &["n"])
+        .output("x", FP32, &["n"])
+        .output("y", FP32, &["n"]);
+    let scratch = Scratch::new(suite, &graph.model());
+    let model = suite.load(&scratch.source()).unwrap();
+    let mut instance = model.instance().unwrap();
+    let x = Tensor::new(&[3], &[-1.0_f32, 0.0, 2.0]);
+    let y = Tensor::new(&[3], &[0.0_f32, 0.0, 2.0]);
+    let placed = Placed::new(&x);
+    let inputs = [placed.input()];
+    for key in [None, Some(1), Some(1)] {
+        let (mut same, mut relu) = (Room::new(x.dtype, &x.shape), Room::new(y.dtype, &y.shape));
+        let execution = Execution {
+            key: key.map(BindingKey),
+            inputs: &inputs,
+            outputs: &mut [same.output(), relu.output()],
+        };
+        instance.run(execution, &mut Taker::default()).unwrap();
+        assert_eq!(same.tensor(), x);
+        assert_eq!(relu.tensor(), y);
+        let results = run_unbound(&mut *instance, &inputs, 2).unwrap();
+        assert_eq!(results, [x.clone(), y.clone()]);
+    }
 }
 
 pub(super) fn full_sink(suite: &Suite<'_>) {

@@ -1,5 +1,7 @@
 //! Loading and running, in few words.
 
+use std::path::PathBuf;
+
 use super::Options;
 use super::memory::{Placed, Room, Taker, Tensor};
 use crate::{
@@ -43,6 +45,35 @@ impl Suite<'_> {
     /// An instance of `add`, which every engine runs.
     pub(super) fn add(&self) -> Box<dyn Instance> {
         self.instance("add").unwrap()
+    }
+}
+
+/// A model's file that goes with the test.
+#[derive(Debug)]
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(super) fn new(suite: &Suite<'_>, bytes: &[u8]) -> Self {
+        let (backend, process) = (suite.backend.name(), std::process::id());
+        let name = format!("adjoin-conformance-{backend}-{process}.onnx");
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn source(&self) -> ModelSource {
+        ModelSource {
+            name: "scratch".into(),
+            version: 1,
+            path: self.0.clone(),
+            intra_op_threads: 1,
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

@@ -2,28 +2,19 @@
 // @generated
 extern crate alloc;
 use super::*;
-#[deprecated(
-    since = "2.0.0",
-    note = "Use associated constants instead. This will no longer be generated in 2021."
-)]
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_ATTACH_BODY: u8 = 0;
-#[deprecated(
-    since = "2.0.0",
-    note = "Use associated constants instead. This will no longer be generated in 2021."
-)]
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MAX_ATTACH_BODY: u8 = 5;
-#[deprecated(
-    since = "2.0.0",
-    note = "Use associated constants instead. This will no longer be generated in 2021."
-)]
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
 pub const ENUM_VALUES_ATTACH_BODY: [AttachBody; 6] = [
-    AttachBody::NONE,
-    AttachBody::Hello,
-    AttachBody::Welcome,
-    AttachBody::Refusal,
-    AttachBody::ModelQuery,
-    AttachBody::ModelInfo,
+  AttachBody::NONE,
+  AttachBody::Hello,
+  AttachBody::Welcome,
+  AttachBody::Refusal,
+  AttachBody::ModelQuery,
+  AttachBody::ModelInfo,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -31,52 +22,52 @@ pub const ENUM_VALUES_ATTACH_BODY: [AttachBody; 6] = [
 pub struct AttachBody(pub u8);
 #[allow(non_upper_case_globals)]
 impl AttachBody {
-    pub const NONE: Self = Self(0);
-    pub const Hello: Self = Self(1);
-    pub const Welcome: Self = Self(2);
-    pub const Refusal: Self = Self(3);
-    pub const ModelQuery: Self = Self(4);
-    pub const ModelInfo: Self = Self(5);
+  pub const NONE: Self = Self(0);
+  pub const Hello: Self = Self(1);
+  pub const Welcome: Self = Self(2);
+  pub const Refusal: Self = Self(3);
+  pub const ModelQuery: Self = Self(4);
+  pub const ModelInfo: Self = Self(5);
 
-    pub const ENUM_MIN: u8 = 0;
-    pub const ENUM_MAX: u8 = 5;
-    pub const ENUM_VALUES: &'static [Self] = &[
-        Self::NONE,
-        Self::Hello,
-        Self::Welcome,
-        Self::Refusal,
-        Self::ModelQuery,
-        Self::ModelInfo,
-    ];
-    /// Returns the variant's name or "" if unknown.
-    pub fn variant_name(self) -> Option<&'static str> {
-        match self {
-            Self::NONE => Some("NONE"),
-            Self::Hello => Some("Hello"),
-            Self::Welcome => Some("Welcome"),
-            Self::Refusal => Some("Refusal"),
-            Self::ModelQuery => Some("ModelQuery"),
-            Self::ModelInfo => Some("ModelInfo"),
-            _ => None,
-        }
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 5;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::NONE,
+    Self::Hello,
+    Self::Welcome,
+    Self::Refusal,
+    Self::ModelQuery,
+    Self::ModelInfo,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::NONE => Some("NONE"),
+      Self::Hello => Some("Hello"),
+      Self::Welcome => Some("Welcome"),
+      Self::Refusal => Some("Refusal"),
+      Self::ModelQuery => Some("ModelQuery"),
+      Self::ModelInfo => Some("ModelInfo"),
+      _ => None,
     }
+  }
 }
 impl ::core::fmt::Debug for AttachBody {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
-        if let Some(name) = self.variant_name() {
-            f.write_str(name)
-        } else {
-            f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
-        }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
     }
+  }
 }
 impl<'a> ::flatbuffers::Follow<'a> for AttachBody {
-    type Inner = Self;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
-        Self(b)
-    }
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
 }
 
 impl ::flatbuffers::Push for AttachBody {
@@ -88,28 +79,28 @@ impl ::flatbuffers::Push for AttachBody {
 }
 
 impl ::flatbuffers::EndianScalar for AttachBody {
-    type Scalar = u8;
-    #[inline]
-    fn to_little_endian(self) -> u8 {
-        self.0.to_le()
-    }
-    #[inline]
-    #[allow(clippy::wrong_self_convention)]
-    fn from_little_endian(v: u8) -> Self {
-        let b = u8::from_le(v);
-        Self(b)
-    }
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
 }
 
 impl<'a> ::flatbuffers::Verifiable for AttachBody {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        u8::run_verifier(v, pos)
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
 }
 
 impl ::flatbuffers::SimpleToVerifyInSlice for AttachBody {}
 pub struct AttachBodyUnionTableOffset {}
+

@@ -6,294 +6,231 @@ pub enum AttachMessageOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 pub struct AttachMessage<'a> {
-    pub _tab: ::flatbuffers::Table<'a>,
+  pub _tab: ::flatbuffers::Table<'a>,
 }
 
 impl<'a> ::flatbuffers::Follow<'a> for AttachMessage<'a> {
-    type Inner = AttachMessage<'a>;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        Self {
-            _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-        }
-    }
+  type Inner = AttachMessage<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
 }
 
 impl<'a> AttachMessage<'a> {
-    pub const VT_BODY_TYPE: ::flatbuffers::VOffsetT = 4;
-    pub const VT_BODY: ::flatbuffers::VOffsetT = 6;
+  pub const VT_BODY_TYPE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_BODY: ::flatbuffers::VOffsetT = 6;
 
-    #[inline]
-    pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-        AttachMessage { _tab: table }
-    }
-    #[allow(unused_mut)]
-    pub fn create<
-        'bldr: 'args,
-        'args: 'mut_bldr,
-        'mut_bldr,
-        A: ::flatbuffers::Allocator + 'bldr,
-    >(
-        _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-        args: &'args AttachMessageArgs,
-    ) -> ::flatbuffers::WIPOffset<AttachMessage<'bldr>> {
-        let mut builder = AttachMessageBuilder::new(_fbb);
-        if let Some(x) = args.body {
-            builder.add_body(x);
-        }
-        builder.add_body_type(args.body_type);
-        builder.finish()
-    }
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    AttachMessage { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AttachMessageArgs
+  ) -> ::flatbuffers::WIPOffset<AttachMessage<'bldr>> {
+    let mut builder = AttachMessageBuilder::new(_fbb);
+    if let Some(x) = args.body { builder.add_body(x); }
+    builder.add_body_type(args.body_type);
+    builder.finish()
+  }
 
-    #[inline]
-    pub fn body_type(&self) -> AttachBody {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<AttachBody>(AttachMessage::VT_BODY_TYPE, Some(AttachBody::NONE))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn body(&self) -> ::flatbuffers::Table<'a> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Table<'a>>>(
-                    AttachMessage::VT_BODY,
-                    None,
-                )
-                .unwrap()
-        }
-    }
-    #[inline]
-    #[allow(non_snake_case)]
-    pub fn body_as_hello(&self) -> Option<Hello<'a>> {
-        if self.body_type() == AttachBody::Hello {
-            let u = self.body();
-            // Safety:
-            // Created from a valid Table for this object
-            // Which contains a valid union in this slot
-            Some(unsafe { Hello::init_from_table(u) })
-        } else {
-            None
-        }
-    }
 
-    #[inline]
-    #[allow(non_snake_case)]
-    pub fn body_as_welcome(&self) -> Option<Welcome<'a>> {
-        if self.body_type() == AttachBody::Welcome {
-            let u = self.body();
-            // Safety:
-            // Created from a valid Table for this object
-            // Which contains a valid union in this slot
-            Some(unsafe { Welcome::init_from_table(u) })
-        } else {
-            None
-        }
+  #[inline]
+  pub fn body_type(&self) -> AttachBody {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<AttachBody>(AttachMessage::VT_BODY_TYPE, Some(AttachBody::NONE)).unwrap()}
+  }
+  #[inline]
+  pub fn body(&self) -> ::flatbuffers::Table<'a> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Table<'a>>>(AttachMessage::VT_BODY, None).unwrap()}
+  }
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_hello(&self) -> Option<Hello<'a>> {
+    if self.body_type() == AttachBody::Hello {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { Hello::init_from_table(u) })
+    } else {
+      None
     }
+  }
 
-    #[inline]
-    #[allow(non_snake_case)]
-    pub fn body_as_refusal(&self) -> Option<Refusal<'a>> {
-        if self.body_type() == AttachBody::Refusal {
-            let u = self.body();
-            // Safety:
-            // Created from a valid Table for this object
-            // Which contains a valid union in this slot
-            Some(unsafe { Refusal::init_from_table(u) })
-        } else {
-            None
-        }
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_welcome(&self) -> Option<Welcome<'a>> {
+    if self.body_type() == AttachBody::Welcome {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { Welcome::init_from_table(u) })
+    } else {
+      None
     }
+  }
 
-    #[inline]
-    #[allow(non_snake_case)]
-    pub fn body_as_model_query(&self) -> Option<ModelQuery<'a>> {
-        if self.body_type() == AttachBody::ModelQuery {
-            let u = self.body();
-            // Safety:
-            // Created from a valid Table for this object
-            // Which contains a valid union in this slot
-            Some(unsafe { ModelQuery::init_from_table(u) })
-        } else {
-            None
-        }
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_refusal(&self) -> Option<Refusal<'a>> {
+    if self.body_type() == AttachBody::Refusal {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { Refusal::init_from_table(u) })
+    } else {
+      None
     }
+  }
 
-    #[inline]
-    #[allow(non_snake_case)]
-    pub fn body_as_model_info(&self) -> Option<ModelInfo<'a>> {
-        if self.body_type() == AttachBody::ModelInfo {
-            let u = self.body();
-            // Safety:
-            // Created from a valid Table for this object
-            // Which contains a valid union in this slot
-            Some(unsafe { ModelInfo::init_from_table(u) })
-        } else {
-            None
-        }
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_model_query(&self) -> Option<ModelQuery<'a>> {
+    if self.body_type() == AttachBody::ModelQuery {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { ModelQuery::init_from_table(u) })
+    } else {
+      None
     }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_model_info(&self) -> Option<ModelInfo<'a>> {
+    if self.body_type() == AttachBody::ModelInfo {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { ModelInfo::init_from_table(u) })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for AttachMessage<'_> {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        v.visit_table(pos)?
-            .visit_union::<AttachBody, _>(
-                "body_type",
-                Self::VT_BODY_TYPE,
-                "body",
-                Self::VT_BODY,
-                true,
-                |key, v, pos| match key {
-                    AttachBody::Hello => v
-                        .verify_union_variant::<::flatbuffers::ForwardsUOffset<Hello>>(
-                            "AttachBody::Hello",
-                            pos,
-                        ),
-                    AttachBody::Welcome => v
-                        .verify_union_variant::<::flatbuffers::ForwardsUOffset<Welcome>>(
-                            "AttachBody::Welcome",
-                            pos,
-                        ),
-                    AttachBody::Refusal => v
-                        .verify_union_variant::<::flatbuffers::ForwardsUOffset<Refusal>>(
-                            "AttachBody::Refusal",
-                            pos,
-                        ),
-                    AttachBody::ModelQuery => v
-                        .verify_union_variant::<::flatbuffers::ForwardsUOffset<ModelQuery>>(
-                            "AttachBody::ModelQuery",
-                            pos,
-                        ),
-                    AttachBody::ModelInfo => v
-                        .verify_union_variant::<::flatbuffers::ForwardsUOffset<ModelInfo>>(
-                            "AttachBody::ModelInfo",
-                            pos,
-                        ),
-                    _ => Ok(()),
-                },
-            )?
-            .finish();
-        Ok(())
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_union::<AttachBody, _>("body_type", Self::VT_BODY_TYPE, "body", Self::VT_BODY, true, |key, v, pos| {
+        match key {
+          AttachBody::Hello => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Hello>>("AttachBody::Hello", pos),
+          AttachBody::Welcome => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Welcome>>("AttachBody::Welcome", pos),
+          AttachBody::Refusal => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Refusal>>("AttachBody::Refusal", pos),
+          AttachBody::ModelQuery => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ModelQuery>>("AttachBody::ModelQuery", pos),
+          AttachBody::ModelInfo => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ModelInfo>>("AttachBody::ModelInfo", pos),
+          _ => Ok(()),
+        }
+     })?
+     .finish();
+    Ok(())
+  }
 }
 pub struct AttachMessageArgs {
     pub body_type: AttachBody,
     pub body: Option<::flatbuffers::WIPOffset<::flatbuffers::UnionWIPOffset>>,
 }
 impl<'a> Default for AttachMessageArgs {
-    #[inline]
-    fn default() -> Self {
-        AttachMessageArgs {
-            body_type: AttachBody::NONE,
-            body: None, // required field
-        }
+  #[inline]
+  fn default() -> Self {
+    AttachMessageArgs {
+      body_type: AttachBody::NONE,
+      body: None, // required field
     }
+  }
 }
 
 pub struct AttachMessageBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-    fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AttachMessageBuilder<'a, 'b, A> {
-    #[inline]
-    pub fn add_body_type(&mut self, body_type: AttachBody) {
-        self.fbb_
-            .push_slot::<AttachBody>(AttachMessage::VT_BODY_TYPE, body_type, AttachBody::NONE);
+  #[inline]
+  pub fn add_body_type(&mut self, body_type: AttachBody) {
+    self.fbb_.push_slot::<AttachBody>(AttachMessage::VT_BODY_TYPE, body_type, AttachBody::NONE);
+  }
+  #[inline]
+  pub fn add_body(&mut self, body: ::flatbuffers::WIPOffset<::flatbuffers::UnionWIPOffset>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AttachMessage::VT_BODY, body);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AttachMessageBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AttachMessageBuilder {
+      fbb_: _fbb,
+      start_: start,
     }
-    #[inline]
-    pub fn add_body(&mut self, body: ::flatbuffers::WIPOffset<::flatbuffers::UnionWIPOffset>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(AttachMessage::VT_BODY, body);
-    }
-    #[inline]
-    pub fn new(
-        _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    ) -> AttachMessageBuilder<'a, 'b, A> {
-        let start = _fbb.start_table();
-        AttachMessageBuilder {
-            fbb_: _fbb,
-            start_: start,
-        }
-    }
-    #[inline]
-    pub fn finish(self) -> ::flatbuffers::WIPOffset<AttachMessage<'a>> {
-        let o = self.fbb_.end_table(self.start_);
-        self.fbb_.required(o, AttachMessage::VT_BODY, "body");
-        ::flatbuffers::WIPOffset::new(o.value())
-    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<AttachMessage<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, AttachMessage::VT_BODY,"body");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
 }
 
 impl ::core::fmt::Debug for AttachMessage<'_> {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        let mut ds = f.debug_struct("AttachMessage");
-        ds.field("body_type", &self.body_type());
-        match self.body_type() {
-            AttachBody::Hello => {
-                if let Some(x) = self.body_as_hello() {
-                    ds.field("body", &x)
-                } else {
-                    ds.field(
-                        "body",
-                        &"InvalidFlatbuffer: Union discriminant does not match value.",
-                    )
-                }
-            }
-            AttachBody::Welcome => {
-                if let Some(x) = self.body_as_welcome() {
-                    ds.field("body", &x)
-                } else {
-                    ds.field(
-                        "body",
-                        &"InvalidFlatbuffer: Union discriminant does not match value.",
-                    )
-                }
-            }
-            AttachBody::Refusal => {
-                if let Some(x) = self.body_as_refusal() {
-                    ds.field("body", &x)
-                } else {
-                    ds.field(
-                        "body",
-                        &"InvalidFlatbuffer: Union discriminant does not match value.",
-                    )
-                }
-            }
-            AttachBody::ModelQuery => {
-                if let Some(x) = self.body_as_model_query() {
-                    ds.field("body", &x)
-                } else {
-                    ds.field(
-                        "body",
-                        &"InvalidFlatbuffer: Union discriminant does not match value.",
-                    )
-                }
-            }
-            AttachBody::ModelInfo => {
-                if let Some(x) = self.body_as_model_info() {
-                    ds.field("body", &x)
-                } else {
-                    ds.field(
-                        "body",
-                        &"InvalidFlatbuffer: Union discriminant does not match value.",
-                    )
-                }
-            }
-            _ => {
-                let x: Option<()> = None;
-                ds.field("body", &x)
-            }
-        };
-        ds.finish()
-    }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("AttachMessage");
+      ds.field("body_type", &self.body_type());
+      match self.body_type() {
+        AttachBody::Hello => {
+          if let Some(x) = self.body_as_hello() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AttachBody::Welcome => {
+          if let Some(x) = self.body_as_welcome() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AttachBody::Refusal => {
+          if let Some(x) = self.body_as_refusal() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AttachBody::ModelQuery => {
+          if let Some(x) = self.body_as_model_query() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AttachBody::ModelInfo => {
+          if let Some(x) = self.body_as_model_info() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        _ => {
+          let x: Option<()> = None;
+          ds.field("body", &x)
+        },
+      };
+      ds.finish()
+  }
 }

@@ -2,37 +2,28 @@
 // @generated
 extern crate alloc;
 use super::*;
-#[deprecated(
-    since = "2.0.0",
-    note = "Use associated constants instead. This will no longer be generated in 2021."
-)]
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_DATA_TYPE: u8 = 0;
-#[deprecated(
-    since = "2.0.0",
-    note = "Use associated constants instead. This will no longer be generated in 2021."
-)]
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MAX_DATA_TYPE: u8 = 14;
-#[deprecated(
-    since = "2.0.0",
-    note = "Use associated constants instead. This will no longer be generated in 2021."
-)]
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
 pub const ENUM_VALUES_DATA_TYPE: [DataType; 15] = [
-    DataType::None,
-    DataType::Bool,
-    DataType::Uint8,
-    DataType::Uint16,
-    DataType::Uint32,
-    DataType::Uint64,
-    DataType::Int8,
-    DataType::Int16,
-    DataType::Int32,
-    DataType::Int64,
-    DataType::Fp16,
-    DataType::Bf16,
-    DataType::Fp32,
-    DataType::Fp64,
-    DataType::Bytes,
+  DataType::None,
+  DataType::Bool,
+  DataType::Uint8,
+  DataType::Uint16,
+  DataType::Uint32,
+  DataType::Uint64,
+  DataType::Int8,
+  DataType::Int16,
+  DataType::Int32,
+  DataType::Int64,
+  DataType::Fp16,
+  DataType::Bf16,
+  DataType::Fp32,
+  DataType::Fp64,
+  DataType::Bytes,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -40,79 +31,79 @@ pub const ENUM_VALUES_DATA_TYPE: [DataType; 15] = [
 pub struct DataType(pub u8);
 #[allow(non_upper_case_globals)]
 impl DataType {
-    pub const None: Self = Self(0);
-    pub const Bool: Self = Self(1);
-    pub const Uint8: Self = Self(2);
-    pub const Uint16: Self = Self(3);
-    pub const Uint32: Self = Self(4);
-    pub const Uint64: Self = Self(5);
-    pub const Int8: Self = Self(6);
-    pub const Int16: Self = Self(7);
-    pub const Int32: Self = Self(8);
-    pub const Int64: Self = Self(9);
-    pub const Fp16: Self = Self(10);
-    pub const Bf16: Self = Self(11);
-    pub const Fp32: Self = Self(12);
-    pub const Fp64: Self = Self(13);
-    pub const Bytes: Self = Self(14);
+  pub const None: Self = Self(0);
+  pub const Bool: Self = Self(1);
+  pub const Uint8: Self = Self(2);
+  pub const Uint16: Self = Self(3);
+  pub const Uint32: Self = Self(4);
+  pub const Uint64: Self = Self(5);
+  pub const Int8: Self = Self(6);
+  pub const Int16: Self = Self(7);
+  pub const Int32: Self = Self(8);
+  pub const Int64: Self = Self(9);
+  pub const Fp16: Self = Self(10);
+  pub const Bf16: Self = Self(11);
+  pub const Fp32: Self = Self(12);
+  pub const Fp64: Self = Self(13);
+  pub const Bytes: Self = Self(14);
 
-    pub const ENUM_MIN: u8 = 0;
-    pub const ENUM_MAX: u8 = 14;
-    pub const ENUM_VALUES: &'static [Self] = &[
-        Self::None,
-        Self::Bool,
-        Self::Uint8,
-        Self::Uint16,
-        Self::Uint32,
-        Self::Uint64,
-        Self::Int8,
-        Self::Int16,
-        Self::Int32,
-        Self::Int64,
-        Self::Fp16,
-        Self::Bf16,
-        Self::Fp32,
-        Self::Fp64,
-        Self::Bytes,
-    ];
-    /// Returns the variant's name or "" if unknown.
-    pub fn variant_name(self) -> Option<&'static str> {
-        match self {
-            Self::None => Some("None"),
-            Self::Bool => Some("Bool"),
-            Self::Uint8 => Some("Uint8"),
-            Self::Uint16 => Some("Uint16"),
-            Self::Uint32 => Some("Uint32"),
-            Self::Uint64 => Some("Uint64"),
-            Self::Int8 => Some("Int8"),
-            Self::Int16 => Some("Int16"),
-            Self::Int32 => Some("Int32"),
-            Self::Int64 => Some("Int64"),
-            Self::Fp16 => Some("Fp16"),
-            Self::Bf16 => Some("Bf16"),
-            Self::Fp32 => Some("Fp32"),
-            Self::Fp64 => Some("Fp64"),
-            Self::Bytes => Some("Bytes"),
-            _ => None,
-        }
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 14;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::None,
+    Self::Bool,
+    Self::Uint8,
+    Self::Uint16,
+    Self::Uint32,
+    Self::Uint64,
+    Self::Int8,
+    Self::Int16,
+    Self::Int32,
+    Self::Int64,
+    Self::Fp16,
+    Self::Bf16,
+    Self::Fp32,
+    Self::Fp64,
+    Self::Bytes,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::None => Some("None"),
+      Self::Bool => Some("Bool"),
+      Self::Uint8 => Some("Uint8"),
+      Self::Uint16 => Some("Uint16"),
+      Self::Uint32 => Some("Uint32"),
+      Self::Uint64 => Some("Uint64"),
+      Self::Int8 => Some("Int8"),
+      Self::Int16 => Some("Int16"),
+      Self::Int32 => Some("Int32"),
+      Self::Int64 => Some("Int64"),
+      Self::Fp16 => Some("Fp16"),
+      Self::Bf16 => Some("Bf16"),
+      Self::Fp32 => Some("Fp32"),
+      Self::Fp64 => Some("Fp64"),
+      Self::Bytes => Some("Bytes"),
+      _ => None,
     }
+  }
 }
 impl ::core::fmt::Debug for DataType {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
-        if let Some(name) = self.variant_name() {
-            f.write_str(name)
-        } else {
-            f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
-        }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
     }
+  }
 }
 impl<'a> ::flatbuffers::Follow<'a> for DataType {
-    type Inner = Self;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
-        Self(b)
-    }
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
 }
 
 impl ::flatbuffers::Push for DataType {
@@ -124,27 +115,26 @@ impl ::flatbuffers::Push for DataType {
 }
 
 impl ::flatbuffers::EndianScalar for DataType {
-    type Scalar = u8;
-    #[inline]
-    fn to_little_endian(self) -> u8 {
-        self.0.to_le()
-    }
-    #[inline]
-    #[allow(clippy::wrong_self_convention)]
-    fn from_little_endian(v: u8) -> Self {
-        let b = u8::from_le(v);
-        Self(b)
-    }
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
 }
 
 impl<'a> ::flatbuffers::Verifiable for DataType {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        u8::run_verifier(v, pos)
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
 }
 
 impl ::flatbuffers::SimpleToVerifyInSlice for DataType {}

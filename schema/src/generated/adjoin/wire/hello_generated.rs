@@ -6,144 +6,104 @@ pub enum HelloOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 pub struct Hello<'a> {
-    pub _tab: ::flatbuffers::Table<'a>,
+  pub _tab: ::flatbuffers::Table<'a>,
 }
 
 impl<'a> ::flatbuffers::Follow<'a> for Hello<'a> {
-    type Inner = Hello<'a>;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        Self {
-            _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-        }
-    }
+  type Inner = Hello<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
 }
 
 impl<'a> Hello<'a> {
-    pub const VT_PROTOCOL: ::flatbuffers::VOffsetT = 4;
-    pub const VT_REQUEST_BYTES: ::flatbuffers::VOffsetT = 6;
-    pub const VT_RESPONSE_BYTES: ::flatbuffers::VOffsetT = 8;
-    pub const VT_RING_ENTRIES: ::flatbuffers::VOffsetT = 10;
-    pub const VT_TOKEN: ::flatbuffers::VOffsetT = 12;
-    pub const VT_CLIENT_NAME: ::flatbuffers::VOffsetT = 14;
+  pub const VT_PROTOCOL: ::flatbuffers::VOffsetT = 4;
+  pub const VT_REQUEST_BYTES: ::flatbuffers::VOffsetT = 6;
+  pub const VT_RESPONSE_BYTES: ::flatbuffers::VOffsetT = 8;
+  pub const VT_RING_ENTRIES: ::flatbuffers::VOffsetT = 10;
+  pub const VT_TOKEN: ::flatbuffers::VOffsetT = 12;
+  pub const VT_CLIENT_NAME: ::flatbuffers::VOffsetT = 14;
 
-    #[inline]
-    pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-        Hello { _tab: table }
-    }
-    #[allow(unused_mut)]
-    pub fn create<
-        'bldr: 'args,
-        'args: 'mut_bldr,
-        'mut_bldr,
-        A: ::flatbuffers::Allocator + 'bldr,
-    >(
-        _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-        args: &'args HelloArgs<'args>,
-    ) -> ::flatbuffers::WIPOffset<Hello<'bldr>> {
-        let mut builder = HelloBuilder::new(_fbb);
-        builder.add_response_bytes(args.response_bytes);
-        builder.add_request_bytes(args.request_bytes);
-        if let Some(x) = args.client_name {
-            builder.add_client_name(x);
-        }
-        if let Some(x) = args.token {
-            builder.add_token(x);
-        }
-        builder.add_ring_entries(args.ring_entries);
-        builder.add_protocol(args.protocol);
-        builder.finish()
-    }
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Hello { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args HelloArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Hello<'bldr>> {
+    let mut builder = HelloBuilder::new(_fbb);
+    builder.add_response_bytes(args.response_bytes);
+    builder.add_request_bytes(args.request_bytes);
+    if let Some(x) = args.client_name { builder.add_client_name(x); }
+    if let Some(x) = args.token { builder.add_token(x); }
+    builder.add_ring_entries(args.ring_entries);
+    builder.add_protocol(args.protocol);
+    builder.finish()
+  }
 
-    #[inline]
-    pub fn protocol(&self) -> u32 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe { self._tab.get::<u32>(Hello::VT_PROTOCOL, Some(0)).unwrap() }
-    }
-    #[inline]
-    pub fn request_bytes(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(Hello::VT_REQUEST_BYTES, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn response_bytes(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(Hello::VT_RESPONSE_BYTES, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn ring_entries(&self) -> u32 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u32>(Hello::VT_RING_ENTRIES, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn token(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(
-                    Hello::VT_TOKEN,
-                    None,
-                )
-        }
-    }
-    #[inline]
-    pub fn client_name(&self) -> Option<&'a str> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<&str>>(Hello::VT_CLIENT_NAME, None)
-        }
-    }
+
+  #[inline]
+  pub fn protocol(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Hello::VT_PROTOCOL, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn request_bytes(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Hello::VT_REQUEST_BYTES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn response_bytes(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Hello::VT_RESPONSE_BYTES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn ring_entries(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Hello::VT_RING_ENTRIES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn token(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Hello::VT_TOKEN, None)}
+  }
+  #[inline]
+  pub fn client_name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Hello::VT_CLIENT_NAME, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Hello<'_> {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        v.visit_table(pos)?
-            .visit_field::<u32>("protocol", Self::VT_PROTOCOL, false)?
-            .visit_field::<u64>("request_bytes", Self::VT_REQUEST_BYTES, false)?
-            .visit_field::<u64>("response_bytes", Self::VT_RESPONSE_BYTES, false)?
-            .visit_field::<u32>("ring_entries", Self::VT_RING_ENTRIES, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>(
-                "token",
-                Self::VT_TOKEN,
-                false,
-            )?
-            .visit_field::<::flatbuffers::ForwardsUOffset<&str>>(
-                "client_name",
-                Self::VT_CLIENT_NAME,
-                false,
-            )?
-            .finish();
-        Ok(())
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("protocol", Self::VT_PROTOCOL, false)?
+     .visit_field::<u64>("request_bytes", Self::VT_REQUEST_BYTES, false)?
+     .visit_field::<u64>("response_bytes", Self::VT_RESPONSE_BYTES, false)?
+     .visit_field::<u32>("ring_entries", Self::VT_RING_ENTRIES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("token", Self::VT_TOKEN, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("client_name", Self::VT_CLIENT_NAME, false)?
+     .finish();
+    Ok(())
+  }
 }
 pub struct HelloArgs<'a> {
     pub protocol: u32,
@@ -154,77 +114,72 @@ pub struct HelloArgs<'a> {
     pub client_name: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for HelloArgs<'a> {
-    #[inline]
-    fn default() -> Self {
-        HelloArgs {
-            protocol: 0,
-            request_bytes: 0,
-            response_bytes: 0,
-            ring_entries: 0,
-            token: None,
-            client_name: None,
-        }
+  #[inline]
+  fn default() -> Self {
+    HelloArgs {
+      protocol: 0,
+      request_bytes: 0,
+      response_bytes: 0,
+      ring_entries: 0,
+      token: None,
+      client_name: None,
     }
+  }
 }
 
 pub struct HelloBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-    fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HelloBuilder<'a, 'b, A> {
-    #[inline]
-    pub fn add_protocol(&mut self, protocol: u32) {
-        self.fbb_.push_slot::<u32>(Hello::VT_PROTOCOL, protocol, 0);
+  #[inline]
+  pub fn add_protocol(&mut self, protocol: u32) {
+    self.fbb_.push_slot::<u32>(Hello::VT_PROTOCOL, protocol, 0);
+  }
+  #[inline]
+  pub fn add_request_bytes(&mut self, request_bytes: u64) {
+    self.fbb_.push_slot::<u64>(Hello::VT_REQUEST_BYTES, request_bytes, 0);
+  }
+  #[inline]
+  pub fn add_response_bytes(&mut self, response_bytes: u64) {
+    self.fbb_.push_slot::<u64>(Hello::VT_RESPONSE_BYTES, response_bytes, 0);
+  }
+  #[inline]
+  pub fn add_ring_entries(&mut self, ring_entries: u32) {
+    self.fbb_.push_slot::<u32>(Hello::VT_RING_ENTRIES, ring_entries, 0);
+  }
+  #[inline]
+  pub fn add_token(&mut self, token: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_TOKEN, token);
+  }
+  #[inline]
+  pub fn add_client_name(&mut self, client_name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_CLIENT_NAME, client_name);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HelloBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    HelloBuilder {
+      fbb_: _fbb,
+      start_: start,
     }
-    #[inline]
-    pub fn add_request_bytes(&mut self, request_bytes: u64) {
-        self.fbb_
-            .push_slot::<u64>(Hello::VT_REQUEST_BYTES, request_bytes, 0);
-    }
-    #[inline]
-    pub fn add_response_bytes(&mut self, response_bytes: u64) {
-        self.fbb_
-            .push_slot::<u64>(Hello::VT_RESPONSE_BYTES, response_bytes, 0);
-    }
-    #[inline]
-    pub fn add_ring_entries(&mut self, ring_entries: u32) {
-        self.fbb_
-            .push_slot::<u32>(Hello::VT_RING_ENTRIES, ring_entries, 0);
-    }
-    #[inline]
-    pub fn add_token(&mut self, token: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, u8>>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_TOKEN, token);
-    }
-    #[inline]
-    pub fn add_client_name(&mut self, client_name: ::flatbuffers::WIPOffset<&'b str>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_CLIENT_NAME, client_name);
-    }
-    #[inline]
-    pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HelloBuilder<'a, 'b, A> {
-        let start = _fbb.start_table();
-        HelloBuilder {
-            fbb_: _fbb,
-            start_: start,
-        }
-    }
-    #[inline]
-    pub fn finish(self) -> ::flatbuffers::WIPOffset<Hello<'a>> {
-        let o = self.fbb_.end_table(self.start_);
-        ::flatbuffers::WIPOffset::new(o.value())
-    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Hello<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
 }
 
 impl ::core::fmt::Debug for Hello<'_> {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        let mut ds = f.debug_struct("Hello");
-        ds.field("protocol", &self.protocol());
-        ds.field("request_bytes", &self.request_bytes());
-        ds.field("response_bytes", &self.response_bytes());
-        ds.field("ring_entries", &self.ring_entries());
-        ds.field("token", &self.token());
-        ds.field("client_name", &self.client_name());
-        ds.finish()
-    }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Hello");
+      ds.field("protocol", &self.protocol());
+      ds.field("request_bytes", &self.request_bytes());
+      ds.field("response_bytes", &self.response_bytes());
+      ds.field("ring_entries", &self.ring_entries());
+      ds.field("token", &self.token());
+      ds.field("client_name", &self.client_name());
+      ds.finish()
+  }
 }

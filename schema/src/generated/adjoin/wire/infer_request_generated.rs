@@ -6,232 +6,165 @@ pub enum InferRequestOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 pub struct InferRequest<'a> {
-    pub _tab: ::flatbuffers::Table<'a>,
+  pub _tab: ::flatbuffers::Table<'a>,
 }
 
 impl<'a> ::flatbuffers::Follow<'a> for InferRequest<'a> {
-    type Inner = InferRequest<'a>;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        Self {
-            _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-        }
-    }
+  type Inner = InferRequest<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
 }
 
 impl<'a> InferRequest<'a> {
-    pub const VT_MODEL: ::flatbuffers::VOffsetT = 4;
-    pub const VT_VERSION: ::flatbuffers::VOffsetT = 6;
-    pub const VT_LABEL: ::flatbuffers::VOffsetT = 8;
-    pub const VT_INPUTS: ::flatbuffers::VOffsetT = 10;
-    pub const VT_OUTPUTS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_MODEL: ::flatbuffers::VOffsetT = 4;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_LABEL: ::flatbuffers::VOffsetT = 8;
+  pub const VT_INPUTS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_OUTPUTS: ::flatbuffers::VOffsetT = 12;
 
-    #[inline]
-    pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-        InferRequest { _tab: table }
-    }
-    #[allow(unused_mut)]
-    pub fn create<
-        'bldr: 'args,
-        'args: 'mut_bldr,
-        'mut_bldr,
-        A: ::flatbuffers::Allocator + 'bldr,
-    >(
-        _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-        args: &'args InferRequestArgs<'args>,
-    ) -> ::flatbuffers::WIPOffset<InferRequest<'bldr>> {
-        let mut builder = InferRequestBuilder::new(_fbb);
-        builder.add_version(args.version);
-        if let Some(x) = args.outputs {
-            builder.add_outputs(x);
-        }
-        if let Some(x) = args.inputs {
-            builder.add_inputs(x);
-        }
-        if let Some(x) = args.label {
-            builder.add_label(x);
-        }
-        if let Some(x) = args.model {
-            builder.add_model(x);
-        }
-        builder.finish()
-    }
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    InferRequest { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args InferRequestArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<InferRequest<'bldr>> {
+    let mut builder = InferRequestBuilder::new(_fbb);
+    builder.add_version(args.version);
+    if let Some(x) = args.outputs { builder.add_outputs(x); }
+    if let Some(x) = args.inputs { builder.add_inputs(x); }
+    if let Some(x) = args.label { builder.add_label(x); }
+    if let Some(x) = args.model { builder.add_model(x); }
+    builder.finish()
+  }
 
-    #[inline]
-    pub fn model(&self) -> &'a str {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<&str>>(InferRequest::VT_MODEL, None)
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn version(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(InferRequest::VT_VERSION, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn label(&self) -> Option<&'a str> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<&str>>(InferRequest::VT_LABEL, None)
-        }
-    }
-    #[inline]
-    pub fn inputs(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor<'a>>> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<
-                    ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor>>,
-                >>(InferRequest::VT_INPUTS, None)
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn outputs(
-        &self,
-    ) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab.get::<::flatbuffers::ForwardsUOffset<
-                ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
-            >>(InferRequest::VT_OUTPUTS, None)
-        }
-    }
+
+  #[inline]
+  pub fn model(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(InferRequest::VT_MODEL, None).unwrap()}
+  }
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(InferRequest::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn label(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(InferRequest::VT_LABEL, None)}
+  }
+  #[inline]
+  pub fn inputs(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor<'a>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor>>>>(InferRequest::VT_INPUTS, None).unwrap()}
+  }
+  #[inline]
+  pub fn outputs(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(InferRequest::VT_OUTPUTS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for InferRequest<'_> {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        v.visit_table(pos)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("model", Self::VT_MODEL, true)?
-            .visit_field::<u64>("version", Self::VT_VERSION, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("label", Self::VT_LABEL, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<
-                ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Tensor>>,
-            >>("inputs", Self::VT_INPUTS, true)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<
-                ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>,
-            >>("outputs", Self::VT_OUTPUTS, false)?
-            .finish();
-        Ok(())
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("model", Self::VT_MODEL, true)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("label", Self::VT_LABEL, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Tensor>>>>("inputs", Self::VT_INPUTS, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("outputs", Self::VT_OUTPUTS, false)?
+     .finish();
+    Ok(())
+  }
 }
 pub struct InferRequestArgs<'a> {
     pub model: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub version: u64,
     pub label: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub inputs: Option<
-        ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor<'a>>>,
-        >,
-    >,
-    pub outputs: Option<
-        ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
-        >,
-    >,
+    pub inputs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor<'a>>>>>,
+    pub outputs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
 }
 impl<'a> Default for InferRequestArgs<'a> {
-    #[inline]
-    fn default() -> Self {
-        InferRequestArgs {
-            model: None, // required field
-            version: 0,
-            label: None,
-            inputs: None, // required field
-            outputs: None,
-        }
+  #[inline]
+  fn default() -> Self {
+    InferRequestArgs {
+      model: None, // required field
+      version: 0,
+      label: None,
+      inputs: None, // required field
+      outputs: None,
     }
+  }
 }
 
 pub struct InferRequestBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-    fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> InferRequestBuilder<'a, 'b, A> {
-    #[inline]
-    pub fn add_model(&mut self, model: ::flatbuffers::WIPOffset<&'b str>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(InferRequest::VT_MODEL, model);
+  #[inline]
+  pub fn add_model(&mut self, model: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(InferRequest::VT_MODEL, model);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(InferRequest::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_label(&mut self, label: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(InferRequest::VT_LABEL, label);
+  }
+  #[inline]
+  pub fn add_inputs(&mut self, inputs: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Tensor<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(InferRequest::VT_INPUTS, inputs);
+  }
+  #[inline]
+  pub fn add_outputs(&mut self, outputs: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(InferRequest::VT_OUTPUTS, outputs);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> InferRequestBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    InferRequestBuilder {
+      fbb_: _fbb,
+      start_: start,
     }
-    #[inline]
-    pub fn add_version(&mut self, version: u64) {
-        self.fbb_
-            .push_slot::<u64>(InferRequest::VT_VERSION, version, 0);
-    }
-    #[inline]
-    pub fn add_label(&mut self, label: ::flatbuffers::WIPOffset<&'b str>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(InferRequest::VT_LABEL, label);
-    }
-    #[inline]
-    pub fn add_inputs(
-        &mut self,
-        inputs: ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<Tensor<'b>>>,
-        >,
-    ) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(InferRequest::VT_INPUTS, inputs);
-    }
-    #[inline]
-    pub fn add_outputs(
-        &mut self,
-        outputs: ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<&'b str>>,
-        >,
-    ) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(InferRequest::VT_OUTPUTS, outputs);
-    }
-    #[inline]
-    pub fn new(
-        _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    ) -> InferRequestBuilder<'a, 'b, A> {
-        let start = _fbb.start_table();
-        InferRequestBuilder {
-            fbb_: _fbb,
-            start_: start,
-        }
-    }
-    #[inline]
-    pub fn finish(self) -> ::flatbuffers::WIPOffset<InferRequest<'a>> {
-        let o = self.fbb_.end_table(self.start_);
-        self.fbb_.required(o, InferRequest::VT_MODEL, "model");
-        self.fbb_.required(o, InferRequest::VT_INPUTS, "inputs");
-        ::flatbuffers::WIPOffset::new(o.value())
-    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<InferRequest<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, InferRequest::VT_MODEL,"model");
+    self.fbb_.required(o, InferRequest::VT_INPUTS,"inputs");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
 }
 
 impl ::core::fmt::Debug for InferRequest<'_> {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        let mut ds = f.debug_struct("InferRequest");
-        ds.field("model", &self.model());
-        ds.field("version", &self.version());
-        ds.field("label", &self.label());
-        ds.field("inputs", &self.inputs());
-        ds.field("outputs", &self.outputs());
-        ds.finish()
-    }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("InferRequest");
+      ds.field("model", &self.model());
+      ds.field("version", &self.version());
+      ds.field("label", &self.label());
+      ds.field("inputs", &self.inputs());
+      ds.field("outputs", &self.outputs());
+      ds.finish()
+  }
 }

@@ -6,147 +6,113 @@ pub enum InferResponseOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 pub struct InferResponse<'a> {
-    pub _tab: ::flatbuffers::Table<'a>,
+  pub _tab: ::flatbuffers::Table<'a>,
 }
 
 impl<'a> ::flatbuffers::Follow<'a> for InferResponse<'a> {
-    type Inner = InferResponse<'a>;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        Self {
-            _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-        }
-    }
+  type Inner = InferResponse<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
 }
 
 impl<'a> InferResponse<'a> {
-    pub const VT_MODEL_VERSION: ::flatbuffers::VOffsetT = 4;
-    pub const VT_OUTPUTS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_MODEL_VERSION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_OUTPUTS: ::flatbuffers::VOffsetT = 6;
 
-    #[inline]
-    pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-        InferResponse { _tab: table }
-    }
-    #[allow(unused_mut)]
-    pub fn create<
-        'bldr: 'args,
-        'args: 'mut_bldr,
-        'mut_bldr,
-        A: ::flatbuffers::Allocator + 'bldr,
-    >(
-        _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-        args: &'args InferResponseArgs<'args>,
-    ) -> ::flatbuffers::WIPOffset<InferResponse<'bldr>> {
-        let mut builder = InferResponseBuilder::new(_fbb);
-        builder.add_model_version(args.model_version);
-        if let Some(x) = args.outputs {
-            builder.add_outputs(x);
-        }
-        builder.finish()
-    }
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    InferResponse { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args InferResponseArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<InferResponse<'bldr>> {
+    let mut builder = InferResponseBuilder::new(_fbb);
+    builder.add_model_version(args.model_version);
+    if let Some(x) = args.outputs { builder.add_outputs(x); }
+    builder.finish()
+  }
 
-    #[inline]
-    pub fn model_version(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(InferResponse::VT_MODEL_VERSION, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn outputs(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor<'a>>> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<
-                    ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor>>,
-                >>(InferResponse::VT_OUTPUTS, None)
-                .unwrap()
-        }
-    }
+
+  #[inline]
+  pub fn model_version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(InferResponse::VT_MODEL_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn outputs(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor<'a>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor>>>>(InferResponse::VT_OUTPUTS, None).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for InferResponse<'_> {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        v.visit_table(pos)?
-            .visit_field::<u64>("model_version", Self::VT_MODEL_VERSION, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<
-                ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Tensor>>,
-            >>("outputs", Self::VT_OUTPUTS, true)?
-            .finish();
-        Ok(())
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("model_version", Self::VT_MODEL_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Tensor>>>>("outputs", Self::VT_OUTPUTS, true)?
+     .finish();
+    Ok(())
+  }
 }
 pub struct InferResponseArgs<'a> {
     pub model_version: u64,
-    pub outputs: Option<
-        ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor<'a>>>,
-        >,
-    >,
+    pub outputs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor<'a>>>>>,
 }
 impl<'a> Default for InferResponseArgs<'a> {
-    #[inline]
-    fn default() -> Self {
-        InferResponseArgs {
-            model_version: 0,
-            outputs: None, // required field
-        }
+  #[inline]
+  fn default() -> Self {
+    InferResponseArgs {
+      model_version: 0,
+      outputs: None, // required field
     }
+  }
 }
 
 pub struct InferResponseBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-    fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> InferResponseBuilder<'a, 'b, A> {
-    #[inline]
-    pub fn add_model_version(&mut self, model_version: u64) {
-        self.fbb_
-            .push_slot::<u64>(InferResponse::VT_MODEL_VERSION, model_version, 0);
+  #[inline]
+  pub fn add_model_version(&mut self, model_version: u64) {
+    self.fbb_.push_slot::<u64>(InferResponse::VT_MODEL_VERSION, model_version, 0);
+  }
+  #[inline]
+  pub fn add_outputs(&mut self, outputs: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Tensor<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(InferResponse::VT_OUTPUTS, outputs);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> InferResponseBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    InferResponseBuilder {
+      fbb_: _fbb,
+      start_: start,
     }
-    #[inline]
-    pub fn add_outputs(
-        &mut self,
-        outputs: ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<Tensor<'b>>>,
-        >,
-    ) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(InferResponse::VT_OUTPUTS, outputs);
-    }
-    #[inline]
-    pub fn new(
-        _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    ) -> InferResponseBuilder<'a, 'b, A> {
-        let start = _fbb.start_table();
-        InferResponseBuilder {
-            fbb_: _fbb,
-            start_: start,
-        }
-    }
-    #[inline]
-    pub fn finish(self) -> ::flatbuffers::WIPOffset<InferResponse<'a>> {
-        let o = self.fbb_.end_table(self.start_);
-        self.fbb_.required(o, InferResponse::VT_OUTPUTS, "outputs");
-        ::flatbuffers::WIPOffset::new(o.value())
-    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<InferResponse<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, InferResponse::VT_OUTPUTS,"outputs");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
 }
 
 impl ::core::fmt::Debug for InferResponse<'_> {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        let mut ds = f.debug_struct("InferResponse");
-        ds.field("model_version", &self.model_version());
-        ds.field("outputs", &self.outputs());
-        ds.finish()
-    }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("InferResponse");
+      ds.field("model_version", &self.model_version());
+      ds.field("outputs", &self.outputs());
+      ds.finish()
+  }
 }

@@ -6,191 +6,124 @@ pub enum ModelInfoOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 pub struct ModelInfo<'a> {
-    pub _tab: ::flatbuffers::Table<'a>,
+  pub _tab: ::flatbuffers::Table<'a>,
 }
 
 impl<'a> ::flatbuffers::Follow<'a> for ModelInfo<'a> {
-    type Inner = ModelInfo<'a>;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        Self {
-            _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-        }
-    }
+  type Inner = ModelInfo<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
 }
 
 impl<'a> ModelInfo<'a> {
-    pub const VT_QUERY_ID: ::flatbuffers::VOffsetT = 4;
-    pub const VT_MODEL: ::flatbuffers::VOffsetT = 6;
-    pub const VT_VERSION: ::flatbuffers::VOffsetT = 8;
-    pub const VT_READY_VERSIONS: ::flatbuffers::VOffsetT = 10;
-    pub const VT_ENGINE: ::flatbuffers::VOffsetT = 12;
-    pub const VT_MAX_BATCH_SIZE: ::flatbuffers::VOffsetT = 14;
-    pub const VT_INPUTS: ::flatbuffers::VOffsetT = 16;
-    pub const VT_OUTPUTS: ::flatbuffers::VOffsetT = 18;
+  pub const VT_QUERY_ID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_MODEL: ::flatbuffers::VOffsetT = 6;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 8;
+  pub const VT_READY_VERSIONS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_ENGINE: ::flatbuffers::VOffsetT = 12;
+  pub const VT_MAX_BATCH_SIZE: ::flatbuffers::VOffsetT = 14;
+  pub const VT_INPUTS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_OUTPUTS: ::flatbuffers::VOffsetT = 18;
 
-    #[inline]
-    pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-        ModelInfo { _tab: table }
-    }
-    #[allow(unused_mut)]
-    pub fn create<
-        'bldr: 'args,
-        'args: 'mut_bldr,
-        'mut_bldr,
-        A: ::flatbuffers::Allocator + 'bldr,
-    >(
-        _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-        args: &'args ModelInfoArgs<'args>,
-    ) -> ::flatbuffers::WIPOffset<ModelInfo<'bldr>> {
-        let mut builder = ModelInfoBuilder::new(_fbb);
-        builder.add_version(args.version);
-        builder.add_query_id(args.query_id);
-        if let Some(x) = args.outputs {
-            builder.add_outputs(x);
-        }
-        if let Some(x) = args.inputs {
-            builder.add_inputs(x);
-        }
-        builder.add_max_batch_size(args.max_batch_size);
-        if let Some(x) = args.engine {
-            builder.add_engine(x);
-        }
-        if let Some(x) = args.ready_versions {
-            builder.add_ready_versions(x);
-        }
-        if let Some(x) = args.model {
-            builder.add_model(x);
-        }
-        builder.finish()
-    }
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ModelInfo { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ModelInfoArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ModelInfo<'bldr>> {
+    let mut builder = ModelInfoBuilder::new(_fbb);
+    builder.add_version(args.version);
+    builder.add_query_id(args.query_id);
+    if let Some(x) = args.outputs { builder.add_outputs(x); }
+    if let Some(x) = args.inputs { builder.add_inputs(x); }
+    builder.add_max_batch_size(args.max_batch_size);
+    if let Some(x) = args.engine { builder.add_engine(x); }
+    if let Some(x) = args.ready_versions { builder.add_ready_versions(x); }
+    if let Some(x) = args.model { builder.add_model(x); }
+    builder.finish()
+  }
 
-    #[inline]
-    pub fn query_id(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(ModelInfo::VT_QUERY_ID, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn model(&self) -> &'a str {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<&str>>(ModelInfo::VT_MODEL, None)
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn version(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(ModelInfo::VT_VERSION, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn ready_versions(&self) -> ::flatbuffers::Vector<'a, u64> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(
-                    ModelInfo::VT_READY_VERSIONS,
-                    None,
-                )
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn engine(&self) -> Option<&'a str> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<&str>>(ModelInfo::VT_ENGINE, None)
-        }
-    }
-    #[inline]
-    pub fn max_batch_size(&self) -> u32 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u32>(ModelInfo::VT_MAX_BATCH_SIZE, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn inputs(
-        &self,
-    ) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec<'a>>> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<
-                    ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec>>,
-                >>(ModelInfo::VT_INPUTS, None)
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn outputs(
-        &self,
-    ) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec<'a>>> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<
-                    ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec>>,
-                >>(ModelInfo::VT_OUTPUTS, None)
-                .unwrap()
-        }
-    }
+
+  #[inline]
+  pub fn query_id(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ModelInfo::VT_QUERY_ID, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn model(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ModelInfo::VT_MODEL, None).unwrap()}
+  }
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ModelInfo::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn ready_versions(&self) -> ::flatbuffers::Vector<'a, u64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(ModelInfo::VT_READY_VERSIONS, None).unwrap()}
+  }
+  #[inline]
+  pub fn engine(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ModelInfo::VT_ENGINE, None)}
+  }
+  #[inline]
+  pub fn max_batch_size(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ModelInfo::VT_MAX_BATCH_SIZE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn inputs(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec<'a>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec>>>>(ModelInfo::VT_INPUTS, None).unwrap()}
+  }
+  #[inline]
+  pub fn outputs(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec<'a>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec>>>>(ModelInfo::VT_OUTPUTS, None).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ModelInfo<'_> {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        v.visit_table(pos)?
-            .visit_field::<u64>("query_id", Self::VT_QUERY_ID, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("model", Self::VT_MODEL, true)?
-            .visit_field::<u64>("version", Self::VT_VERSION, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>(
-                "ready_versions",
-                Self::VT_READY_VERSIONS,
-                true,
-            )?
-            .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("engine", Self::VT_ENGINE, false)?
-            .visit_field::<u32>("max_batch_size", Self::VT_MAX_BATCH_SIZE, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<
-                ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<TensorSpec>>,
-            >>("inputs", Self::VT_INPUTS, true)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<
-                ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<TensorSpec>>,
-            >>("outputs", Self::VT_OUTPUTS, true)?
-            .finish();
-        Ok(())
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("query_id", Self::VT_QUERY_ID, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("model", Self::VT_MODEL, true)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("ready_versions", Self::VT_READY_VERSIONS, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("engine", Self::VT_ENGINE, false)?
+     .visit_field::<u32>("max_batch_size", Self::VT_MAX_BATCH_SIZE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<TensorSpec>>>>("inputs", Self::VT_INPUTS, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<TensorSpec>>>>("outputs", Self::VT_OUTPUTS, true)?
+     .finish();
+    Ok(())
+  }
 }
 pub struct ModelInfoArgs<'a> {
     pub query_id: u64,
@@ -199,126 +132,92 @@ pub struct ModelInfoArgs<'a> {
     pub ready_versions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
     pub engine: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub max_batch_size: u32,
-    pub inputs: Option<
-        ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec<'a>>>,
-        >,
-    >,
-    pub outputs: Option<
-        ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec<'a>>>,
-        >,
-    >,
+    pub inputs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec<'a>>>>>,
+    pub outputs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TensorSpec<'a>>>>>,
 }
 impl<'a> Default for ModelInfoArgs<'a> {
-    #[inline]
-    fn default() -> Self {
-        ModelInfoArgs {
-            query_id: 0,
-            model: None, // required field
-            version: 0,
-            ready_versions: None, // required field
-            engine: None,
-            max_batch_size: 0,
-            inputs: None,  // required field
-            outputs: None, // required field
-        }
+  #[inline]
+  fn default() -> Self {
+    ModelInfoArgs {
+      query_id: 0,
+      model: None, // required field
+      version: 0,
+      ready_versions: None, // required field
+      engine: None,
+      max_batch_size: 0,
+      inputs: None, // required field
+      outputs: None, // required field
     }
+  }
 }
 
 pub struct ModelInfoBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-    fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ModelInfoBuilder<'a, 'b, A> {
-    #[inline]
-    pub fn add_query_id(&mut self, query_id: u64) {
-        self.fbb_
-            .push_slot::<u64>(ModelInfo::VT_QUERY_ID, query_id, 0);
+  #[inline]
+  pub fn add_query_id(&mut self, query_id: u64) {
+    self.fbb_.push_slot::<u64>(ModelInfo::VT_QUERY_ID, query_id, 0);
+  }
+  #[inline]
+  pub fn add_model(&mut self, model: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelInfo::VT_MODEL, model);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(ModelInfo::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_ready_versions(&mut self, ready_versions: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelInfo::VT_READY_VERSIONS, ready_versions);
+  }
+  #[inline]
+  pub fn add_engine(&mut self, engine: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelInfo::VT_ENGINE, engine);
+  }
+  #[inline]
+  pub fn add_max_batch_size(&mut self, max_batch_size: u32) {
+    self.fbb_.push_slot::<u32>(ModelInfo::VT_MAX_BATCH_SIZE, max_batch_size, 0);
+  }
+  #[inline]
+  pub fn add_inputs(&mut self, inputs: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<TensorSpec<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelInfo::VT_INPUTS, inputs);
+  }
+  #[inline]
+  pub fn add_outputs(&mut self, outputs: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<TensorSpec<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelInfo::VT_OUTPUTS, outputs);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ModelInfoBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ModelInfoBuilder {
+      fbb_: _fbb,
+      start_: start,
     }
-    #[inline]
-    pub fn add_model(&mut self, model: ::flatbuffers::WIPOffset<&'b str>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelInfo::VT_MODEL, model);
-    }
-    #[inline]
-    pub fn add_version(&mut self, version: u64) {
-        self.fbb_
-            .push_slot::<u64>(ModelInfo::VT_VERSION, version, 0);
-    }
-    #[inline]
-    pub fn add_ready_versions(
-        &mut self,
-        ready_versions: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, u64>>,
-    ) {
-        self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
-            ModelInfo::VT_READY_VERSIONS,
-            ready_versions,
-        );
-    }
-    #[inline]
-    pub fn add_engine(&mut self, engine: ::flatbuffers::WIPOffset<&'b str>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelInfo::VT_ENGINE, engine);
-    }
-    #[inline]
-    pub fn add_max_batch_size(&mut self, max_batch_size: u32) {
-        self.fbb_
-            .push_slot::<u32>(ModelInfo::VT_MAX_BATCH_SIZE, max_batch_size, 0);
-    }
-    #[inline]
-    pub fn add_inputs(
-        &mut self,
-        inputs: ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<TensorSpec<'b>>>,
-        >,
-    ) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelInfo::VT_INPUTS, inputs);
-    }
-    #[inline]
-    pub fn add_outputs(
-        &mut self,
-        outputs: ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<TensorSpec<'b>>>,
-        >,
-    ) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelInfo::VT_OUTPUTS, outputs);
-    }
-    #[inline]
-    pub fn new(
-        _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    ) -> ModelInfoBuilder<'a, 'b, A> {
-        let start = _fbb.start_table();
-        ModelInfoBuilder {
-            fbb_: _fbb,
-            start_: start,
-        }
-    }
-    #[inline]
-    pub fn finish(self) -> ::flatbuffers::WIPOffset<ModelInfo<'a>> {
-        let o = self.fbb_.end_table(self.start_);
-        self.fbb_.required(o, ModelInfo::VT_MODEL, "model");
-        self.fbb_
-            .required(o, ModelInfo::VT_READY_VERSIONS, "ready_versions");
-        self.fbb_.required(o, ModelInfo::VT_INPUTS, "inputs");
-        self.fbb_.required(o, ModelInfo::VT_OUTPUTS, "outputs");
-        ::flatbuffers::WIPOffset::new(o.value())
-    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ModelInfo<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, ModelInfo::VT_MODEL,"model");
+    self.fbb_.required(o, ModelInfo::VT_READY_VERSIONS,"ready_versions");
+    self.fbb_.required(o, ModelInfo::VT_INPUTS,"inputs");
+    self.fbb_.required(o, ModelInfo::VT_OUTPUTS,"outputs");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
 }
 
 impl ::core::fmt::Debug for ModelInfo<'_> {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        let mut ds = f.debug_struct("ModelInfo");
-        ds.field("query_id", &self.query_id());
-        ds.field("model", &self.model());
-        ds.field("version", &self.version());
-        ds.field("ready_versions", &self.ready_versions());
-        ds.field("engine", &self.engine());
-        ds.field("max_batch_size", &self.max_batch_size());
-        ds.field("inputs", &self.inputs());
-        ds.field("outputs", &self.outputs());
-        ds.finish()
-    }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ModelInfo");
+      ds.field("query_id", &self.query_id());
+      ds.field("model", &self.model());
+      ds.field("version", &self.version());
+      ds.field("ready_versions", &self.ready_versions());
+      ds.field("engine", &self.engine());
+      ds.field("max_batch_size", &self.max_batch_size());
+      ds.field("inputs", &self.inputs());
+      ds.field("outputs", &self.outputs());
+      ds.finish()
+  }
 }

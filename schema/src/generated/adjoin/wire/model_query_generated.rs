@@ -6,95 +6,74 @@ pub enum ModelQueryOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 pub struct ModelQuery<'a> {
-    pub _tab: ::flatbuffers::Table<'a>,
+  pub _tab: ::flatbuffers::Table<'a>,
 }
 
 impl<'a> ::flatbuffers::Follow<'a> for ModelQuery<'a> {
-    type Inner = ModelQuery<'a>;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        Self {
-            _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-        }
-    }
+  type Inner = ModelQuery<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
 }
 
 impl<'a> ModelQuery<'a> {
-    pub const VT_QUERY_ID: ::flatbuffers::VOffsetT = 4;
-    pub const VT_MODEL: ::flatbuffers::VOffsetT = 6;
-    pub const VT_VERSION: ::flatbuffers::VOffsetT = 8;
+  pub const VT_QUERY_ID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_MODEL: ::flatbuffers::VOffsetT = 6;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 8;
 
-    #[inline]
-    pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-        ModelQuery { _tab: table }
-    }
-    #[allow(unused_mut)]
-    pub fn create<
-        'bldr: 'args,
-        'args: 'mut_bldr,
-        'mut_bldr,
-        A: ::flatbuffers::Allocator + 'bldr,
-    >(
-        _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-        args: &'args ModelQueryArgs<'args>,
-    ) -> ::flatbuffers::WIPOffset<ModelQuery<'bldr>> {
-        let mut builder = ModelQueryBuilder::new(_fbb);
-        builder.add_version(args.version);
-        builder.add_query_id(args.query_id);
-        if let Some(x) = args.model {
-            builder.add_model(x);
-        }
-        builder.finish()
-    }
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ModelQuery { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ModelQueryArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ModelQuery<'bldr>> {
+    let mut builder = ModelQueryBuilder::new(_fbb);
+    builder.add_version(args.version);
+    builder.add_query_id(args.query_id);
+    if let Some(x) = args.model { builder.add_model(x); }
+    builder.finish()
+  }
 
-    #[inline]
-    pub fn query_id(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(ModelQuery::VT_QUERY_ID, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn model(&self) -> &'a str {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<&str>>(ModelQuery::VT_MODEL, None)
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn version(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(ModelQuery::VT_VERSION, Some(0))
-                .unwrap()
-        }
-    }
+
+  #[inline]
+  pub fn query_id(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ModelQuery::VT_QUERY_ID, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn model(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ModelQuery::VT_MODEL, None).unwrap()}
+  }
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ModelQuery::VT_VERSION, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ModelQuery<'_> {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        v.visit_table(pos)?
-            .visit_field::<u64>("query_id", Self::VT_QUERY_ID, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("model", Self::VT_MODEL, true)?
-            .visit_field::<u64>("version", Self::VT_VERSION, false)?
-            .finish();
-        Ok(())
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("query_id", Self::VT_QUERY_ID, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("model", Self::VT_MODEL, true)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .finish();
+    Ok(())
+  }
 }
 pub struct ModelQueryArgs<'a> {
     pub query_id: u64,
@@ -102,60 +81,55 @@ pub struct ModelQueryArgs<'a> {
     pub version: u64,
 }
 impl<'a> Default for ModelQueryArgs<'a> {
-    #[inline]
-    fn default() -> Self {
-        ModelQueryArgs {
-            query_id: 0,
-            model: None, // required field
-            version: 0,
-        }
+  #[inline]
+  fn default() -> Self {
+    ModelQueryArgs {
+      query_id: 0,
+      model: None, // required field
+      version: 0,
     }
+  }
 }
 
 pub struct ModelQueryBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-    fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ModelQueryBuilder<'a, 'b, A> {
-    #[inline]
-    pub fn add_query_id(&mut self, query_id: u64) {
-        self.fbb_
-            .push_slot::<u64>(ModelQuery::VT_QUERY_ID, query_id, 0);
+  #[inline]
+  pub fn add_query_id(&mut self, query_id: u64) {
+    self.fbb_.push_slot::<u64>(ModelQuery::VT_QUERY_ID, query_id, 0);
+  }
+  #[inline]
+  pub fn add_model(&mut self, model: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelQuery::VT_MODEL, model);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(ModelQuery::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ModelQueryBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ModelQueryBuilder {
+      fbb_: _fbb,
+      start_: start,
     }
-    #[inline]
-    pub fn add_model(&mut self, model: ::flatbuffers::WIPOffset<&'b str>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelQuery::VT_MODEL, model);
-    }
-    #[inline]
-    pub fn add_version(&mut self, version: u64) {
-        self.fbb_
-            .push_slot::<u64>(ModelQuery::VT_VERSION, version, 0);
-    }
-    #[inline]
-    pub fn new(
-        _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    ) -> ModelQueryBuilder<'a, 'b, A> {
-        let start = _fbb.start_table();
-        ModelQueryBuilder {
-            fbb_: _fbb,
-            start_: start,
-        }
-    }
-    #[inline]
-    pub fn finish(self) -> ::flatbuffers::WIPOffset<ModelQuery<'a>> {
-        let o = self.fbb_.end_table(self.start_);
-        self.fbb_.required(o, ModelQuery::VT_MODEL, "model");
-        ::flatbuffers::WIPOffset::new(o.value())
-    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ModelQuery<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, ModelQuery::VT_MODEL,"model");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
 }
 
 impl ::core::fmt::Debug for ModelQuery<'_> {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        let mut ds = f.debug_struct("ModelQuery");
-        ds.field("query_id", &self.query_id());
-        ds.field("model", &self.model());
-        ds.field("version", &self.version());
-        ds.finish()
-    }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ModelQuery");
+      ds.field("query_id", &self.query_id());
+      ds.field("model", &self.model());
+      ds.field("version", &self.version());
+      ds.finish()
+  }
 }

@@ -6,93 +6,74 @@ pub enum RefusalOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 pub struct Refusal<'a> {
-    pub _tab: ::flatbuffers::Table<'a>,
+  pub _tab: ::flatbuffers::Table<'a>,
 }
 
 impl<'a> ::flatbuffers::Follow<'a> for Refusal<'a> {
-    type Inner = Refusal<'a>;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        Self {
-            _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-        }
-    }
+  type Inner = Refusal<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
 }
 
 impl<'a> Refusal<'a> {
-    pub const VT_QUERY_ID: ::flatbuffers::VOffsetT = 4;
-    pub const VT_STATUS: ::flatbuffers::VOffsetT = 6;
-    pub const VT_DETAILS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_QUERY_ID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_STATUS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_DETAILS: ::flatbuffers::VOffsetT = 8;
 
-    #[inline]
-    pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-        Refusal { _tab: table }
-    }
-    #[allow(unused_mut)]
-    pub fn create<
-        'bldr: 'args,
-        'args: 'mut_bldr,
-        'mut_bldr,
-        A: ::flatbuffers::Allocator + 'bldr,
-    >(
-        _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-        args: &'args RefusalArgs<'args>,
-    ) -> ::flatbuffers::WIPOffset<Refusal<'bldr>> {
-        let mut builder = RefusalBuilder::new(_fbb);
-        builder.add_query_id(args.query_id);
-        if let Some(x) = args.details {
-            builder.add_details(x);
-        }
-        builder.add_status(args.status);
-        builder.finish()
-    }
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Refusal { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args RefusalArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Refusal<'bldr>> {
+    let mut builder = RefusalBuilder::new(_fbb);
+    builder.add_query_id(args.query_id);
+    if let Some(x) = args.details { builder.add_details(x); }
+    builder.add_status(args.status);
+    builder.finish()
+  }
 
-    #[inline]
-    pub fn query_id(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe { self._tab.get::<u64>(Refusal::VT_QUERY_ID, Some(0)).unwrap() }
-    }
-    #[inline]
-    pub fn status(&self) -> u16 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe { self._tab.get::<u16>(Refusal::VT_STATUS, Some(0)).unwrap() }
-    }
-    #[inline]
-    pub fn details(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(
-                    Refusal::VT_DETAILS,
-                    None,
-                )
-        }
-    }
+
+  #[inline]
+  pub fn query_id(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Refusal::VT_QUERY_ID, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn status(&self) -> u16 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u16>(Refusal::VT_STATUS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn details(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Refusal::VT_DETAILS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Refusal<'_> {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        v.visit_table(pos)?
-            .visit_field::<u64>("query_id", Self::VT_QUERY_ID, false)?
-            .visit_field::<u16>("status", Self::VT_STATUS, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>(
-                "details",
-                Self::VT_DETAILS,
-                false,
-            )?
-            .finish();
-        Ok(())
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("query_id", Self::VT_QUERY_ID, false)?
+     .visit_field::<u16>("status", Self::VT_STATUS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("details", Self::VT_DETAILS, false)?
+     .finish();
+    Ok(())
+  }
 }
 pub struct RefusalArgs<'a> {
     pub query_id: u64,
@@ -100,59 +81,54 @@ pub struct RefusalArgs<'a> {
     pub details: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
 impl<'a> Default for RefusalArgs<'a> {
-    #[inline]
-    fn default() -> Self {
-        RefusalArgs {
-            query_id: 0,
-            status: 0,
-            details: None,
-        }
+  #[inline]
+  fn default() -> Self {
+    RefusalArgs {
+      query_id: 0,
+      status: 0,
+      details: None,
     }
+  }
 }
 
 pub struct RefusalBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-    fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RefusalBuilder<'a, 'b, A> {
-    #[inline]
-    pub fn add_query_id(&mut self, query_id: u64) {
-        self.fbb_
-            .push_slot::<u64>(Refusal::VT_QUERY_ID, query_id, 0);
+  #[inline]
+  pub fn add_query_id(&mut self, query_id: u64) {
+    self.fbb_.push_slot::<u64>(Refusal::VT_QUERY_ID, query_id, 0);
+  }
+  #[inline]
+  pub fn add_status(&mut self, status: u16) {
+    self.fbb_.push_slot::<u16>(Refusal::VT_STATUS, status, 0);
+  }
+  #[inline]
+  pub fn add_details(&mut self, details: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Refusal::VT_DETAILS, details);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RefusalBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    RefusalBuilder {
+      fbb_: _fbb,
+      start_: start,
     }
-    #[inline]
-    pub fn add_status(&mut self, status: u16) {
-        self.fbb_.push_slot::<u16>(Refusal::VT_STATUS, status, 0);
-    }
-    #[inline]
-    pub fn add_details(
-        &mut self,
-        details: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, u64>>,
-    ) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(Refusal::VT_DETAILS, details);
-    }
-    #[inline]
-    pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RefusalBuilder<'a, 'b, A> {
-        let start = _fbb.start_table();
-        RefusalBuilder {
-            fbb_: _fbb,
-            start_: start,
-        }
-    }
-    #[inline]
-    pub fn finish(self) -> ::flatbuffers::WIPOffset<Refusal<'a>> {
-        let o = self.fbb_.end_table(self.start_);
-        ::flatbuffers::WIPOffset::new(o.value())
-    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Refusal<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
 }
 
 impl ::core::fmt::Debug for Refusal<'_> {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        let mut ds = f.debug_struct("Refusal");
-        ds.field("query_id", &self.query_id());
-        ds.field("status", &self.status());
-        ds.field("details", &self.details());
-        ds.finish()
-    }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Refusal");
+      ds.field("query_id", &self.query_id());
+      ds.field("status", &self.status());
+      ds.field("details", &self.details());
+      ds.finish()
+  }
 }

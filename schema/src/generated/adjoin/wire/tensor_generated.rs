@@ -6,124 +6,94 @@ pub enum TensorOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 pub struct Tensor<'a> {
-    pub _tab: ::flatbuffers::Table<'a>,
+  pub _tab: ::flatbuffers::Table<'a>,
 }
 
 impl<'a> ::flatbuffers::Follow<'a> for Tensor<'a> {
-    type Inner = Tensor<'a>;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        Self {
-            _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-        }
-    }
+  type Inner = Tensor<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
 }
 
 impl<'a> Tensor<'a> {
-    pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
-    pub const VT_DTYPE: ::flatbuffers::VOffsetT = 6;
-    pub const VT_SHAPE: ::flatbuffers::VOffsetT = 8;
-    pub const VT_OFFSET: ::flatbuffers::VOffsetT = 10;
-    pub const VT_BYTE_SIZE: ::flatbuffers::VOffsetT = 12;
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
+  pub const VT_DTYPE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_SHAPE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_OFFSET: ::flatbuffers::VOffsetT = 10;
+  pub const VT_BYTE_SIZE: ::flatbuffers::VOffsetT = 12;
 
-    #[inline]
-    pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-        Tensor { _tab: table }
-    }
-    #[allow(unused_mut)]
-    pub fn create<
-        'bldr: 'args,
-        'args: 'mut_bldr,
-        'mut_bldr,
-        A: ::flatbuffers::Allocator + 'bldr,
-    >(
-        _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-        args: &'args TensorArgs<'args>,
-    ) -> ::flatbuffers::WIPOffset<Tensor<'bldr>> {
-        let mut builder = TensorBuilder::new(_fbb);
-        builder.add_byte_size(args.byte_size);
-        builder.add_offset(args.offset);
-        if let Some(x) = args.shape {
-            builder.add_shape(x);
-        }
-        if let Some(x) = args.name {
-            builder.add_name(x);
-        }
-        builder.add_dtype(args.dtype);
-        builder.finish()
-    }
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Tensor { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args TensorArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Tensor<'bldr>> {
+    let mut builder = TensorBuilder::new(_fbb);
+    builder.add_byte_size(args.byte_size);
+    builder.add_offset(args.offset);
+    if let Some(x) = args.shape { builder.add_shape(x); }
+    if let Some(x) = args.name { builder.add_name(x); }
+    builder.add_dtype(args.dtype);
+    builder.finish()
+  }
 
-    #[inline]
-    pub fn name(&self) -> &'a str {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<&str>>(Tensor::VT_NAME, None)
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn dtype(&self) -> DataType {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<DataType>(Tensor::VT_DTYPE, Some(DataType::None))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn shape(&self) -> ::flatbuffers::Vector<'a, i64> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, i64>>>(
-                    Tensor::VT_SHAPE,
-                    None,
-                )
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn offset(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe { self._tab.get::<u64>(Tensor::VT_OFFSET, Some(0)).unwrap() }
-    }
-    #[inline]
-    pub fn byte_size(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe { self._tab.get::<u64>(Tensor::VT_BYTE_SIZE, Some(0)).unwrap() }
-    }
+
+  #[inline]
+  pub fn name(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Tensor::VT_NAME, None).unwrap()}
+  }
+  #[inline]
+  pub fn dtype(&self) -> DataType {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<DataType>(Tensor::VT_DTYPE, Some(DataType::None)).unwrap()}
+  }
+  #[inline]
+  pub fn shape(&self) -> ::flatbuffers::Vector<'a, i64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, i64>>>(Tensor::VT_SHAPE, None).unwrap()}
+  }
+  #[inline]
+  pub fn offset(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Tensor::VT_OFFSET, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn byte_size(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Tensor::VT_BYTE_SIZE, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Tensor<'_> {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        v.visit_table(pos)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
-            .visit_field::<DataType>("dtype", Self::VT_DTYPE, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, i64>>>(
-                "shape",
-                Self::VT_SHAPE,
-                true,
-            )?
-            .visit_field::<u64>("offset", Self::VT_OFFSET, false)?
-            .visit_field::<u64>("byte_size", Self::VT_BYTE_SIZE, false)?
-            .finish();
-        Ok(())
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
+     .visit_field::<DataType>("dtype", Self::VT_DTYPE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, i64>>>("shape", Self::VT_SHAPE, true)?
+     .visit_field::<u64>("offset", Self::VT_OFFSET, false)?
+     .visit_field::<u64>("byte_size", Self::VT_BYTE_SIZE, false)?
+     .finish();
+    Ok(())
+  }
 }
 pub struct TensorArgs<'a> {
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
@@ -133,72 +103,68 @@ pub struct TensorArgs<'a> {
     pub byte_size: u64,
 }
 impl<'a> Default for TensorArgs<'a> {
-    #[inline]
-    fn default() -> Self {
-        TensorArgs {
-            name: None, // required field
-            dtype: DataType::None,
-            shape: None, // required field
-            offset: 0,
-            byte_size: 0,
-        }
+  #[inline]
+  fn default() -> Self {
+    TensorArgs {
+      name: None, // required field
+      dtype: DataType::None,
+      shape: None, // required field
+      offset: 0,
+      byte_size: 0,
     }
+  }
 }
 
 pub struct TensorBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-    fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TensorBuilder<'a, 'b, A> {
-    #[inline]
-    pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b str>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(Tensor::VT_NAME, name);
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Tensor::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_dtype(&mut self, dtype: DataType) {
+    self.fbb_.push_slot::<DataType>(Tensor::VT_DTYPE, dtype, DataType::None);
+  }
+  #[inline]
+  pub fn add_shape(&mut self, shape: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , i64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Tensor::VT_SHAPE, shape);
+  }
+  #[inline]
+  pub fn add_offset(&mut self, offset: u64) {
+    self.fbb_.push_slot::<u64>(Tensor::VT_OFFSET, offset, 0);
+  }
+  #[inline]
+  pub fn add_byte_size(&mut self, byte_size: u64) {
+    self.fbb_.push_slot::<u64>(Tensor::VT_BYTE_SIZE, byte_size, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TensorBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    TensorBuilder {
+      fbb_: _fbb,
+      start_: start,
     }
-    #[inline]
-    pub fn add_dtype(&mut self, dtype: DataType) {
-        self.fbb_
-            .push_slot::<DataType>(Tensor::VT_DTYPE, dtype, DataType::None);
-    }
-    #[inline]
-    pub fn add_shape(&mut self, shape: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, i64>>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(Tensor::VT_SHAPE, shape);
-    }
-    #[inline]
-    pub fn add_offset(&mut self, offset: u64) {
-        self.fbb_.push_slot::<u64>(Tensor::VT_OFFSET, offset, 0);
-    }
-    #[inline]
-    pub fn add_byte_size(&mut self, byte_size: u64) {
-        self.fbb_
-            .push_slot::<u64>(Tensor::VT_BYTE_SIZE, byte_size, 0);
-    }
-    #[inline]
-    pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TensorBuilder<'a, 'b, A> {
-        let start = _fbb.start_table();
-        TensorBuilder {
-            fbb_: _fbb,
-            start_: start,
-        }
-    }
-    #[inline]
-    pub fn finish(self) -> ::flatbuffers::WIPOffset<Tensor<'a>> {
-        let o = self.fbb_.end_table(self.start_);
-        self.fbb_.required(o, Tensor::VT_NAME, "name");
-        self.fbb_.required(o, Tensor::VT_SHAPE, "shape");
-        ::flatbuffers::WIPOffset::new(o.value())
-    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Tensor<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Tensor::VT_NAME,"name");
+    self.fbb_.required(o, Tensor::VT_SHAPE,"shape");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
 }
 
 impl ::core::fmt::Debug for Tensor<'_> {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        let mut ds = f.debug_struct("Tensor");
-        ds.field("name", &self.name());
-        ds.field("dtype", &self.dtype());
-        ds.field("shape", &self.shape());
-        ds.field("offset", &self.offset());
-        ds.field("byte_size", &self.byte_size());
-        ds.finish()
-    }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Tensor");
+      ds.field("name", &self.name());
+      ds.field("dtype", &self.dtype());
+      ds.field("shape", &self.shape());
+      ds.field("offset", &self.offset());
+      ds.field("byte_size", &self.byte_size());
+      ds.finish()
+  }
 }

@@ -6,205 +6,148 @@ pub enum TensorSpecOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 pub struct TensorSpec<'a> {
-    pub _tab: ::flatbuffers::Table<'a>,
+  pub _tab: ::flatbuffers::Table<'a>,
 }
 
 impl<'a> ::flatbuffers::Follow<'a> for TensorSpec<'a> {
-    type Inner = TensorSpec<'a>;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        Self {
-            _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-        }
-    }
+  type Inner = TensorSpec<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
 }
 
 impl<'a> TensorSpec<'a> {
-    pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
-    pub const VT_DTYPE: ::flatbuffers::VOffsetT = 6;
-    pub const VT_SHAPE: ::flatbuffers::VOffsetT = 8;
-    pub const VT_DIMENSION_NAMES: ::flatbuffers::VOffsetT = 10;
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
+  pub const VT_DTYPE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_SHAPE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_DIMENSION_NAMES: ::flatbuffers::VOffsetT = 10;
 
-    #[inline]
-    pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-        TensorSpec { _tab: table }
-    }
-    #[allow(unused_mut)]
-    pub fn create<
-        'bldr: 'args,
-        'args: 'mut_bldr,
-        'mut_bldr,
-        A: ::flatbuffers::Allocator + 'bldr,
-    >(
-        _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-        args: &'args TensorSpecArgs<'args>,
-    ) -> ::flatbuffers::WIPOffset<TensorSpec<'bldr>> {
-        let mut builder = TensorSpecBuilder::new(_fbb);
-        if let Some(x) = args.dimension_names {
-            builder.add_dimension_names(x);
-        }
-        if let Some(x) = args.shape {
-            builder.add_shape(x);
-        }
-        if let Some(x) = args.name {
-            builder.add_name(x);
-        }
-        builder.add_dtype(args.dtype);
-        builder.finish()
-    }
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    TensorSpec { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args TensorSpecArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<TensorSpec<'bldr>> {
+    let mut builder = TensorSpecBuilder::new(_fbb);
+    if let Some(x) = args.dimension_names { builder.add_dimension_names(x); }
+    if let Some(x) = args.shape { builder.add_shape(x); }
+    if let Some(x) = args.name { builder.add_name(x); }
+    builder.add_dtype(args.dtype);
+    builder.finish()
+  }
 
-    #[inline]
-    pub fn name(&self) -> &'a str {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<&str>>(TensorSpec::VT_NAME, None)
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn dtype(&self) -> DataType {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<DataType>(TensorSpec::VT_DTYPE, Some(DataType::None))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn shape(&self) -> ::flatbuffers::Vector<'a, i64> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, i64>>>(
-                    TensorSpec::VT_SHAPE,
-                    None,
-                )
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn dimension_names(
-        &self,
-    ) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab.get::<::flatbuffers::ForwardsUOffset<
-                ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
-            >>(TensorSpec::VT_DIMENSION_NAMES, None)
-        }
-    }
+
+  #[inline]
+  pub fn name(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(TensorSpec::VT_NAME, None).unwrap()}
+  }
+  #[inline]
+  pub fn dtype(&self) -> DataType {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<DataType>(TensorSpec::VT_DTYPE, Some(DataType::None)).unwrap()}
+  }
+  #[inline]
+  pub fn shape(&self) -> ::flatbuffers::Vector<'a, i64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, i64>>>(TensorSpec::VT_SHAPE, None).unwrap()}
+  }
+  #[inline]
+  pub fn dimension_names(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(TensorSpec::VT_DIMENSION_NAMES, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for TensorSpec<'_> {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        v.visit_table(pos)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
-            .visit_field::<DataType>("dtype", Self::VT_DTYPE, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, i64>>>(
-                "shape",
-                Self::VT_SHAPE,
-                true,
-            )?
-            .visit_field::<::flatbuffers::ForwardsUOffset<
-                ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>,
-            >>("dimension_names", Self::VT_DIMENSION_NAMES, false)?
-            .finish();
-        Ok(())
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
+     .visit_field::<DataType>("dtype", Self::VT_DTYPE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, i64>>>("shape", Self::VT_SHAPE, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("dimension_names", Self::VT_DIMENSION_NAMES, false)?
+     .finish();
+    Ok(())
+  }
 }
 pub struct TensorSpecArgs<'a> {
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub dtype: DataType,
     pub shape: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, i64>>>,
-    pub dimension_names: Option<
-        ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
-        >,
-    >,
+    pub dimension_names: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
 }
 impl<'a> Default for TensorSpecArgs<'a> {
-    #[inline]
-    fn default() -> Self {
-        TensorSpecArgs {
-            name: None, // required field
-            dtype: DataType::None,
-            shape: None, // required field
-            dimension_names: None,
-        }
+  #[inline]
+  fn default() -> Self {
+    TensorSpecArgs {
+      name: None, // required field
+      dtype: DataType::None,
+      shape: None, // required field
+      dimension_names: None,
     }
+  }
 }
 
 pub struct TensorSpecBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-    fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TensorSpecBuilder<'a, 'b, A> {
-    #[inline]
-    pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b str>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(TensorSpec::VT_NAME, name);
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(TensorSpec::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_dtype(&mut self, dtype: DataType) {
+    self.fbb_.push_slot::<DataType>(TensorSpec::VT_DTYPE, dtype, DataType::None);
+  }
+  #[inline]
+  pub fn add_shape(&mut self, shape: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , i64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(TensorSpec::VT_SHAPE, shape);
+  }
+  #[inline]
+  pub fn add_dimension_names(&mut self, dimension_names: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(TensorSpec::VT_DIMENSION_NAMES, dimension_names);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TensorSpecBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    TensorSpecBuilder {
+      fbb_: _fbb,
+      start_: start,
     }
-    #[inline]
-    pub fn add_dtype(&mut self, dtype: DataType) {
-        self.fbb_
-            .push_slot::<DataType>(TensorSpec::VT_DTYPE, dtype, DataType::None);
-    }
-    #[inline]
-    pub fn add_shape(&mut self, shape: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, i64>>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(TensorSpec::VT_SHAPE, shape);
-    }
-    #[inline]
-    pub fn add_dimension_names(
-        &mut self,
-        dimension_names: ::flatbuffers::WIPOffset<
-            ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<&'b str>>,
-        >,
-    ) {
-        self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
-            TensorSpec::VT_DIMENSION_NAMES,
-            dimension_names,
-        );
-    }
-    #[inline]
-    pub fn new(
-        _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    ) -> TensorSpecBuilder<'a, 'b, A> {
-        let start = _fbb.start_table();
-        TensorSpecBuilder {
-            fbb_: _fbb,
-            start_: start,
-        }
-    }
-    #[inline]
-    pub fn finish(self) -> ::flatbuffers::WIPOffset<TensorSpec<'a>> {
-        let o = self.fbb_.end_table(self.start_);
-        self.fbb_.required(o, TensorSpec::VT_NAME, "name");
-        self.fbb_.required(o, TensorSpec::VT_SHAPE, "shape");
-        ::flatbuffers::WIPOffset::new(o.value())
-    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<TensorSpec<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, TensorSpec::VT_NAME,"name");
+    self.fbb_.required(o, TensorSpec::VT_SHAPE,"shape");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
 }
 
 impl ::core::fmt::Debug for TensorSpec<'_> {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        let mut ds = f.debug_struct("TensorSpec");
-        ds.field("name", &self.name());
-        ds.field("dtype", &self.dtype());
-        ds.field("shape", &self.shape());
-        ds.field("dimension_names", &self.dimension_names());
-        ds.finish()
-    }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("TensorSpec");
+      ds.field("name", &self.name());
+      ds.field("dtype", &self.dtype());
+      ds.field("shape", &self.shape());
+      ds.field("dimension_names", &self.dimension_names());
+      ds.finish()
+  }
 }

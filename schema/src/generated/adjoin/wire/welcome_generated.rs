@@ -6,159 +6,114 @@ pub enum WelcomeOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 pub struct Welcome<'a> {
-    pub _tab: ::flatbuffers::Table<'a>,
+  pub _tab: ::flatbuffers::Table<'a>,
 }
 
 impl<'a> ::flatbuffers::Follow<'a> for Welcome<'a> {
-    type Inner = Welcome<'a>;
-    #[inline]
-    unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-        Self {
-            _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-        }
-    }
+  type Inner = Welcome<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
 }
 
 impl<'a> Welcome<'a> {
-    pub const VT_PROTOCOL: ::flatbuffers::VOffsetT = 4;
-    pub const VT_SESSION_ID: ::flatbuffers::VOffsetT = 6;
-    pub const VT_REQUEST_BYTES: ::flatbuffers::VOffsetT = 8;
-    pub const VT_RESPONSE_BYTES: ::flatbuffers::VOffsetT = 10;
-    pub const VT_RING_ENTRIES: ::flatbuffers::VOffsetT = 12;
-    pub const VT_SECRET: ::flatbuffers::VOffsetT = 14;
-    pub const VT_SERVER_VERSION: ::flatbuffers::VOffsetT = 16;
+  pub const VT_PROTOCOL: ::flatbuffers::VOffsetT = 4;
+  pub const VT_SESSION_ID: ::flatbuffers::VOffsetT = 6;
+  pub const VT_REQUEST_BYTES: ::flatbuffers::VOffsetT = 8;
+  pub const VT_RESPONSE_BYTES: ::flatbuffers::VOffsetT = 10;
+  pub const VT_RING_ENTRIES: ::flatbuffers::VOffsetT = 12;
+  pub const VT_SECRET: ::flatbuffers::VOffsetT = 14;
+  pub const VT_SERVER_VERSION: ::flatbuffers::VOffsetT = 16;
 
-    #[inline]
-    pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-        Welcome { _tab: table }
-    }
-    #[allow(unused_mut)]
-    pub fn create<
-        'bldr: 'args,
-        'args: 'mut_bldr,
-        'mut_bldr,
-        A: ::flatbuffers::Allocator + 'bldr,
-    >(
-        _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-        args: &'args WelcomeArgs<'args>,
-    ) -> ::flatbuffers::WIPOffset<Welcome<'bldr>> {
-        let mut builder = WelcomeBuilder::new(_fbb);
-        builder.add_response_bytes(args.response_bytes);
-        builder.add_request_bytes(args.request_bytes);
-        builder.add_session_id(args.session_id);
-        if let Some(x) = args.server_version {
-            builder.add_server_version(x);
-        }
-        if let Some(x) = args.secret {
-            builder.add_secret(x);
-        }
-        builder.add_ring_entries(args.ring_entries);
-        builder.add_protocol(args.protocol);
-        builder.finish()
-    }
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Welcome { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args WelcomeArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Welcome<'bldr>> {
+    let mut builder = WelcomeBuilder::new(_fbb);
+    builder.add_response_bytes(args.response_bytes);
+    builder.add_request_bytes(args.request_bytes);
+    builder.add_session_id(args.session_id);
+    if let Some(x) = args.server_version { builder.add_server_version(x); }
+    if let Some(x) = args.secret { builder.add_secret(x); }
+    builder.add_ring_entries(args.ring_entries);
+    builder.add_protocol(args.protocol);
+    builder.finish()
+  }
 
-    #[inline]
-    pub fn protocol(&self) -> u32 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe { self._tab.get::<u32>(Welcome::VT_PROTOCOL, Some(0)).unwrap() }
-    }
-    #[inline]
-    pub fn session_id(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(Welcome::VT_SESSION_ID, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn request_bytes(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(Welcome::VT_REQUEST_BYTES, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn response_bytes(&self) -> u64 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u64>(Welcome::VT_RESPONSE_BYTES, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn ring_entries(&self) -> u32 {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<u32>(Welcome::VT_RING_ENTRIES, Some(0))
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn secret(&self) -> ::flatbuffers::Vector<'a, u8> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(
-                    Welcome::VT_SECRET,
-                    None,
-                )
-                .unwrap()
-        }
-    }
-    #[inline]
-    pub fn server_version(&self) -> Option<&'a str> {
-        // Safety:
-        // Created from valid Table for this object
-        // which contains a valid value in this slot
-        unsafe {
-            self._tab
-                .get::<::flatbuffers::ForwardsUOffset<&str>>(Welcome::VT_SERVER_VERSION, None)
-        }
-    }
+
+  #[inline]
+  pub fn protocol(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Welcome::VT_PROTOCOL, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn session_id(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Welcome::VT_SESSION_ID, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn request_bytes(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Welcome::VT_REQUEST_BYTES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn response_bytes(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Welcome::VT_RESPONSE_BYTES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn ring_entries(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Welcome::VT_RING_ENTRIES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn secret(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Welcome::VT_SECRET, None).unwrap()}
+  }
+  #[inline]
+  pub fn server_version(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Welcome::VT_SERVER_VERSION, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Welcome<'_> {
-    #[inline]
-    fn run_verifier(
-        v: &mut ::flatbuffers::Verifier,
-        pos: usize,
-    ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-        v.visit_table(pos)?
-            .visit_field::<u32>("protocol", Self::VT_PROTOCOL, false)?
-            .visit_field::<u64>("session_id", Self::VT_SESSION_ID, false)?
-            .visit_field::<u64>("request_bytes", Self::VT_REQUEST_BYTES, false)?
-            .visit_field::<u64>("response_bytes", Self::VT_RESPONSE_BYTES, false)?
-            .visit_field::<u32>("ring_entries", Self::VT_RING_ENTRIES, false)?
-            .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>(
-                "secret",
-                Self::VT_SECRET,
-                true,
-            )?
-            .visit_field::<::flatbuffers::ForwardsUOffset<&str>>(
-                "server_version",
-                Self::VT_SERVER_VERSION,
-                false,
-            )?
-            .finish();
-        Ok(())
-    }
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("protocol", Self::VT_PROTOCOL, false)?
+     .visit_field::<u64>("session_id", Self::VT_SESSION_ID, false)?
+     .visit_field::<u64>("request_bytes", Self::VT_REQUEST_BYTES, false)?
+     .visit_field::<u64>("response_bytes", Self::VT_RESPONSE_BYTES, false)?
+     .visit_field::<u32>("ring_entries", Self::VT_RING_ENTRIES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("secret", Self::VT_SECRET, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("server_version", Self::VT_SERVER_VERSION, false)?
+     .finish();
+    Ok(())
+  }
 }
 pub struct WelcomeArgs<'a> {
     pub protocol: u32,
@@ -170,88 +125,79 @@ pub struct WelcomeArgs<'a> {
     pub server_version: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for WelcomeArgs<'a> {
-    #[inline]
-    fn default() -> Self {
-        WelcomeArgs {
-            protocol: 0,
-            session_id: 0,
-            request_bytes: 0,
-            response_bytes: 0,
-            ring_entries: 0,
-            secret: None, // required field
-            server_version: None,
-        }
+  #[inline]
+  fn default() -> Self {
+    WelcomeArgs {
+      protocol: 0,
+      session_id: 0,
+      request_bytes: 0,
+      response_bytes: 0,
+      ring_entries: 0,
+      secret: None, // required field
+      server_version: None,
     }
+  }
 }
 
 pub struct WelcomeBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-    fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-    start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WelcomeBuilder<'a, 'b, A> {
-    #[inline]
-    pub fn add_protocol(&mut self, protocol: u32) {
-        self.fbb_
-            .push_slot::<u32>(Welcome::VT_PROTOCOL, protocol, 0);
+  #[inline]
+  pub fn add_protocol(&mut self, protocol: u32) {
+    self.fbb_.push_slot::<u32>(Welcome::VT_PROTOCOL, protocol, 0);
+  }
+  #[inline]
+  pub fn add_session_id(&mut self, session_id: u64) {
+    self.fbb_.push_slot::<u64>(Welcome::VT_SESSION_ID, session_id, 0);
+  }
+  #[inline]
+  pub fn add_request_bytes(&mut self, request_bytes: u64) {
+    self.fbb_.push_slot::<u64>(Welcome::VT_REQUEST_BYTES, request_bytes, 0);
+  }
+  #[inline]
+  pub fn add_response_bytes(&mut self, response_bytes: u64) {
+    self.fbb_.push_slot::<u64>(Welcome::VT_RESPONSE_BYTES, response_bytes, 0);
+  }
+  #[inline]
+  pub fn add_ring_entries(&mut self, ring_entries: u32) {
+    self.fbb_.push_slot::<u32>(Welcome::VT_RING_ENTRIES, ring_entries, 0);
+  }
+  #[inline]
+  pub fn add_secret(&mut self, secret: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Welcome::VT_SECRET, secret);
+  }
+  #[inline]
+  pub fn add_server_version(&mut self, server_version: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Welcome::VT_SERVER_VERSION, server_version);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WelcomeBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    WelcomeBuilder {
+      fbb_: _fbb,
+      start_: start,
     }
-    #[inline]
-    pub fn add_session_id(&mut self, session_id: u64) {
-        self.fbb_
-            .push_slot::<u64>(Welcome::VT_SESSION_ID, session_id, 0);
-    }
-    #[inline]
-    pub fn add_request_bytes(&mut self, request_bytes: u64) {
-        self.fbb_
-            .push_slot::<u64>(Welcome::VT_REQUEST_BYTES, request_bytes, 0);
-    }
-    #[inline]
-    pub fn add_response_bytes(&mut self, response_bytes: u64) {
-        self.fbb_
-            .push_slot::<u64>(Welcome::VT_RESPONSE_BYTES, response_bytes, 0);
-    }
-    #[inline]
-    pub fn add_ring_entries(&mut self, ring_entries: u32) {
-        self.fbb_
-            .push_slot::<u32>(Welcome::VT_RING_ENTRIES, ring_entries, 0);
-    }
-    #[inline]
-    pub fn add_secret(&mut self, secret: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, u8>>) {
-        self.fbb_
-            .push_slot_always::<::flatbuffers::WIPOffset<_>>(Welcome::VT_SECRET, secret);
-    }
-    #[inline]
-    pub fn add_server_version(&mut self, server_version: ::flatbuffers::WIPOffset<&'b str>) {
-        self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
-            Welcome::VT_SERVER_VERSION,
-            server_version,
-        );
-    }
-    #[inline]
-    pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WelcomeBuilder<'a, 'b, A> {
-        let start = _fbb.start_table();
-        WelcomeBuilder {
-            fbb_: _fbb,
-            start_: start,
-        }
-    }
-    #[inline]
-    pub fn finish(self) -> ::flatbuffers::WIPOffset<Welcome<'a>> {
-        let o = self.fbb_.end_table(self.start_);
-        self.fbb_.required(o, Welcome::VT_SECRET, "secret");
-        ::flatbuffers::WIPOffset::new(o.value())
-    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Welcome<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Welcome::VT_SECRET,"secret");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
 }
 
 impl ::core::fmt::Debug for Welcome<'_> {
-    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        let mut ds = f.debug_struct("Welcome");
-        ds.field("protocol", &self.protocol());
-        ds.field("session_id", &self.session_id());
-        ds.field("request_bytes", &self.request_bytes());
-        ds.field("response_bytes", &self.response_bytes());
-        ds.field("ring_entries", &self.ring_entries());
-        ds.field("secret", &self.secret());
-        ds.field("server_version", &self.server_version());
-        ds.finish()
-    }
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Welcome");
+      ds.field("protocol", &self.protocol());
+      ds.field("session_id", &self.session_id());
+      ds.field("request_bytes", &self.request_bytes());
+      ds.field("response_bytes", &self.response_bytes());
+      ds.field("ring_entries", &self.ring_entries());
+      ds.field("secret", &self.secret());
+      ds.field("server_version", &self.server_version());
+      ds.finish()
+  }
 }

