@@ -78,7 +78,7 @@ clean:
 
 .PHONY: need-cargo need-python need-cc check-models
 need-cargo:
-	@command -v $(CARGO) >/dev/null || { echo "make: cargo is missing; install Rust 1.90 or later from https://rustup.rs" >&2; exit 1; }
+	@command -v $(CARGO) >/dev/null || { echo "make: cargo is missing; install Rust 1.94 or later from https://rustup.rs" >&2; exit 1; }
 
 need-python:
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || \

@@ -1,5 +1,10 @@
 //! What happens when a side dies: kills are real, processes are real.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is a failed test"
+)]
+
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
 

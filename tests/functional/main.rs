@@ -1,6 +1,12 @@
 //! What users do, against a real server in another process.
 
-#![allow(clippy::cast_precision_loss, reason = "small test values")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_wrap,
+    clippy::cast_possible_truncation,
+    reason = "small values, and helpers where a failure is a failed test"
+)]
 
 mod batching;
 mod control;

@@ -74,6 +74,12 @@ fn hellos_of_every_wrong_kind_are_refused_with_their_reason() {
 #[test]
 fn descriptors_sent_by_a_client_are_closed() {
     let mut server = Setup::new(&["add"]).start();
+    // The server opens its last descriptors when it begins to answer.
+    drop(server.client());
+    let control = server.control();
+    wait_for("the session is gone", || {
+        control.sessions().is_empty().then_some(())
+    });
     let before = server.descriptors();
     for _ in 0..200 {
         let socket = AttachSocket::connect(&server.socket_dir().join("attach.sock")).unwrap();

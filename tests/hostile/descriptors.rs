@@ -109,7 +109,10 @@ fn each_wrong_descriptor_gets_its_status_and_the_session_goes_on() {
     );
     let many = [tensor("a", at(0), &[33, 4]), tensor("b", at(1), &[33, 4])];
     assert_eq!(outcome(&many), (Status::BatchTooLarge, [33, 32]));
-    assert_eq!(outcome(&[b.clone()]), (Status::InputMissing, [0, 0]));
+    assert_eq!(
+        outcome(std::slice::from_ref(&b)),
+        (Status::InputMissing, [0, 0])
+    );
     assert_eq!(
         outcome(&[a.clone(), b.clone(), tensor("c", at(2), &[1])]),
         (Status::InputUnknown, [2, 0])

@@ -17,6 +17,7 @@ pub struct Setup {
     config: String,
     onnxruntime: Option<PathBuf>,
     flags: Vec<String>,
+    environment: Vec<(String, PathBuf)>,
 }
 
 /// A running server. Killed, and its directories removed, when dropped.
@@ -53,6 +54,7 @@ impl Setup {
             config,
             onnxruntime: Some(onnxruntime()),
             flags: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -84,6 +86,13 @@ impl Setup {
     #[must_use]
     pub fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
+    /// Adds a variable to the server's environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &Path) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -128,7 +137,9 @@ impl Setup {
             .open(directory.join("server.log"))
             .unwrap();
         let mut command = Command::new(binary("adjoin"));
-        command.env_remove("ADJOIN_ONNXRUNTIME");
+        command
+            .env_remove("ADJOIN_ONNXRUNTIME")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
             .arg("serve")
             .arg("--model-repository")

@@ -41,7 +41,7 @@ pub fn run(
             let end_ns = now_ns();
             for (index, (ticket, job)) in jobs.into_iter().enumerate() {
                 let no_room = run.no_room.iter().find(|(of, _)| *of == index);
-                let mut outcome = Outcome::refused(Status::Ok, [u64::from(version.version()), 0]);
+                let mut outcome = Outcome::refused(Status::Ok, [version.version(), 0]);
                 outcome.batch_size = rows;
                 outcome.queue_ns = start_ns.saturating_sub(ticket.enqueued_ns);
                 outcome.execute_ns = run.times.execute_ns;

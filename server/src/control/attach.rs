@@ -235,7 +235,7 @@ fn settle(shared: &Shared, uid: u32, hello: Hello) -> Result<(SessionLayout, Str
             let promise = shared
                 .tokens
                 .redeem(&token, uid, now_ns())
-                .ok_or(Rejection::from(Status::TokenInvalid))?;
+                .ok_or_else(|| Rejection::from(Status::TokenInvalid))?;
             Ok((promise.layout, promise.client_name))
         }
         None => {

@@ -212,7 +212,7 @@ impl Engine {
         let version = Arc::clone(&job.request.version);
         match version.enqueue(ticket, job) {
             Ok(()) => lead.note_busy(&version),
-            Err((job, status, detail)) => self.refuse_job(&ticket, job, status, detail),
+            Err(not) => self.refuse_job(&ticket, not.job, not.status, not.detail),
         }
     }
 

@@ -52,7 +52,7 @@ enum Command {
     Attach(Arc<Session>),
     Detach(u64),
     /// A request that came by another way than a ring.
-    Submit(Ticket, Job),
+    Submit(Ticket, Box<Job>),
     /// Something was published in this session's ring, says the portable doorbell.
     Look(u64),
 }
@@ -215,7 +215,7 @@ impl Engine {
 
     /// Queues a request that came by another way than a ring.
     pub fn submit(&self, ticket: Ticket, job: Job) {
-        self.command(Command::Submit(ticket, job));
+        self.command(Command::Submit(ticket, Box::new(job)));
     }
 
     /// Looks at a session's ring: its client has no other way to wake the server.

@@ -138,7 +138,7 @@ impl Engine {
                 Command::Look(id) => lead.activate(id),
                 Command::Submit(mut ticket, job) => {
                     ticket.enqueued_ns = ticket.enqueued_ns.min(now_ns);
-                    self.enqueue(lead, ticket, job);
+                    self.enqueue(lead, ticket, *job);
                 }
             }
         }

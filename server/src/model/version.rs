@@ -71,6 +71,17 @@ pub struct Batch {
     pub rows: u32,
 }
 
+/// A job that the queue did not take.
+#[derive(Debug)]
+pub struct NotQueued {
+    /// The job.
+    pub job: Job,
+    /// Why not.
+    pub status: Status,
+    /// Values of the status.
+    pub detail: [u64; 2],
+}
+
 /// What can be done for a version now.
 #[derive(Debug)]
 pub enum Next {
@@ -230,15 +241,25 @@ impl ModelVersion {
     ///
     /// # Errors
     /// The job and why not: the queue is full, or the version takes none any more.
-    pub fn enqueue(&self, ticket: Ticket, job: Job) -> Result<(), (Job, Status, [u64; 2])> {
+    pub fn enqueue(&self, ticket: Ticket, job: Job) -> Result<(), Box<NotQueued>> {
         if self.state() != State::Ready {
-            return Err((job, Status::ModelNotReady, [0; 2]));
+            return Err(Box::new(NotQueued {
+                job,
+                status: Status::ModelNotReady,
+                detail: [0; 2],
+            }));
         }
         let mut shared = self.shared.lock();
         let count_max = shared.queue.count_max() as u64;
         let outcome = shared.queue.push(ticket, job);
         self.metrics.queue_depth(shared.queue.len());
-        outcome.map_err(|job| (job, Status::QueueFull, [count_max, 0]))
+        outcome.map_err(|job| {
+            Box::new(NotQueued {
+                job,
+                status: Status::QueueFull,
+                detail: [count_max, 0],
+            })
+        })
     }
 
     /// The next batch, if an instance is free and the policy says so. Jobs past their deadline go to

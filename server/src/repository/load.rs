@@ -60,14 +60,15 @@ pub enum LoadVersionError {
     WarmUp(String),
 }
 
+/// Engines in the order of preference, and why ONNX Runtime is not among them, if it is not.
+pub type Engines = (Vec<Arc<dyn Backend>>, Option<BackendError>);
+
 /// The engines of this machine: ONNX Runtime first, if its library is found, then rten. Beside them, why
 /// ONNX Runtime is not there, if it is not.
 ///
 /// # Errors
 /// If a library was named and cannot be used: that is a mistake, not a reason to take another engine.
-pub fn engines(
-    onnxruntime: Option<&Path>,
-) -> Result<(Vec<Arc<dyn Backend>>, Option<BackendError>), BackendError> {
+pub fn engines(onnxruntime: Option<&Path>) -> Result<Engines, BackendError> {
     let rten: Arc<dyn Backend> = Arc::new(RtenBackend);
     let found =
         OnnxRuntimeBackend::find(onnxruntime).and_then(|path| OnnxRuntimeBackend::open(&path));

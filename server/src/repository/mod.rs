@@ -5,6 +5,6 @@ mod scan;
 mod version_policy;
 mod warm_up;
 
-pub use load::{LoadVersionError, Loader, engines};
+pub use load::{Engines, LoadVersionError, Loader, engines};
 pub use scan::{FoundModel, RepositoryError, scan};
 pub use version_policy::VersionPolicy;

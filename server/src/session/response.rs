@@ -95,7 +95,7 @@ impl DynamicTarget {
 pub struct ResponseBlock {
     room: Room,
     /// For each output of the model, where it is in the room, if its size is known and it is wanted.
-    places: SmallVec<[Option<(usize, usize)>; 4]>,
+    places: Places,
     dynamic: Vec<Dynamic>,
     descriptor_size: u32,
     generation: u32,
@@ -114,7 +114,10 @@ pub struct ReplyOutput<'a> {
     pub bytes: &'a [u8],
 }
 
-fn plan(request: &Request, start: u64) -> (SmallVec<[Option<(usize, usize)>; 4]>, u64) {
+/// For each output of the model, offset and bytes in the room, if it is wanted and known.
+type Places = SmallVec<[Option<(usize, usize)>; 4]>;
+
+fn plan(request: &Request, start: u64) -> (Places, u64) {
     let mut end = start;
     let places = request.outputs.iter().map(|output| {
         let (_, byte_size) = output.known.as_ref().filter(|_| output.wanted)?;

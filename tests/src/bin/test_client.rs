@@ -106,7 +106,7 @@ fn add_forever(client: &Client) {
         match run() {
             Ok(()) => {
                 count += 1;
-                if count % 100 == 0 {
+                if count.is_multiple_of(100) {
                     say(&format!("ok {count}"));
                 }
             }
@@ -123,11 +123,11 @@ fn add_forever(client: &Client) {
 fn fork(socket_dir: &str) {
     let session = RawClient::attach(socket_dir.as_ref());
     rustix::io::fcntl_setfd(&session.socket, rustix::io::FdFlags::empty()).unwrap();
-    let child = Command::new("sleep")
+    let mut child = Command::new("sleep")
         .arg("60")
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
     say(&format!("{} {}", child.id(), session.welcome.session_id));
-    std::thread::sleep(Duration::from_secs(60));
+    child.wait().unwrap();
 }
