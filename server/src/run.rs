@@ -66,6 +66,7 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
 /// # Errors
 /// See [`RunError`].
 pub fn run(config: ServerConfig) -> Result<(), RunError> {
+    log_panics();
     raise_descriptor_limit();
     // The lock first: a second server must not load gigabytes of models to find out that it is one.
     let dir = SocketDir::lock(&config.socket_dir)?;
@@ -175,4 +176,19 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "cannot raise the limit of open descriptors");
     }
+}
+
+/// Logs panics as one line each, at most one a second: an engine may panic on values that a client sends, and a
+/// client must not be able to fill the log. Workers and engines catch what can be caught.
+fn log_panics() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static LAST_NS: AtomicU64 = AtomicU64::new(0);
+    std::panic::set_hook(Box::new(|panic| {
+        let now_ns = adjoin_shm::clock::now_ns();
+        let last_ns = LAST_NS.swap(now_ns, Ordering::Relaxed);
+        if now_ns.saturating_sub(last_ns) > 1_000_000_000 {
+            let thread = std::thread::current();
+            tracing::error!(thread = thread.name().unwrap_or("?"), panic = %panic, "panicked");
+        }
+    }));
 }

@@ -65,7 +65,10 @@ pub struct ModelSection {
     pub max_queue_delay_us: Option<u64>,
     /// Most waiting requests. Default 4096.
     pub queue_limit: Option<usize>,
-    /// Priority of requests that ask for none; 1 is the most urgent. Default 2.
+    /// Priority levels, 1 being the most urgent. Requests that ask for a level beyond get the last. Default 1: all requests
+    /// are equal, so that no client can push itself before others.
+    pub priority_levels: Option<u16>,
+    /// Level of requests that ask for none. Default: the last.
     pub default_priority: Option<u16>,
     /// `"all"`, `{ latest = N }` or `{ specific = [1, 3] }`. Default `{ latest = 1 }`.
     pub version_policy: Option<VersionPolicySection>,
@@ -124,6 +127,7 @@ impl ModelSection {
                 .or(defaults.preferred_batch_sizes),
             max_queue_delay_us: self.max_queue_delay_us.or(defaults.max_queue_delay_us),
             queue_limit: self.queue_limit.or(defaults.queue_limit),
+            priority_levels: self.priority_levels.or(defaults.priority_levels),
             default_priority: self.default_priority.or(defaults.default_priority),
             version_policy: self.version_policy.or(defaults.version_policy),
             labels: self.labels.or(defaults.labels),

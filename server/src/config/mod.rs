@@ -69,6 +69,7 @@ pub struct ModelConfig {
     max_queue_delay: Duration,
     queue_count_max: usize,
     instances: u32,
+    priority_levels: u16,
     default_priority: u16,
 }
 
@@ -237,12 +238,20 @@ impl CheckedFile {
             queue_count_max,
             "it is at least 1",
         )?;
-        let default_priority = section.default_priority.unwrap_or(2);
+        let priority_levels = section.priority_levels.unwrap_or(1);
         check(
-            default_priority > 0,
+            priority_levels > 0,
+            &key("priority_levels"),
+            priority_levels,
+            "it is at least 1",
+        )?;
+        let default_priority = section.default_priority.unwrap_or(priority_levels);
+        let is_level = (1..=priority_levels).contains(&default_priority);
+        check(
+            is_level,
             &key("default_priority"),
             default_priority,
-            "1 is the most urgent",
+            "it is from 1 to priority_levels",
         )?;
         let version_policy = match section.version_policy {
             None => VersionPolicy::Latest { count: 1 },
@@ -269,6 +278,7 @@ impl CheckedFile {
             max_queue_delay: Duration::from_micros(section.max_queue_delay_us.unwrap_or(0)),
             queue_count_max,
             instances,
+            priority_levels,
             default_priority,
         })
     }
@@ -305,6 +315,7 @@ impl ModelConfig {
             max_batch_size,
             queue_count_max: self.queue_count_max,
             instances: self.instances,
+            priority_levels: self.priority_levels,
             default_priority: self.default_priority,
         }
     }
@@ -374,6 +385,7 @@ mod tests {
             ("[models.a]\nmax_batch = 3", "unknown field `max_batch`"),
             ("[limits]\nsessions = 0", "limits.sessions is 0"),
             ("[defaults]\nqueue_limit = 0", "queue_limit is 0"),
+            ("[models.a]\ndefault_priority = 2", "default_priority is 2"),
         ] {
             let message = parse(text).unwrap_err().to_string();
             assert!(

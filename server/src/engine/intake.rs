@@ -278,14 +278,16 @@ impl Engine {
 /// The queue's view of a job. `priority` and `deadline_ns` are 0 where the sender set none.
 pub(crate) fn ticket(job: &Job, flow: u64, priority: u16, deadline_ns: u64, now_ns: u64) -> Ticket {
     let request = &job.request;
+    let settings = request.version.settings();
+    let level = if priority == 0 {
+        settings.default_priority
+    } else {
+        priority.min(settings.priority_levels)
+    };
     Ticket {
         flow,
         request_id: job.request_id,
-        priority: if priority == 0 {
-            request.version.settings().default_priority
-        } else {
-            priority
-        },
+        priority: level,
         rows: request.rows,
         compatibility: request.compatibility,
         enqueued_ns: now_ns,

@@ -197,7 +197,7 @@ impl Engine {
 
         // A long batch: others must be able to drain, cancel and refuse meanwhile.
         self.running.fetch_add(1, Ordering::AcqRel);
-        let until_ns = self.next_timer_ns(&lead);
+        let until_ns = Self::next_timer_ns(&lead);
         if lead.announce_sleep() && lead.has_sleeper {
             self.shorten_sleep(&mut lead, until_ns);
         } else if lead.has_sleeper {
@@ -239,13 +239,14 @@ impl Engine {
         }
     }
 
-    fn next_timer_ns(&self, lead: &Lead) -> u64 {
-        // A batch may have become due, or a deadline passed, while this worker looked: the sleeper looks again.
-        if lead.busy.is_empty() {
-            u64::MAX
-        } else {
-            now_ns()
-        }
+    /// When a worker must look at what waits, while this one runs a batch.
+    fn next_timer_ns(lead: &Lead) -> u64 {
+        let now_ns = now_ns();
+        lead.busy
+            .iter()
+            .map(|version| version.due_ns(now_ns, true))
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
     fn shorten_sleep(&self, lead: &mut Lead, until_ns: u64) {

@@ -12,7 +12,7 @@ pub struct Timing {
 }
 
 fn bucket(rows: u32) -> usize {
-    let doublings = rows.max(1).next_power_of_two().trailing_zeros() as usize;
+    let doublings = u64::from(rows.max(1)).next_power_of_two().trailing_zeros() as usize;
     doublings.min(BUCKETS - 1)
 }
 

@@ -26,7 +26,9 @@ pub struct ModelSettings {
     pub queue_count_max: usize,
     /// Number of instances.
     pub instances: u32,
-    /// Priority of requests that ask for none; 1 is the most urgent.
+    /// Priority levels; 1 is the most urgent.
+    pub priority_levels: u16,
+    /// Level of requests that ask for none.
     pub default_priority: u16,
 }
 
@@ -301,6 +303,21 @@ impl ModelVersion {
             jobs,
             rows,
         })
+    }
+
+    /// When something is to be done for what waits, in ns: a batch may be due now, or a deadline passes later.
+    pub fn due_ns(&self, now_ns: u64, can_grow: bool) -> u64 {
+        let shared = self.shared.lock();
+        let deadline_ns = shared.queue.next_deadline_ns();
+        if shared.free.is_empty() {
+            return deadline_ns;
+        }
+        let policy = &self.settings.policy;
+        match policy.decide(now_ns, shared.queue.facts(policy.max_batch_size, can_grow)) {
+            Decision::Idle => deadline_ns,
+            Decision::Dispatch { .. } => now_ns,
+            Decision::WaitUntil { at_ns } => at_ns.min(deadline_ns),
+        }
     }
 
     /// Returns an instance after its batch.
