@@ -5,7 +5,6 @@ use adjoin_schema::text::shape_text;
 use adjoin_schema::{DataType, Shape};
 use smallvec::SmallVec;
 
-use crate::client::Patience;
 use crate::exchange::{Exchange, Input};
 use crate::tensor::names;
 use crate::{InferError, Model, Request, RequestError};
@@ -111,7 +110,7 @@ impl RequestBuilder {
             may_prepare,
         } = self;
         let Model { client, target } = model;
-        let session = client.live_session(Patience::Full)?;
+        let session = client.live_session()?;
         let wanted = wanted.into_boxed_slice();
         let mut exchange = Exchange::new(client, session, target, inputs, wanted, may_prepare);
         exchange.extents = exchange

@@ -42,15 +42,6 @@ struct Current {
     leave_alone_until: Option<Instant>,
 }
 
-/// How long an operation may look for another session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// As long as the options say.
-    Full,
-    /// One attempt.
-    Once,
-}
-
 impl Client {
     /// Opens a session with the default sizes.
     ///
@@ -105,7 +96,7 @@ impl Client {
     /// # Errors
     /// `ModelNotFound`, `ModelNotReady`, or what stands in the way of asking; see [`InferError`].
     pub fn model(&self, name: &str) -> Result<Model, InferError> {
-        Model::ask(self.clone(), name, 0)
+        Model::ask(self.clone(), name, 0, "")
     }
 
     /// The directory that the client was connected by.
@@ -155,28 +146,21 @@ impl Client {
     }
 
     /// A session that takes requests: the current one, or a new one in its place.
-    pub(crate) fn live_session(&self, patience: Patience) -> Result<Arc<Session>, InferError> {
+    pub(crate) fn live_session(&self) -> Result<Arc<Session>, InferError> {
         if !self.is_ours() {
             return Err(InferError::Forked);
         }
         let mut current = self.inner.current.lock();
         match current.session.standing_by_socket() {
             Standing::Serving => Ok(Arc::clone(&current.session)),
-            Standing::Ended => Ok(self.replace(&mut current, patience)?),
+            Standing::Ended => Ok(self.replace(&mut current)?),
             Standing::Draining => self.look_for_successor(&mut current),
         }
     }
 
-    fn replace(
-        &self,
-        current: &mut Current,
-        patience: Patience,
-    ) -> Result<Arc<Session>, ConnectError> {
-        let at_most = match patience {
-            Patience::Full => self.inner.options.reconnect_timeout,
-            Patience::Once => Duration::ZERO,
-        };
-        let give_up = Instant::now() + at_most;
+    fn replace(&self, current: &mut Current) -> Result<Arc<Session>, ConnectError> {
+        let began = Instant::now();
+        let at_most = self.inner.options.reconnect_timeout;
         let mut pause = PAUSE_MIN;
         loop {
             match self.inner.open() {
@@ -184,7 +168,7 @@ impl Client {
                     self.inner.install(current, &session);
                     return Ok(session);
                 }
-                Err(error) if error.may_pass() && Instant::now() + pause < give_up => {
+                Err(error) if error.may_pass() && began.elapsed() + pause < at_most => {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(PAUSE_MAX);
                 }

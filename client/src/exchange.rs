@@ -6,24 +6,19 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use adjoin_schema::descriptor::{Rejection, RequestDescriptor, TensorDescriptor};
 use adjoin_schema::layout::CompletionEntry;
-use adjoin_schema::status::Status;
 use adjoin_schema::{DataType, Shape};
 use adjoin_shm::{OwnedRange, SpinBudget};
 use smallvec::SmallVec;
 
 use crate::answer::Answer;
-use crate::client::Patience;
 use crate::inflight::Ticket;
 use crate::model::Target;
 use crate::reclaim::{Extents, Orphan, Preparation};
 use crate::session::{Session, Standing};
-use crate::submission::Form;
-use crate::wait::Waited;
-use crate::{Client, Explanation, InferError, SubmitOptions, TensorError};
+use crate::{Client, Explanation, TensorError};
 
 /// An input of a request.
 #[derive(Clone, Debug)]
@@ -39,17 +34,20 @@ pub(crate) struct Input {
 
 /// A request that is with the server.
 #[derive(Clone, Copy, Debug)]
-struct Flight {
-    ticket: Ticket,
-    deadline_ns: u64,
-    priority: u16,
-    is_cancelled: bool,
+pub(crate) struct Flight {
+    pub(crate) ticket: Ticket,
+    pub(crate) deadline_ns: u64,
+    pub(crate) priority: u16,
+    pub(crate) is_cancelled: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Stage {
+pub(crate) enum Stage {
+    /// With its owner.
     Idle,
+    /// With the server.
     InFlight(Flight),
+    /// With its owner, and the response is out.
     Answered(CompletionEntry),
 }
 
@@ -65,9 +63,11 @@ pub(crate) struct Exchange {
     pub(crate) may_prepare: bool,
     pub(crate) preparation: Preparation,
     pub(crate) answer: Answer,
-    stage: Stage,
-    spin: SpinBudget,
-    is_any_lost: bool,
+    /// Whether the inputs are in private memory, because the session runs nothing any more.
+    pub(crate) is_ashore: bool,
+    pub(crate) stage: Stage,
+    pub(crate) spin: SpinBudget,
+    pub(crate) is_any_lost: bool,
 }
 
 impl Exchange {
@@ -88,6 +88,7 @@ impl Exchange {
             may_prepare,
             preparation: initial(may_prepare),
             answer: Answer::default(),
+            is_ashore: false,
             stage: Stage::Idle,
             spin: session.spin_budget(),
             is_any_lost: false,
@@ -122,7 +123,7 @@ impl Exchange {
         }
     }
 
-    fn explain(&self, rejection: Rejection) -> Explanation {
+    pub(crate) fn explain(&self, rejection: Rejection) -> Explanation {
         let request = self.descriptor(&self.extents.inputs);
         Explanation::new(rejection, Some(&request), Some(&self.target.info))
     }
@@ -137,107 +138,15 @@ impl Exchange {
             return Err(TensorError::IndexOutOfRange { index, count });
         }
         self.release_answer();
-        if self.session.standing() == Standing::Ended {
-            // What is written goes to the session where it will be used, if there is one by now;
-            // otherwise it moves later.
-            let _ = self.move_over(Patience::Once);
+        if self.session.standing() != Standing::Serving {
+            // What is written now must not go with the session. Where there is no room to keep it, it may.
+            let _ = self.leave_session();
         }
         if self.is_any_lost {
             self.inputs[index].is_lost = false;
             self.is_any_lost = self.inputs.iter().any(|input| input.is_lost);
         }
         Ok(&mut self.extents.inputs[index])
-    }
-
-    /// Submits the request.
-    pub(crate) fn start(&mut self, options: &SubmitOptions) -> Result<(), InferError> {
-        self.make_ready()?;
-        let deadline_ns = options.deadline_ns();
-        let inflight = &self.session.inflight;
-        let ticket = inflight.claim().or_else(|| {
-            // Slots of dropped requests come back with their completions.
-            self.session.harvest();
-            inflight.claim()
-        });
-        let Some(ticket) = ticket else {
-            let limit = inflight.capacity();
-            return Err(InferError::TooManyInFlight { limit });
-        };
-        let flight = Flight {
-            ticket,
-            deadline_ns,
-            priority: options.priority,
-            is_cancelled: false,
-        };
-        self.send(flight)
-    }
-
-    fn send(&mut self, flight: Flight) -> Result<(), InferError> {
-        let form = self.form();
-        let Flight {
-            ticket,
-            deadline_ns,
-            priority,
-            ..
-        } = flight;
-        match self.session.submit(ticket, form, deadline_ns, priority) {
-            Ok(()) => {
-                self.stage = Stage::InFlight(flight);
-                Ok(())
-            }
-            Err(error) => {
-                self.session.inflight.unclaim(ticket);
-                self.stage = Stage::Idle;
-                self.drop_unanswered_preparation(true);
-                Err(error)
-            }
-        }
-    }
-
-    /// How the next submission names the request.
-    fn form(&mut self) -> Form {
-        if let Preparation::Done(id) = self.preparation {
-            return Form::Prepared { id };
-        }
-        let (offset, size) = match &self.extents.descriptor {
-            // A descriptor has at most 16 KiB.
-            Some(range) => (
-                range.offset(),
-                u32::try_from(range.byte_size()).unwrap_or(u32::MAX),
-            ),
-            None => (0, 0),
-        };
-        if self.preparation == Preparation::Wanted
-            && let Some(id) = self.session.take_prepared_id()
-        {
-            self.preparation = Preparation::Asked(id);
-            return Form::Prepare { offset, size, id };
-        }
-        Form::Described { offset, size }
-    }
-
-    /// What a submission needs: a session that serves, inputs that are there, and no response out.
-    fn make_ready(&mut self) -> Result<(), InferError> {
-        if !self.session.is_ours() {
-            return Err(InferError::Forked);
-        }
-        // A sleeping server has to be woken by a system call in any case; then another one tells whether
-        // it is still there, and a restart while this side was idle costs no failed request.
-        let standing = if self.session.server_sleeps() {
-            self.session.standing_by_socket()
-        } else {
-            self.session.standing()
-        };
-        if standing != Standing::Serving {
-            self.move_over(Patience::Full)?;
-        }
-        if self.is_any_lost {
-            let lost = self.inputs.iter().find(|input| input.is_lost);
-            let name = lost.map_or("", |input| self.input_name(input)).into();
-            return Err(InferError::InputLost { name });
-        }
-        self.release_answer();
-        Ok(())
     }
 
     /// Gives the last response back. That of a prepared request stays until it is submitted again.
@@ -248,106 +157,6 @@ impl Exchange {
                 self.session.release(&last);
             }
         }
-    }
-
-    /// Waits for the answer; `until` is the caller's limit, past which the request stays in flight.
-    pub(crate) fn finish(&mut self, until: Option<Instant>) -> Result<(), InferError> {
-        let began = until.map(|_| Instant::now());
-        while let Stage::InFlight(flight) = self.stage {
-            if !self.session.is_ours() {
-                return Err(InferError::Forked);
-            }
-            let waited = self.session.wait(flight.ticket, &mut self.spin, until);
-            if let Some(outcome) = self.conclude(flight, waited) {
-                return outcome;
-            }
-            if waited == Waited::TimedOut {
-                let waited = began.map(|began| began.elapsed()).unwrap_or_default();
-                return Err(InferError::Timeout { waited });
-            }
-        }
-        Ok(())
-    }
-
-    /// The answer, if it is there; never waits.
-    pub(crate) fn try_finish(&mut self) -> Option<Result<(), InferError>> {
-        let Stage::InFlight(flight) = self.stage else {
-            return Some(Ok(()));
-        };
-        if !self.session.is_ours() {
-            return Some(Err(InferError::Forked));
-        }
-        let waited = self.session.look(flight.ticket)?;
-        self.conclude(flight, waited)
-    }
-
-    /// The outcome; `None` if the request is (again) with the server.
-    fn conclude(&mut self, flight: Flight, waited: Waited) -> Option<Result<(), InferError>> {
-        match waited {
-            Waited::TimedOut => None,
-            Waited::Done => self.settle(flight),
-            Waited::Ended => {
-                self.stage = Stage::Idle;
-                self.preparation = initial(self.may_prepare);
-                let error = match self.session.end() {
-                    Some(end) => end.in_flight_error(),
-                    None => InferError::ServerGone { may_have_run: true },
-                };
-                Some(Err(error))
-            }
-        }
-    }
-
-    fn settle(&mut self, flight: Flight) -> Option<Result<(), InferError>> {
-        let inflight = &self.session.inflight;
-        let completion = inflight.peek(flight.ticket);
-        let status = Status::from_wire(completion.status).unwrap_or(Status::Internal);
-        if status == Status::PreparedUnknown
-            && let Preparation::Done(id) = self.preparation
-        {
-            // The server forgot it, as when another version of the model took over.
-            self.session.give_back_prepared_id(id);
-            self.preparation = initial(self.may_prepare);
-            if !flight.is_cancelled {
-                let ticket = inflight.reissue(flight.ticket);
-                return self.send(Flight { ticket, ..flight }).err().map(Err);
-            }
-        }
-        inflight.free(flight.ticket);
-        self.stage = Stage::Idle;
-        self.preparation = self.preparation.after(&completion);
-        self.drop_unanswered_preparation(status != Status::Ok);
-        Some(match status {
-            Status::Ok => self.accept(&completion),
-            Status::PreparedUnknown if flight.is_cancelled => Err(InferError::from_explanation(
-                self.explain(Status::Cancelled.into()),
-            )),
-            status => {
-                let rejection = Rejection::new(status, completion.detail);
-                Err(InferError::from_explanation(self.explain(rejection)))
-            }
-        })
-    }
-
-    /// After a submission that asked for a preparation and did not get it.
-    fn drop_unanswered_preparation(&mut self, ask_again: bool) {
-        if let Preparation::Asked(id) = self.preparation {
-            self.session.give_back_prepared_id(id);
-            self.preparation = initial(self.may_prepare && ask_again);
-        }
-    }
-
-    fn accept(&mut self, completion: &CompletionEntry) -> Result<(), InferError> {
-        self.stage = Stage::Answered(*completion);
-        let outcome = self.answer.read(&self.session.memory, completion);
-        outcome.map_err(|what| {
-            self.release_answer();
-            if self.session.memory_end_is_near() {
-                InferError::ServerGone { may_have_run: true }
-            } else {
-                InferError::protocol(what)
-            }
-        })
     }
 
     /// Asks the server to drop the request.
@@ -378,7 +187,7 @@ impl Exchange {
         }
     }
 
-    /// What the server keeps for this request goes back, and it begins anew with another session.
+    /// What the server keeps for this request goes back, and it begins anew with other extents.
     pub(crate) fn begin_in(&mut self, session: Arc<Session>, extents: Extents) {
         self.session.retire(self.preparation, self.completion());
         self.extents = extents;
@@ -391,7 +200,8 @@ impl Exchange {
     }
 }
 
-fn initial(may_prepare: bool) -> Preparation {
+/// Whether the next submission asks for a preparation.
+pub(crate) fn initial(may_prepare: bool) -> Preparation {
     if may_prepare {
         Preparation::Wanted
     } else {

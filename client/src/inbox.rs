@@ -150,6 +150,7 @@ impl Session {
         &self,
         model: &str,
         version: u64,
+        label: &str,
         at_most: Duration,
     ) -> Result<ModelInfo, InferError> {
         let query_id = self.inbox.lock().ask();
@@ -157,6 +158,7 @@ impl Session {
             query_id,
             model: model.to_owned(),
             version,
+            label: label.to_owned(),
         };
         let packet = AttachMessage::ModelQuery(query).encode();
         let answer = self.exchange(query_id, &packet, at_most);
@@ -165,7 +167,7 @@ impl Session {
             let request = RequestDescriptor {
                 model,
                 version,
-                label: "",
+                label,
                 inputs: Default::default(),
                 outputs: Default::default(),
             };

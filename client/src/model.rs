@@ -6,7 +6,6 @@ use adjoin_schema::attach::{ModelInfo, TensorSpec};
 use adjoin_schema::limits::LABEL_BYTES_MAX;
 use adjoin_schema::status::Status;
 
-use crate::client::Patience;
 use crate::{Client, Explanation, InferError, RequestBuilder, RequestError};
 
 /// A model of the server. Clones are cheap, and usable on any thread.
@@ -30,11 +29,16 @@ pub(crate) struct Target {
 }
 
 impl Model {
-    pub(crate) fn ask(client: Client, name: &str, version: u64) -> Result<Self, InferError> {
+    pub(crate) fn ask(
+        client: Client,
+        name: &str,
+        version: u64,
+        label: &str,
+    ) -> Result<Self, InferError> {
         let answer_timeout = client.answer_timeout();
         let ask = || {
-            let session = client.live_session(Patience::Full)?;
-            session.ask(name, version, answer_timeout)
+            let session = client.live_session()?;
+            session.ask(name, version, label, answer_timeout)
         };
         let info = match ask() {
             // A question runs nothing, so it can go to the next session without further ado.
@@ -44,7 +48,7 @@ impl Model {
         let target = Arc::new(Target {
             info,
             version,
-            label: String::new(),
+            label: label.to_owned(),
         });
         Ok(Self { client, target })
     }
@@ -54,29 +58,21 @@ impl Model {
     /// # Errors
     /// `VersionNotFound`, or as [`Client::model`].
     pub fn version(&self, version: u64) -> Result<Self, InferError> {
-        Self::ask(self.client.clone(), self.name(), version)
+        Self::ask(self.client.clone(), self.name(), version, "")
     }
 
     /// The same model with all requests for the version that the server's operator labelled so, such
-    /// as `stable`; the server looks it up for every request. The description stays the one of this
-    /// model.
+    /// as `stable`. The description is that of the version which has the label now; the server looks
+    /// the label up again for every request.
     ///
     /// # Errors
-    /// `VersionNotFound` if no label can be that long.
+    /// `VersionNotFound`, or as [`Client::model`].
     pub fn label(&self, label: &str) -> Result<Self, InferError> {
         if label.len() > LABEL_BYTES_MAX {
             let explanation = Explanation::from(Status::VersionNotFound);
             return Err(InferError::VersionNotFound(explanation));
         }
-        let target = Arc::new(Target {
-            info: self.target.info.clone(),
-            version: 0,
-            label: label.to_owned(),
-        });
-        Ok(Self {
-            client: self.client.clone(),
-            target,
-        })
+        Self::ask(self.client.clone(), self.name(), 0, label)
     }
 
     /// The server's description.

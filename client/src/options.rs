@@ -96,7 +96,7 @@ impl ClientOptions {
         self
     }
 
-    /// What the client calls itself in `adjoin sessions`, at most 64 bytes. Default: nothing.
+    /// What the client calls itself in `adjoin sessions`; cut after 64 bytes. Default: nothing.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();

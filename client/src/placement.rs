@@ -1,17 +1,21 @@
-//! Where a request's tensors lie: in which session, at which offsets. A request that outlives its
-//! session moves to the next one with its bytes.
+//! Where a request's tensors lie: in which session, at which offsets, or in private memory while there
+//! is no session. A request outlives its session that way, with its bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use adjoin_schema::descriptor::DescriptorWriter;
 use adjoin_schema::layout::RegionKind;
+use adjoin_schema::limits::ALIGNMENT;
+use adjoin_shm::{Arena, OwnedRange};
+use smallvec::SmallVec;
 
-use crate::client::Patience;
 use crate::exchange::Exchange;
 use crate::reclaim::Extents;
 use crate::session::Session;
-use crate::{Explanation, InferError};
+use crate::{ConnectError, Explanation, InferError};
+
+type Ranges = SmallVec<[OwnedRange; 2]>;
 
 impl Exchange {
     /// Room for the inputs and the descriptor in a session, with the descriptor written.
@@ -31,25 +35,61 @@ impl Exchange {
         })
     }
 
-    /// Goes to a session that takes requests, with the inputs as they are.
+    /// Takes the inputs out of a session that runs nothing any more, into private memory: a server that
+    /// closes a session takes the session's memory with it.
     #[cold]
-    pub(crate) fn move_over(&mut self, patience: Patience) -> Result<(), InferError> {
-        let session = self.client.live_session(patience)?;
-        if Arc::ptr_eq(&session, &self.session) {
+    pub(crate) fn leave_session(&mut self) -> Result<(), InferError> {
+        if self.is_ashore {
             return Ok(());
         }
-        let mut extents = self.place(&session)?;
-        for (from, to) in self.extents.inputs.iter().zip(&mut extents.inputs) {
-            from.payload().copy_to(&mut to.payload_mut());
-        }
-        // A server that closes a session takes its pages back from the first one on. If that one is still
-        // there after the copy, then all were there before it.
+        let mut inputs = self.private_room()?;
+        self.copy_inputs(&mut inputs);
+        // Pages are taken back from the first one on. If that one is still there after the copy, then all
+        // were there before it.
         fence(Ordering::Acquire);
         let is_lost = self.session.is_memory_taken_back(RegionKind::Request);
         for input in &mut self.inputs {
             input.is_lost |= is_lost && input.byte_size > 0;
         }
-        self.begin_in(session, extents);
+        let extents = Extents {
+            inputs,
+            descriptor: None,
+        };
+        self.begin_in(Arc::clone(&self.session), extents);
+        self.is_ashore = true;
         Ok(())
+    }
+
+    /// Goes to a session that takes requests, with the inputs as they are.
+    #[cold]
+    pub(crate) fn move_over(&mut self) -> Result<(), InferError> {
+        self.leave_session()?;
+        let session = self.client.live_session()?;
+        let mut extents = self.place(&session)?;
+        self.copy_inputs(&mut extents.inputs);
+        self.begin_in(session, extents);
+        self.is_ashore = false;
+        Ok(())
+    }
+
+    fn private_room(&self) -> Result<Ranges, InferError> {
+        let byte_sizes = self.inputs.iter().map(|input| input.byte_size);
+        let room = byte_sizes
+            .clone()
+            .map(|byte_size| byte_size.max(1).next_multiple_of(ALIGNMENT));
+        let arena = Arena::private(room.sum()).map_err(|error| ConnectError::System {
+            what: "keeping the inputs of a request",
+            source: error.errno().into(),
+        })?;
+        let ranges = byte_sizes.map(|byte_size| arena.allocate(byte_size));
+        Ok(ranges
+            .collect::<Option<_>>()
+            .expect("the arena was made as large as they are"))
+    }
+
+    fn copy_inputs(&self, to: &mut Ranges) {
+        for (from, to) in self.extents.inputs.iter().zip(to) {
+            from.payload().copy_to(&mut to.payload_mut());
+        }
     }
 }

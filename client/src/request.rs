@@ -12,7 +12,8 @@ use crate::{Client, InferError, SubmitOptions, TensorError};
 /// Inputs in shared memory, to be written in place and run, as often as one likes.
 ///
 /// A request keeps its place and its bytes from run to run. When its session is over it moves to the
-/// next one, with its bytes.
+/// next one, with its bytes. Only where a server shut down and took them with it before this side
+/// noticed, the next submission says [`InferError::InputLost`] until they are written again.
 #[derive(Debug)]
 pub struct Request {
     exchange: Box<Exchange>,
@@ -111,7 +112,8 @@ impl Request {
     /// dropped.
     ///
     /// # Errors
-    /// See [`InferError`]. The request can be used again after every one of them.
+    /// See [`InferError`]. The request can be used again after every one of them. `TooManyInFlight` if
+    /// others have taken all places: it does not wait for them, as they may be this thread's own.
     pub fn infer(&mut self) -> Result<Outputs<'_>, InferError> {
         self.infer_with(&SubmitOptions::default())
     }

@@ -1,28 +1,26 @@
 //! One session: its memory, its socket, what is in flight, and how it ends.
 //!
-//! # Locks
-//! `submissions` guards the submission ring, `completions` the completion ring. Either is held for some
-//! tens of nanoseconds and never while the other one, or while anyone waits.
+//! Two locks are taken for a request: one on each ring, each for some tens of nanoseconds, never one
+//! inside the other, and none while anyone waits.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use adjoin_schema::descriptor::Rejection;
-use adjoin_schema::layout::{CompletionEntry, MAGIC, RegionKind, SessionLayout, server_state};
+use adjoin_schema::layout::{MAGIC, RegionKind, SessionLayout, server_state};
 use adjoin_shm::doorbell::{EventNotifier, futex_wake_all};
-use adjoin_shm::ring::Consumer;
 use adjoin_shm::socket::AttachSocket;
 use adjoin_shm::{Arena, ClientMemory, ForkGuard, OwnedRange, SpinBudget};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::error::RegionFull;
+use crate::harvest::Completions;
 use crate::inbox::Inbox;
-use crate::inflight::{Delivered, InFlight};
-use crate::reclaim::Orphan;
+use crate::inflight::InFlight;
 use crate::submission::Submissions;
 use crate::wait::Sleepers;
 use crate::{Explanation, InferError};
@@ -82,9 +80,7 @@ pub(crate) struct Session {
     spin: Duration,
     tensors: Arena,
     descriptors: Arena,
-    completions: Mutex<Consumer>,
-    /// The completions' position, for looks without the lock.
-    harvested: AtomicU32,
+    pub(crate) completions: Completions,
     ended: AtomicBool,
     end: OnceLock<SessionEnd>,
     #[cfg(feature = "tokio")]
@@ -104,7 +100,9 @@ impl Session {
         // Descriptors have a part of their own, so that the inputs of requests that were made one after
         // another lie side by side, and the server can run them as one batch where they are.
         let payload_bytes = payload.end - payload.start;
-        let descriptor_bytes = (payload_bytes / 16).clamp(4 << 10, 1 << 20);
+        let descriptor_bytes = (payload_bytes / 16)
+            .clamp(4 << 10, 1 << 20)
+            .min(payload_bytes / 2);
         let middle = payload.start + descriptor_bytes;
         let arena = |range| Arena::new(memory.request().clone(), range);
         Self {
@@ -116,8 +114,7 @@ impl Session {
             spin,
             tensors: arena(middle..payload.end),
             descriptors: arena(payload.start..middle),
-            completions: Mutex::default(),
-            harvested: AtomicU32::new(0),
+            completions: Completions::default(),
             ended: AtomicBool::new(false),
             end: OnceLock::new(),
             #[cfg(feature = "tokio")]
@@ -136,7 +133,7 @@ impl Session {
 
     /// Whether the next request can go to this session; costs two loads.
     pub(crate) fn standing(&self) -> Standing {
-        if self.ended.load(Ordering::Relaxed) {
+        if self.has_ended() {
             return Standing::Ended;
         }
         match self.memory.server_state().load(Ordering::Relaxed) {
@@ -193,6 +190,11 @@ impl Session {
         region.header().magic != MAGIC
     }
 
+    /// Whether the session is over, for looks that may be late.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
     /// Whether what was read from the response region may be what a server leaves that closes a session.
     pub(crate) fn memory_end_is_near(&self) -> bool {
         let is_taken_back = self.is_memory_taken_back(RegionKind::Response);
@@ -200,86 +202,9 @@ impl Session {
         is_taken_back || matches!(self.end(), Some(SessionEnd::Gone))
     }
 
-    /// Takes everything from the completion ring, unless another thread is doing so.
-    pub(crate) fn try_harvest(&self) {
-        if let Some(consumer) = self.completions.try_lock() {
-            self.harvest_or_fail(consumer);
-        }
-    }
-
-    /// Takes everything from the completion ring. What was published before the call is in its slot
-    /// afterwards, whichever thread put it there.
-    pub(crate) fn harvest(&self) {
-        self.harvest_or_fail(self.completions.lock());
-    }
-
-    fn harvest_or_fail(&self, consumer: MutexGuard<'_, Consumer>) {
-        if let Err(what) = self.harvest_locked(consumer) {
-            self.fail(what);
-        }
-    }
-
-    /// Up to where the completion ring was taken, for a look without the lock.
-    pub(crate) fn harvested(&self) -> u32 {
-        self.harvested.load(Ordering::Relaxed)
-    }
-
-    /// The last look at the ring of a server that is gone. What is impossible there is of no interest
-    /// any more: a server that closes a session leaves zeros.
-    pub(crate) fn harvest_last(&self) {
-        let consumer = self.completions.lock();
-        let _ = self.harvest_locked(consumer);
-    }
-
-    fn harvest_locked(&self, mut consumer: MutexGuard<'_, Consumer>) -> Result<(), String> {
-        let mut wakers: SmallVec<[Waker; 2]> = SmallVec::new();
-        let mut orphans: SmallVec<[(Box<Orphan>, CompletionEntry); 1]> = SmallVec::new();
-        let outcome = self.harvest_into(&mut consumer, |delivered, completion| match delivered {
-            Delivered::Quietly => {}
-            Delivered::Wake(waker) => wakers.push(waker),
-            Delivered::Orphan(orphan) => orphans.push((orphan, completion)),
-        });
-        drop(consumer);
-        for (orphan, completion) in orphans {
-            self.bury(&orphan, &completion);
-        }
-        wakers.into_iter().for_each(Waker::wake);
-        outcome
-    }
-
-    fn harvest_into(
-        &self,
-        consumer: &mut Consumer,
-        mut deliver: impl FnMut(Delivered, CompletionEntry),
-    ) -> Result<(), String> {
-        if self.ended.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let ring = self.memory.completion_ring();
-        let count = consumer.available(&ring).map_err(|e| e.to_string())?;
-        for _ in 0..count {
-            let completion = CompletionEntry::from_words(consumer.peek(&ring, 0));
-            // The place is given back before the slot is: whoever submits next because of this
-            // completion has told the server that there is a place for the answer.
-            consumer.advance(&ring, 1);
-            let delivered = self.inflight.deliver(&completion);
-            self.harvested.store(consumer.position(), Ordering::Relaxed);
-            match delivered {
-                Ok(delivered) => deliver(delivered, completion),
-                Err(unknown) => {
-                    return Err(format!(
-                        "a completion for request {:#x}, which is not out",
-                        unknown.0
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Looks whether the server is still there, and draws the conclusions.
     pub(crate) fn look_for_end(&self) {
-        if !self.ended.load(Ordering::Relaxed) && self.socket.is_hung_up() {
+        if !self.has_ended() && self.socket.is_hung_up() {
             self.read_socket();
             // An end without an end of file in the queue, as after a reset.
             self.finish(SessionEnd::Gone);

@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use crate::generated::adjoin::wire;
 use crate::limits::{
-    ATTACH_MESSAGE_BYTES_MAX, CLIENT_NAME_BYTES_MAX, RANK_MAX, TENSOR_NAME_BYTES_MAX, TENSORS_MAX,
-    TOKEN_BYTES,
+    ATTACH_MESSAGE_BYTES_MAX, CLIENT_NAME_BYTES_MAX, LABEL_BYTES_MAX, RANK_MAX,
+    TENSOR_NAME_BYTES_MAX, TENSORS_MAX, TOKEN_BYTES,
 };
 use crate::{DataType, Shape};
 
@@ -75,8 +75,10 @@ pub struct ModelQuery {
     pub query_id: u64,
     /// Name of the model.
     pub model: String,
-    /// Version; 0 for the newest ready one.
+    /// Version; 0 for the newest ready one, or the one that `label` stands for.
     pub version: u64,
+    /// Version label; empty for none.
+    pub label: String,
 }
 
 /// What a model takes or gives.
@@ -205,10 +207,12 @@ impl AttachMessage {
         if let Some(query) = root.body_as_model_query() {
             let (query_id, version) = (query.query_id(), query.version());
             let model = bounded(query.model(), TENSOR_NAME_BYTES_MAX, "model")?;
+            let label = bounded(query.label().unwrap_or(""), LABEL_BYTES_MAX, "label")?;
             return Ok(Self::ModelQuery(ModelQuery {
                 query_id,
                 model,
                 version,
+                label,
             }));
         }
         if let Some(info) = root.body_as_model_info() {
@@ -262,10 +266,12 @@ fn write_refusal(fbb: &mut Fbb<'_>, refusal: Refusal) -> Body {
 
 fn write_query(fbb: &mut Fbb<'_>, query: &ModelQuery) -> Body {
     let model = Some(fbb.create_string(&query.model));
+    let label = Some(fbb.create_string(&query.label));
     let args = wire::ModelQueryArgs {
         query_id: query.query_id,
         model,
         version: query.version,
+        label,
     };
     wire::ModelQuery::create(fbb, &args).as_union_value()
 }
@@ -441,6 +447,7 @@ mod tests {
                 query_id: 4,
                 model: "digits".into(),
                 version: 2,
+                label: "stable".into(),
             }),
             AttachMessage::ModelInfo(ModelInfo {
                 model: "digits".into(),

@@ -7,6 +7,8 @@ use adjoin_schema::limits::ALIGNMENT;
 use parking_lot::Mutex;
 use range_alloc::RangeAllocator;
 
+use crate::mapping::Mapping;
+use crate::memfd::MemfdError;
 use crate::payload::{Payload, PayloadMut};
 use crate::region::Region;
 
@@ -57,6 +59,16 @@ impl Arena {
                 capacity,
             }),
         }
+    }
+
+    /// An arena in private memory, for payload that is in no session at the moment.
+    ///
+    /// # Errors
+    /// If the system has no memory for it.
+    pub fn private(byte_size: u64) -> Result<Self, MemfdError> {
+        let len = usize::try_from(byte_size).unwrap_or(usize::MAX);
+        let mapping = Mapping::private(len.max(1))?;
+        Ok(Self::new(Region::new(mapping), 0..byte_size))
     }
 
     /// `byte_size` bytes that start at a multiple of 64; `None` if no free range is long enough.
@@ -148,7 +160,6 @@ impl Drop for OwnedRange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mapping::Mapping;
 
     fn arena(byte_size: usize) -> Arena {
         let region = Region::new(Mapping::private(byte_size).unwrap());
@@ -170,6 +181,17 @@ mod tests {
         drop(ranges);
         assert_eq!(arena.free_bytes(), arena.capacity());
         assert!(arena.allocate(arena.capacity()).is_some());
+    }
+
+    #[test]
+    fn private_arena_holds_as_much_as_was_asked_for() {
+        let arena = Arena::private(192).unwrap();
+        let mut ranges: Vec<_> = std::iter::from_fn(|| arena.allocate(64)).collect();
+        assert_eq!(ranges.len(), 3);
+        ranges[2].write(&[7; 64]);
+        assert_eq!(ranges[2].payload().to_vec(), [7; 64]);
+        assert!(Arena::private(0).unwrap().allocate(1).is_none());
+        assert!(Arena::private(u64::MAX).is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The two regions of a session, as the server creates them and as the client maps them.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 
 use adjoin_schema::layout::{
     HEAD_OFFSET, RegionKind, STATE_OFFSET, SessionLayout, TAIL_OFFSET, WAIT_OFFSET,
@@ -11,7 +12,7 @@ use crate::mapping::{Access, Mapping};
 use crate::memfd::{self, MemfdError};
 use crate::region::Region;
 use crate::ring::RingView;
-use crate::sync::AtomicU32;
+use crate::sync::{AtomicU32, Ordering};
 
 /// Both regions and where their parts lie.
 #[derive(Clone, Debug)]
@@ -105,6 +106,7 @@ pub struct SessionMemory {
     request_fd: OwnedFd,
     response_fd: OwnedFd,
     response_read_only: OwnedFd,
+    leave_pages: AtomicBool,
 }
 
 impl SessionMemory {
@@ -137,6 +139,7 @@ impl SessionMemory {
             request_fd,
             response_fd,
             response_read_only,
+            leave_pages: AtomicBool::new(false),
         })
     }
 
@@ -164,8 +167,20 @@ impl SessionMemory {
     }
 }
 
+impl SessionMemory {
+    /// Leaves the pages to the client when the memory is dropped. For a server that ends in order: the
+    /// client may still read outputs, and moves its inputs to the next server; our share of the memory
+    /// ends with this process anyway.
+    pub fn leave_pages(&self) {
+        self.leave_pages.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for SessionMemory {
     fn drop(&mut self) {
+        if self.leave_pages.load(Ordering::Relaxed) {
+            return;
+        }
         for (fd, region) in [
             (&self.request_fd, &self.parts.request),
             (&self.response_fd, &self.parts.response),

@@ -30,6 +30,7 @@ fn hellos_of_every_wrong_kind_are_refused_with_their_reason() {
         query_id: 1,
         model: "add".into(),
         version: 0,
+        label: String::new(),
     });
     assert_eq!(said(&query.encode()).0, Status::HandshakeInvalid);
     assert_eq!(
@@ -128,6 +129,7 @@ fn garbage_after_the_handshake_ends_that_session() {
         query_id: 1,
         model: "add".into(),
         version: 0,
+        label: String::new(),
     })
     .encode();
     let mut sent = 0;

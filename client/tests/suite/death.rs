@@ -99,27 +99,31 @@ fn reason_of_an_ended_session_is_told() {
 fn check_reason(is_reset: bool) {
     let ground = Ground::new();
     let fake = ground.fake();
+    let (taken, is_taken) = std::sync::mpsc::channel::<()>();
     let server = std::thread::spawn(move || {
         let mut peer = fake.accept();
         peer.next().unwrap();
+        taken.send(()).unwrap();
+        if is_reset {
+            // A question that is never read: closing resets the connection.
+            peer.socket.wait_readable(Duration::from_secs(20)).unwrap();
+        }
         let refusal = AttachMessage::Refusal(Refusal {
             query_id: 0,
             status: Status::RingIndexInvalid as u16,
             detail: [77, 32],
         });
         peer.socket.send(&refusal.encode(), &[]).unwrap();
-        if is_reset {
-            // A question that the server never read: closing resets the connection.
-            peer.socket.wait_readable(Duration::from_secs(20)).unwrap();
-        }
         peer.die();
     });
     let client = ground.client();
-    let mut request = request(&client.model("double").unwrap(), 1);
-    let asks = client.clone();
-    let asker = std::thread::spawn(move || is_reset.then(|| asks.model("double").is_err()));
-    let error = request.infer().unwrap_err();
-    assert_ne!(asker.join().unwrap(), Some(false));
+    let model = client.model("double").unwrap();
+    let pending = request(&model, 1).submit().unwrap();
+    is_taken.recv().unwrap();
+    if is_reset {
+        client.model("double").unwrap_err();
+    }
+    let error = pending.wait().unwrap_err().error;
     assert!(matches!(error, InferError::SessionEnded(_)), "{error:?}");
     assert_eq!(error.status(), Some(Status::RingIndexInvalid));
     assert!(error.to_string().contains("ring index 77"), "{error}");

@@ -5,6 +5,7 @@
     reason = "tests fail by panicking, and their sizes are small"
 )]
 
+mod allocations;
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod cancel;

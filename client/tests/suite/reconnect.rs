@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use adjoin_client::{InferError, Status};
-use adjoin_schema::layout::server_state;
+use adjoin_schema::layout::{SubmissionKind, server_state};
 
 use crate::fake::{Fake, Peer};
 use crate::{Ground, fill, options, request, row};
@@ -129,27 +129,6 @@ fn inputs_that_went_with_a_server_have_to_be_written_again() {
     second.join().unwrap();
 }
 
-#[test]
-fn writing_to_a_request_of_a_dead_session_writes_to_the_next_one() {
-    let ground = Ground::new();
-    let fake = ground.fake();
-    let first = std::thread::spawn(move || {
-        let mut peer = fake.accept();
-        peer.next().unwrap();
-        drop(peer);
-    });
-    let client = ground.client();
-    let mut request = request(&client.model("double").unwrap(), 1);
-    assert!(request.infer().is_err());
-    first.join().unwrap();
-    let second = ground.fake().serve();
-    fill(&mut request, 4.0);
-    let outputs = request.infer().unwrap();
-    assert_eq!(outputs.get::<f32>("y").unwrap(), row(8.0));
-    drop((request, client));
-    second.join().unwrap();
-}
-
 fn drain(peer: &Peer) {
     let word = peer.memory.server_state();
     word.store(server_state::DRAINING, Ordering::Release);
@@ -206,6 +185,80 @@ fn draining_server_executes_nothing_and_its_successor_takes_over() {
     let peer = first.join().unwrap();
     assert_eq!(peer.response_bytes_out(), 0);
     drop((request, model, client));
+    second.join().unwrap();
+}
+
+#[test]
+fn inputs_survive_a_server_that_drains_before_it_goes() {
+    for is_told_by_word in [true, false] {
+        let ground = Ground::new();
+        let fake = ground.fake();
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let first = std::thread::spawn(move || {
+            let mut peer = fake.accept();
+            let entry = peer.next().unwrap();
+            peer.handle(entry);
+            if is_told_by_word {
+                while gate.try_recv().is_err() {
+                    peer.poll().into_iter().for_each(|entry| peer.handle(entry));
+                }
+                drain(&peer);
+            }
+            drop(fake);
+            while gate.try_recv().is_err() {
+                // Others than submissions are of no interest any more.
+                if let Some(entry) = peer.poll()
+                    && entry.kind == SubmissionKind::Submit as u8
+                {
+                    peer.refuse(&entry, Status::NotExecuted, [0; 2]);
+                }
+            }
+            drop(peer);
+        });
+        let client = ground.client();
+        let mut request = request(&client.model("double").unwrap(), 1);
+        fill(&mut request, 6.0);
+        request.infer().unwrap();
+        if is_told_by_word {
+            go.send(()).unwrap();
+        }
+        let error = loop {
+            if let Err(error) = request.infer() {
+                break error;
+            }
+        };
+        assert!(matches!(error, InferError::NotExecuted(_)), "{error:?}");
+        go.send(()).unwrap();
+        first.join().unwrap();
+        // All memory of the session is zeros now.
+        assert!(matches!(request.infer(), Err(InferError::Connect(_))));
+        let second = ground.fake().serve();
+        let outputs = request.infer().unwrap();
+        assert_eq!(outputs.get::<f32>("y").unwrap(), row(12.0));
+        drop((request, client));
+        second.join().unwrap();
+    }
+}
+
+#[test]
+fn what_is_written_between_two_servers_is_kept() {
+    let ground = Ground::new();
+    let fake = ground.fake();
+    let first = std::thread::spawn(move || {
+        let mut peer = fake.accept();
+        peer.next().unwrap();
+        drop(peer);
+    });
+    let client = ground.client();
+    let mut request = request(&client.model("double").unwrap(), 1);
+    assert!(request.infer().is_err());
+    first.join().unwrap();
+    fill(&mut request, 4.0);
+    assert!(matches!(request.infer(), Err(InferError::Connect(_))));
+    let second = ground.fake().serve();
+    let outputs = request.infer().unwrap();
+    assert_eq!(outputs.get::<f32>("y").unwrap(), row(8.0));
+    drop((request, client));
     second.join().unwrap();
 }
 

@@ -108,7 +108,11 @@ async fn connection(shared: Shared, socket: AttachSocket, permit: OwnedSemaphore
     tokio::select! {
         () = exited => {}
         () = answer(&shared, id, &connection) => {}
-        () = shared.reached(Phase::Ending) => {}
+        () = shared.reached(Phase::Ending) => {
+            if let Some(session) = shared.engine.sessions().get(id) {
+                session.memory().leave_pages();
+            }
+        }
     }
     socket.shut_down();
     shared.engine.detach(id);
@@ -143,7 +147,7 @@ async fn answer(shared: &Shared, session_id: u64, connection: &Connection) {
 
 fn describe(shared: &Shared, query: &ModelQuery) -> AttachMessage {
     let models = shared.engine.models();
-    match models.find(&query.model, query.version, "") {
+    match models.find(&query.model, query.version, &query.label) {
         Ok(version) => {
             let ready = models
                 .snapshot()

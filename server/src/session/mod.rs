@@ -310,9 +310,7 @@ impl Session {
     /// What the client did to the completion ring: a fault of the session.
     pub fn refuse(&self, request_id: u64, rejection: Rejection) -> Result<(), RingError> {
         let entry = CompletionEntry::failure(request_id, rejection.status, rejection.detail);
-        let outcome = self.publish(&mut self.state.lock(), entry);
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
-        outcome
+        self.publish(&mut self.state.lock(), entry)
     }
 
     /// Publishes the outcome of a job of this session and keeps its response until it is released.
@@ -364,10 +362,7 @@ impl Session {
             }
             None => {}
         }
-        let outcome = self.publish(&mut state, entry);
-        drop(state);
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
-        outcome
+        self.publish(&mut state, entry)
     }
 
     fn publish(&self, state: &mut State, entry: CompletionEntry) -> Result<(), RingError> {

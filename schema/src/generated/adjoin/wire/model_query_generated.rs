@@ -21,6 +21,7 @@ impl<'a> ModelQuery<'a> {
   pub const VT_QUERY_ID: ::flatbuffers::VOffsetT = 4;
   pub const VT_MODEL: ::flatbuffers::VOffsetT = 6;
   pub const VT_VERSION: ::flatbuffers::VOffsetT = 8;
+  pub const VT_LABEL: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -34,6 +35,7 @@ impl<'a> ModelQuery<'a> {
     let mut builder = ModelQueryBuilder::new(_fbb);
     builder.add_version(args.version);
     builder.add_query_id(args.query_id);
+    if let Some(x) = args.label { builder.add_label(x); }
     if let Some(x) = args.model { builder.add_model(x); }
     builder.finish()
   }
@@ -60,6 +62,13 @@ impl<'a> ModelQuery<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(ModelQuery::VT_VERSION, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn label(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ModelQuery::VT_LABEL, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ModelQuery<'_> {
@@ -71,6 +80,7 @@ impl ::flatbuffers::Verifiable for ModelQuery<'_> {
      .visit_field::<u64>("query_id", Self::VT_QUERY_ID, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("model", Self::VT_MODEL, true)?
      .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("label", Self::VT_LABEL, false)?
      .finish();
     Ok(())
   }
@@ -79,6 +89,7 @@ pub struct ModelQueryArgs<'a> {
     pub query_id: u64,
     pub model: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub version: u64,
+    pub label: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for ModelQueryArgs<'a> {
   #[inline]
@@ -87,6 +98,7 @@ impl<'a> Default for ModelQueryArgs<'a> {
       query_id: 0,
       model: None, // required field
       version: 0,
+      label: None,
     }
   }
 }
@@ -107,6 +119,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ModelQueryBuilder<'a, 'b, A> 
   #[inline]
   pub fn add_version(&mut self, version: u64) {
     self.fbb_.push_slot::<u64>(ModelQuery::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_label(&mut self, label: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ModelQuery::VT_LABEL, label);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ModelQueryBuilder<'a, 'b, A> {
@@ -130,6 +146,7 @@ impl ::core::fmt::Debug for ModelQuery<'_> {
       ds.field("query_id", &self.query_id());
       ds.field("model", &self.model());
       ds.field("version", &self.version());
+      ds.field("label", &self.label());
       ds.finish()
   }
 }
