@@ -181,7 +181,7 @@ impl SubmitOptions {
         Self::default()
     }
 
-    /// A deadline that far from the submission. The server refuses what cannot meet it.
+    /// A deadline that far from the submission. The server refuses what has not begun to run by then.
     #[must_use]
     pub fn deadline_in(mut self, after: Duration) -> Self {
         self.deadline = Deadline::In(after);

@@ -80,7 +80,7 @@ statuses! {
 
     /// The model's queue is full. Detail: the limit.
     QueueFull = 200, "queue_full";
-    /// The deadline passed, or cannot be met any more. Details: the deadline, the time when it was refused (ns, CLOCK_MONOTONIC).
+    /// The deadline passed before the request ran. Details: the deadline, the time when it was refused (ns, CLOCK_MONOTONIC).
     DeadlineExceeded = 201, "deadline_exceeded";
     /// The response region has no room for the outputs. Details: bytes needed, bytes of the region's payload.
     ResponseRegionFull = 202, "response_region_full";
@@ -103,9 +103,9 @@ statuses! {
     HandshakeInvalid = 501, "handshake_invalid";
     /// A token that was never given out, was used before, has expired, or is another user's.
     TokenInvalid = 502, "token_invalid";
-    /// A region size outside the limits. Details: bytes wanted, least, most.
+    /// A region size outside the limits. Details: bytes wanted, the most allowed.
     RegionSizeInvalid = 503, "region_size_invalid";
-    /// A ring size outside the limits or no power of two. Details: entries wanted, least, most.
+    /// A ring size outside the limits or no power of two. Details: entries wanted, the most allowed.
     RingSizeInvalid = 504, "ring_size_invalid";
     /// The user's sessions hold as much memory as they may. Details: bytes wanted, bytes left.
     MemoryQuotaExceeded = 505, "memory_quota_exceeded";

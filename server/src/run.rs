@@ -12,6 +12,7 @@ use crate::control::{
     self, ADMIN_SOCKET, CONTROL_SOCKET, Listeners, Phase, Shared, SocketDir, SocketDirError,
 };
 use crate::engine::{Engine, EngineOptions};
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::repository::{Loader, RepositoryError, engines, scan};
@@ -168,7 +169,7 @@ fn spawn_signals(shared: &Shared) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Each session takes five descriptors; the soft limit of 1024 is there for programs that use `select`.
+/// Each session takes seven descriptors; the soft limit of 1024 is there for programs that use `select`.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -178,15 +179,12 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Logs panics as one line each, at most one a second: an engine may panic on values that a client sends, and a
-/// client must not be able to fill the log. Workers and engines catch what can be caught.
+/// Logs panics, at most one a second: an engine may panic on values that a client sends, and a client must not be
+/// able to fill the log. A panic in a run fails that run (see `batch::execute`).
 fn log_panics() {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static LAST_NS: AtomicU64 = AtomicU64::new(0);
+    static LIMIT: LogLimit = LogLimit::per_second(1);
     std::panic::set_hook(Box::new(|panic| {
-        let now_ns = adjoin_shm::clock::now_ns();
-        let last_ns = LAST_NS.swap(now_ns, Ordering::Relaxed);
-        if now_ns.saturating_sub(last_ns) > 1_000_000_000 {
+        if LIMIT.admits() {
             let thread = std::thread::current();
             tracing::error!(thread = thread.name().unwrap_or("?"), panic = %panic, "panicked");
         }

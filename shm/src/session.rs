@@ -169,8 +169,8 @@ impl SessionMemory {
 
 impl SessionMemory {
     /// Leaves the pages to the client when the memory is dropped. For a server that ends in order: the
-    /// client may still read outputs, and moves its inputs to the next server; our share of the memory
-    /// ends with this process anyway.
+    /// client may still read outputs, and moves its inputs to the next server; the pages
+    /// then stay charged to our control group until the client unmaps them.
     pub fn leave_pages(&self) {
         self.leave_pages.store(true, Ordering::Relaxed);
     }

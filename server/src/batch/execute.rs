@@ -5,6 +5,8 @@
 //! inputs lie side by side, and their outputs are scattered afterwards. If a batch of several fails, each
 //! request runs once more alone, so that nobody loses an answer to a neighbour's input.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use adjoin_backend::{Copied, ExecuteError, Execution, Input, Output, OutputSink, SinkError};
 use adjoin_schema::status::Status;
 use adjoin_schema::{DataType, Shape};
@@ -14,6 +16,7 @@ use smallvec::SmallVec;
 
 use super::gather::{self, Plan};
 use super::queue::Ticket;
+use crate::log_limit::LogLimit;
 use crate::metrics::{BatchTimes, CopyPath};
 use crate::model::request::{Job, Outcome};
 use crate::model::{InstanceSlot, ModelVersion};
@@ -34,7 +37,7 @@ pub fn run(
     }
     let start_ns = now_ns();
     let rows: u32 = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
-    match attempt(version, instance, &mut jobs, rows, start_ns) {
+    match attempt_safely(version, instance, &mut jobs, rows, start_ns) {
         Ok(run) => {
             version.timing().observe(rows, run.times.execute_ns);
             version.metrics().batch(rows, run.times);
@@ -67,7 +70,10 @@ pub fn run(
             }
         }
         Err(error) => {
-            tracing::debug!(model = %version.name(), version = version.version(), %error, "request failed in the engine");
+            static LIMIT: LogLimit = LogLimit::per_second(2);
+            if LIMIT.admits() {
+                tracing::warn!(model = %version.name(), version = version.version(), %error, "request failed in the engine");
+            }
             version.metrics().refused(Status::ExecutionFailed);
             let failed = |(ticket, job)| {
                 (
@@ -79,6 +85,25 @@ pub fn run(
             finished.extend(jobs.into_iter().map(failed));
         }
     }
+}
+
+/// As [`attempt`]; a panic in it fails the batch, not the worker.
+fn attempt_safely(
+    version: &ModelVersion,
+    instance: &mut InstanceSlot,
+    jobs: &mut [(Ticket, Job)],
+    rows: u32,
+    start_ns: u64,
+) -> Result<Run, ExecuteError> {
+    // What a panic may leave half done, outputs and buffers, is written anew by the next run.
+    let run = AssertUnwindSafe(|| attempt(version, instance, jobs, rows, start_ns));
+    catch_unwind(run).unwrap_or_else(|_| {
+        let reason = "it panicked; the log has the place".to_owned();
+        Err(ExecuteError::Failed {
+            engine: version.engine(),
+            reason,
+        })
+    })
 }
 
 struct Run {

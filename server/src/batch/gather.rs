@@ -25,15 +25,15 @@ pub(super) fn prepare(
     jobs: &[(Ticket, Job)],
     buffer: &mut AlignedBuffer,
 ) -> Result<Plan, MemfdError> {
-    let copy_first = spec.access == InputAccess::CopyFirst
-        && jobs
-            .iter()
-            .any(|(_, job)| matches!(job.request.source, Source::Session(_)));
+    let from_session = |(_, job): &(Ticket, Job)| matches!(job.request.source, Source::Session(_));
+    let copy_first = spec.access == InputAccess::CopyFirst && jobs.iter().any(from_session);
+    // The bytes of a message lie wherever the parser left them; engines are promised aligned ones.
+    let from_messages = !jobs.iter().all(from_session);
     let parts: SmallVec<[Payload<'_>; 32]> = jobs
         .iter()
         .map(|(_, job)| job.request.payload(index))
         .collect();
-    if !copy_first && Payload::joined(&parts).is_some() {
+    if !copy_first && !from_messages && Payload::joined(&parts).is_some() {
         return Ok(Plan::InPlace);
     }
     let byte_size = parts.iter().map(Payload::byte_size).sum();
@@ -43,10 +43,10 @@ pub(super) fn prepare(
         part.copy_to(&mut room);
         room = room.split_at(part.byte_size()).1;
     }
-    let path = if copy_first {
-        CopyPath::CopyFirst
-    } else {
-        CopyPath::Gather
+    let path = match (copy_first, from_messages) {
+        (true, _) => CopyPath::CopyFirst,
+        (false, true) => CopyPath::MessageBody,
+        (false, false) => CopyPath::Gather,
     };
     Ok(Plan::Buffer { byte_size, path })
 }

@@ -80,7 +80,10 @@ async fn connection(shared: Shared, socket: AttachSocket, permit: OwnedSemaphore
         return;
     };
     let process = socket.peer_process();
-    let session = match open(&shared, &socket, &packet) {
+    let opened = open(&shared, &socket, &packet);
+    // Whatever descriptors came with it are closed here.
+    drop(packet);
+    let session = match opened {
         Ok(session) => session,
         Err(rejection) => {
             shared.engine.metrics().session_refused(rejection.status);
@@ -179,6 +182,9 @@ fn open(
     let Ok(AttachMessage::Hello(hello)) = AttachMessage::parse(&packet.bytes) else {
         return Err(Status::HandshakeInvalid.into());
     };
+    if !packet.fds.is_empty() {
+        return Err(Status::HandshakeInvalid.into());
+    }
     let peer = socket
         .peer_credentials()
         .map_err(|_| Rejection::from(Status::SessionUnavailable))?;
@@ -248,7 +254,9 @@ fn settle(shared: &Shared, uid: u32, hello: Hello) -> Result<(SessionLayout, Str
                 hello.response_bytes,
                 hello.ring_entries,
             )?;
-            Ok((layout, hello.client_name))
+            // It is shown on terminals and in logs.
+            let client_name = hello.client_name.replace(char::is_control, "?");
+            Ok((layout, client_name))
         }
     }
 }

@@ -21,6 +21,9 @@ use crate::model::InputFacts;
 use crate::model::request::{Job, Sink};
 use crate::session::response::ResponseBlock;
 
+/// Most bytes of the outputs of one reply: what a message may have.
+const REPLY_BYTES_MAX: u64 = super::MESSAGE_BYTES_MAX as u64;
+
 /// Answers clients of the protocol.
 #[derive(Debug)]
 pub(super) struct Inference {
@@ -177,7 +180,7 @@ impl GrpcInferenceService for Inference {
             &wanted,
         );
         let request = Arc::new(request.map_err(explain)?);
-        let response = ResponseBlock::private(&request);
+        let response = ResponseBlock::private(&request, REPLY_BYTES_MAX).map_err(explain)?;
         let (sender, receiver) = oneshot::channel();
         let job = Job {
             request: Arc::clone(&request),
@@ -223,6 +226,12 @@ impl GrpcInferenceService for Inference {
 /// What the message says of its inputs, with views of their bytes.
 fn read_inputs(message: &api::ModelInferRequest) -> Result<Vec<(InputFacts<'_>, Bytes)>, Status> {
     let invalid = |text: String| Err(Status::invalid_argument(text));
+    if message.outputs.len() > TENSORS_MAX {
+        return invalid(format!(
+            "{} outputs; the most is {TENSORS_MAX}",
+            message.outputs.len()
+        ));
+    }
     if message.inputs.len() > TENSORS_MAX {
         return invalid(format!(
             "{} inputs; the most is {TENSORS_MAX}",

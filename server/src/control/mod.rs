@@ -35,6 +35,9 @@ use tokens::Tokens;
 /// Largest gRPC message, in bytes: what clients of the protocol expect to pass.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
+/// Calls of one connection that are worked on at once; further ones wait.
+const CALLS_PER_CONNECTION_MAX: usize = 128;
+
 /// How far the end of the server has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -139,6 +142,7 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     let admin_service = AdminServer::new(admin::Admin::new(shared.clone()));
 
     let control = Server::builder()
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .add_service(control_service)
         .add_service(inference())
         .add_service(health_service.clone())
@@ -158,6 +162,7 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     if let Some(listener) = listeners.grpc {
         let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?);
         let server = Server::builder()
+            .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
             .add_service(inference())
             .add_service(health_service)
             .add_service(reflection()?)

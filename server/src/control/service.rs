@@ -13,6 +13,7 @@ use adjoin_schema::status::Status as Outcome;
 use adjoin_shm::clock::now_ns;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::UdsConnectInfo;
@@ -82,10 +83,12 @@ impl ControlApi for Control {
             wanted.ring_entries,
         );
         let layout = layout.map_err(refused)?;
-        let token = self
-            .shared
-            .tokens
-            .give(uid, layout, wanted.client_name, now_ns());
+        let token = self.shared.tokens.give(
+            uid,
+            layout,
+            wanted.client_name.replace(char::is_control, "?"),
+            now_ns(),
+        );
         let token =
             token.ok_or_else(|| Status::unavailable("the system has no random numbers yet"))?;
         Ok(Response::new(api::OpenSessionResponse {
@@ -211,7 +214,8 @@ impl ControlApi for Control {
                             break;
                         }
                         let signal = api::DoorbellSignal { tail: session.completion_tail(), ..api::DoorbellSignal::default() };
-                        if sender.send(Ok(signal)).await.is_err() {
+                        // A full channel holds a signal that the client has not read: one is enough.
+                        if let Err(TrySendError::Closed(_)) = sender.try_send(Ok(signal)) {
                             break;
                         }
                     }
@@ -279,6 +283,7 @@ fn statistics(version: &ModelVersion) -> api::ModelStatistics {
         engine_copied_bytes: copied(CopyPath::EngineInput) + copied(CopyPath::EngineOutput),
         copied_first_bytes: copied(CopyPath::CopyFirst),
         dynamic_output_bytes: copied(CopyPath::DynamicOutput),
+        message_body_bytes: copied(CopyPath::MessageBody),
         max_batch_rows: counted.max_batch_rows,
         queue_ns: counted.queue_ns,
         execute_ns: counted.execute_ns,

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use adjoin_schema::layout::wait;
 use adjoin_shm::ring::Consumer;
@@ -150,12 +151,16 @@ impl Poller {
         };
         let timeout = (timeout_ns != u64::MAX).then_some(&timeout);
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        // An interruption is as good as no event: the caller looks again.
-        let _ = epoll::wait(
+        match epoll::wait(
             &self.epoll,
             rustix::buffer::spare_capacity(&mut events),
             timeout,
-        );
+        ) {
+            // An interruption is as good as no event: the caller looks again.
+            Ok(_) | Err(Errno::INTR) => {}
+            // A sandbox that lacks `epoll_pwait2` (Linux 5.11) must not make this a busy loop.
+            Err(_) => std::thread::sleep(Duration::from_nanos(timeout_ns.min(1_000_000))),
+        }
         fired.extend(
             events
                 .iter()

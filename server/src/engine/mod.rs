@@ -28,6 +28,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
 use crate::batch::queue::Ticket;
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::model::request::Job;
@@ -183,13 +184,16 @@ impl Engine {
             return;
         }
         self.metrics.session_fault(rejection.status);
-        tracing::warn!(
-            session = session.id(),
-            uid = session.peer().uid,
-            reason = %rejection.status,
-            detail = ?rejection.detail,
-            "closed session that broke the protocol"
-        );
+        static LIMIT: LogLimit = LogLimit::per_second(10);
+        if LIMIT.admits() {
+            tracing::warn!(
+                session = session.id(),
+                uid = session.peer().uid,
+                reason = %rejection.status,
+                detail = ?rejection.detail,
+                "closed session that broke the protocol"
+            );
+        }
         let refusal = Refusal {
             query_id: 0,
             status: rejection.status as u16,

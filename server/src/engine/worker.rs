@@ -100,9 +100,12 @@ impl Engine {
         let mut until_ns = u64::MAX;
         let mut expired = Vec::new();
         let mut found = None;
-        let mut looked = 0;
-        while looked < lead.busy.len() && found.is_none() {
-            let index = (lead.turn + looked) % lead.busy.len();
+        let mut index = 0;
+        // By turns, so that no model waits for ever behind another; those that are done leave the list.
+        let first = lead.turn.checked_rem(lead.busy.len()).unwrap_or(0);
+        lead.busy.rotate_left(first);
+        lead.turn = 0;
+        while index < lead.busy.len() && found.is_none() {
             match lead.busy[index].next(now_ns, true, &mut expired) {
                 Next::Run(batch) => {
                     found = Some((Arc::clone(&lead.busy[index]), batch));
@@ -110,9 +113,9 @@ impl Engine {
                 }
                 Next::WaitUntil(at_ns) => {
                     until_ns = until_ns.min(at_ns);
-                    looked += 1;
+                    index += 1;
                 }
-                Next::Idle => drop(lead.busy.swap_remove(index)),
+                Next::Idle => drop(lead.busy.remove(index)),
             }
         }
         for (ticket, job) in expired {

@@ -58,16 +58,19 @@ pub enum CopyPath {
     EngineInput,
     /// Outputs that the engine gives only as values of its own.
     EngineOutput,
+    /// Inputs that came in a message, to where the engine may read them.
+    MessageBody,
 }
 
 impl CopyPath {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Gather, "gather"),
         (Self::Scatter, "scatter"),
         (Self::CopyFirst, "copy_first"),
         (Self::DynamicOutput, "dynamic_output"),
         (Self::EngineInput, "engine_input"),
         (Self::EngineOutput, "engine_output"),
+        (Self::MessageBody, "message_body"),
     ];
 }
 
@@ -336,7 +339,7 @@ struct Handles {
     rows: Counter,
     executions: Counter,
     in_place: Counter,
-    copied: [Counter; 6],
+    copied: [Counter; 7],
     queue_depth: Gauge,
     ready: Gauge,
     batch_size: Histogram,
@@ -384,7 +387,7 @@ pub struct ModelStatistics {
     /// Requests that ran without a copy.
     pub in_place_count: u64,
     /// Bytes by [`CopyPath`].
-    pub copied: [u64; 6],
+    pub copied: [u64; 7],
     /// Rows of the largest batch.
     pub max_batch_rows: u32,
     /// Time in the queue over all requests.

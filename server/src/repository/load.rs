@@ -6,7 +6,11 @@ use std::sync::Arc;
 use adjoin_backend::{Backend, BackendError, InputAccess, LoadError, ModelSource};
 use adjoin_backend_onnxruntime::OnnxRuntimeBackend;
 use adjoin_backend_rten::RtenBackend;
-use adjoin_schema::limits::{RANK_MAX, TENSOR_NAME_BYTES_MAX, TENSORS_MAX};
+use adjoin_schema::attach::{AttachMessage, ModelInfo};
+use adjoin_schema::descriptor::response_descriptor_bytes;
+use adjoin_schema::limits::{
+    ATTACH_MESSAGE_BYTES_MAX, DESCRIPTOR_BYTES_MAX, RANK_MAX, TENSOR_NAME_BYTES_MAX, TENSORS_MAX,
+};
 use thiserror::Error;
 
 use super::{FoundModel, warm_up};
@@ -181,6 +185,7 @@ impl Loader {
         let metadata = model.metadata().clone();
         let settings = config.settings(metadata.has_batch_dimension());
         check_limits(&metadata, settings.max_batch_size)?;
+        check_messages(name, &metadata)?;
         let mut signature = Signature::new(metadata, settings.max_batch_size);
         let mut instances = Vec::new();
         let timing = Timing::default();
@@ -261,6 +266,49 @@ fn check_limits(
                 });
             }
         }
+    }
+    Ok(())
+}
+
+/// What is said of a model must fit the messages that say it.
+fn check_messages(
+    name: &str,
+    metadata: &adjoin_backend::ModelMetadata,
+) -> Result<(), LoadVersionError> {
+    let outputs = metadata
+        .outputs
+        .iter()
+        .map(|output| (output.name.as_str(), RANK_MAX));
+    let response = response_descriptor_bytes(outputs);
+    if response > u64::from(DESCRIPTOR_BYTES_MAX) {
+        let what = format!("the description of all outputs, {response} bytes,");
+        return Err(LoadVersionError::Limit {
+            what,
+            limit: DESCRIPTOR_BYTES_MAX as usize,
+        });
+    }
+    let info = ModelInfo {
+        model: name.to_owned(),
+        inputs: metadata
+            .inputs
+            .iter()
+            .map(adjoin_backend::TensorMetadata::spec)
+            .collect(),
+        outputs: metadata
+            .outputs
+            .iter()
+            .map(adjoin_backend::TensorMetadata::spec)
+            .collect(),
+        ..ModelInfo::default()
+    };
+    let byte_size = AttachMessage::ModelInfo(info).encode().len();
+    // Room for the list of ready versions.
+    let limit = ATTACH_MESSAGE_BYTES_MAX - 4096;
+    if byte_size > limit {
+        return Err(LoadVersionError::Limit {
+            what: format!("its description, {byte_size} bytes,"),
+            limit,
+        });
     }
     Ok(())
 }

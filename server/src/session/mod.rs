@@ -337,7 +337,8 @@ impl Session {
             match response.describe(&request) {
                 Ok(size) => entry.response_size = size,
                 Err(rejection) => {
-                    (entry.status, entry.detail) = (rejection.status as u16, rejection.detail)
+                    tracing::error!(session = self.id, reason = %rejection.status, "cannot describe a response");
+                    (entry.status, entry.detail) = (rejection.status as u16, rejection.detail);
                 }
             }
             state.generation = state.generation.wrapping_add(1);
@@ -366,6 +367,8 @@ impl Session {
     }
 
     fn publish(&self, state: &mut State, entry: CompletionEntry) -> Result<(), RingError> {
+        // Before the client can see the completion and send its next request in this one's place.
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
         if self.is_closed() {
             return Ok(());
         }

@@ -117,16 +117,31 @@ pub struct ReplyOutput<'a> {
 /// For each output of the model, offset and bytes in the room, if it is wanted and known.
 type Places = SmallVec<[Option<(usize, usize)>; 4]>;
 
-fn plan(request: &Request, start: u64) -> (Places, u64) {
+/// Where the known outputs go in a room of at most `byte_size_max` bytes, and its bytes. Sizes come from shapes
+/// that a client chose, so the sum is checked.
+fn plan(request: &Request, start: u64, byte_size_max: u64) -> Result<(Places, u64), Rejection> {
     let mut end = start;
-    let places = request.outputs.iter().map(|output| {
-        let (_, byte_size) = output.known.as_ref().filter(|_| output.wanted)?;
-        let at = usize::try_from(end).ok()?;
-        end = (end + byte_size).next_multiple_of(ALIGNMENT);
-        Some((at, usize::try_from(*byte_size).ok()?))
-    });
-    let places = places.collect();
-    (places, end)
+    let mut places = Places::new();
+    for output in &request.outputs {
+        let Some((_, byte_size)) = output.known.as_ref().filter(|_| output.wanted) else {
+            places.push(None);
+            continue;
+        };
+        let at = end;
+        let next = at
+            .checked_add(*byte_size)
+            .and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
+        end = next.filter(|&next| next <= byte_size_max).ok_or_else(|| {
+            let needed = at.saturating_add(*byte_size);
+            Rejection::new(Status::ResponseRegionFull, [needed, byte_size_max])
+        })?;
+        // Both are below `end`, which is bytes of memory.
+        let (Ok(at), Ok(byte_size)) = (usize::try_from(at), usize::try_from(*byte_size)) else {
+            return Err(Status::Internal.into());
+        };
+        places.push(Some((at, byte_size)));
+    }
+    Ok((places, end))
 }
 
 impl ResponseBlock {
@@ -142,7 +157,7 @@ impl ResponseBlock {
             .filter(|(_, output)| output.wanted);
         let descriptor =
             response_descriptor_bytes(wanted.map(|(spec, _)| (spec.name.as_str(), RANK_MAX)));
-        let (places, end) = plan(request, descriptor);
+        let (places, end) = plan(request, descriptor, arena.capacity())?;
         let full = || Rejection::new(Status::ResponseRegionFull, [end, arena.capacity()]);
         let range = arena.allocate(end).ok_or_else(full)?;
         let room = Room::Region {
@@ -158,18 +173,20 @@ impl ResponseBlock {
         })
     }
 
-    /// A block in private memory.
-    #[must_use]
-    pub fn private(request: &Request) -> Self {
-        let (places, end) = plan(request, 0);
+    /// A block in private memory of at most `byte_size_max` bytes.
+    ///
+    /// # Errors
+    /// `ResponseRegionFull` with the bytes needed and the most allowed.
+    pub fn private(request: &Request, byte_size_max: u64) -> Result<Self, Rejection> {
+        let (places, end) = plan(request, 0, byte_size_max)?;
         let room = Room::Private(vec![0; usize::try_from(end).unwrap_or(0)]);
-        Self {
+        Ok(Self {
             room,
             places,
             dynamic: Vec::new(),
             descriptor_size: 0,
             generation: 0,
-        }
+        })
     }
 
     /// Offset in the response region; 0 for private memory.

@@ -1,11 +1,23 @@
-//! What the hot path costs. Not asserted: run with
-//! `cargo test --release -p adjoin-client --test suite hot_path -- --ignored --nocapture`.
+//! What the client's hot path costs, against a scripted server in a thread: the best of many short stretches.
+//! `cargo bench -p adjoin-client --features tokio`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench prints, and fails by panicking"
+)]
 
 use std::time::{Duration, Instant};
 
 use adjoin_schema::layout::{SubmissionKind, completion_flags};
 
-use crate::{Ground, options, request};
+#[path = "../tests/suite/fake.rs"]
+#[allow(dead_code, reason = "the tests use all of it")]
+mod fake;
+#[path = "../tests/suite/ground.rs"]
+mod ground;
+
+use ground::{Ground, options, request};
 
 const TURNS: u32 = 200_000;
 const STRETCH: u32 = 1000;
@@ -24,8 +36,6 @@ fn per_turn(took: Duration) -> f64 {
     took.as_secs_f64() * 1e9 / f64::from(TURNS)
 }
 
-#[test]
-#[ignore = "a measurement"]
 fn hot_path_in_nanoseconds() {
     let ground = Ground::new();
     let fake = ground.fake();
@@ -59,8 +69,6 @@ fn hot_path_in_nanoseconds() {
 }
 
 /// The least that a server can do: a fixed completion for every submission.
-#[test]
-#[ignore = "a measurement"]
 fn floor_in_nanoseconds() {
     let ground = Ground::new();
     let fake = ground.fake();
@@ -95,8 +103,6 @@ fn floor_in_nanoseconds() {
 }
 
 #[cfg(feature = "tokio")]
-#[test]
-#[ignore = "a measurement"]
 fn awaited_in_nanoseconds() {
     let ground = Ground::new();
     let server = ground.fake().serve();
@@ -120,8 +126,6 @@ fn awaited_in_nanoseconds() {
 }
 
 /// Both sides in one thread: what the client's own instructions cost, without another core.
-#[test]
-#[ignore = "a measurement"]
 fn own_cost_in_nanoseconds() {
     let ground = Ground::new();
     let fake = ground.fake();
@@ -167,4 +171,12 @@ fn own_cost_in_nanoseconds() {
     println!(
         "one thread: submit {submit:?}, harvest + wait + get + back {finish:?} (each with a clock read of {clock:.0} ns)"
     );
+}
+
+fn main() {
+    hot_path_in_nanoseconds();
+    floor_in_nanoseconds();
+    #[cfg(feature = "tokio")]
+    awaited_in_nanoseconds();
+    own_cost_in_nanoseconds();
 }
