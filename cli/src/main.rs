@@ -1,12 +1,37 @@
-//! The `adjoin` command.
+//! The `adjoin` command: one file for each of its commands, and what they share.
 
+mod bench;
+mod child;
+mod control;
+mod demo;
+mod doctor;
+mod drain;
+mod health;
+mod histogram;
+mod infer;
+mod interrupt;
+mod lanes;
+mod models;
+mod npy;
+mod output;
+mod parent;
 mod serve;
+mod sessions;
+mod table;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::interrupt::Interrupted;
+
+/// What a command ends with when it does not do what it was asked to.
+type Failure = Box<dyn Error + Send + Sync>;
+
 /// A zero-copy shared-memory inference server for processes on the same node.
+///
+/// Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "adjoin", version)]
 struct Arguments {
@@ -16,25 +41,40 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serves the models of a repository to the processes of this node.
     Serve(serve::ServeArguments),
+    Models(models::ModelsArguments),
+    Sessions(sessions::SessionsArguments),
+    Infer(infer::InferArguments),
+    Health(health::HealthArguments),
+    Drain(drain::DrainArguments),
+    Doctor(doctor::DoctorArguments),
+    Bench(bench::BenchArguments),
+    Demo(demo::DemoArguments),
+    #[command(hide = true)]
+    BenchClient(bench::BenchClientArguments),
+    #[command(hide = true)]
+    DemoClient(demo::DemoClientArguments),
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let outcome = match arguments.command {
+    let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Models(arguments) => models::run(&arguments),
+        Command::Sessions(arguments) => sessions::run(&arguments),
+        Command::Infer(arguments) => infer::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::BenchClient(arguments) => bench::run_client(&arguments),
+        Command::DemoClient(arguments) => demo::run_client(&arguments),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            print_error(&*error);
-            ExitCode::FAILURE
+    outcome.unwrap_or_else(|error| {
+        output::print_error(&*error);
+        match error.downcast_ref::<Interrupted>() {
+            Some(interrupted) => interrupted.exit_code(),
+            None => ExitCode::FAILURE,
         }
-    }
-}
-
-#[allow(clippy::print_stderr, reason = "the one place where the command tells a person that it failed")]
-fn print_error(error: &dyn std::error::Error) {
-    eprintln!("adjoin: {error}");
+    })
 }

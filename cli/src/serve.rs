@@ -1,12 +1,16 @@
 //! `adjoin serve`.
 
-use std::error::Error;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use adjoin_server::config::{CheckedFile, ServerConfig};
+use adjoin_server::config::{CheckedFile, ConfigError, ServerConfig};
 use clap::{Args, ValueEnum};
+use rustix::process::Signal;
 use tracing_subscriber::EnvFilter;
+
+use crate::Failure;
+use crate::parent::ParentArguments;
 
 /// Serves the models of a repository to the processes of this node.
 #[derive(Debug, Args)]
@@ -16,7 +20,12 @@ pub(crate) struct ServeArguments {
     model_repository: PathBuf,
 
     /// Directory for the sockets; who may enter it may use the server
-    #[arg(long, value_name = "DIR", env = "ADJOIN_SOCKET_DIR", default_value = "/run/adjoin")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ADJOIN_SOCKET_DIR",
+        default_value = "/run/adjoin"
+    )]
     socket_dir: PathBuf,
 
     /// TCP address for the Open Inference Protocol over gRPC, such as 127.0.0.1:8001 [default: none]
@@ -28,11 +37,21 @@ pub(crate) struct ServeArguments {
     metrics_addr: Option<SocketAddr>,
 
     /// Form of the log on standard error
-    #[arg(long, value_name = "FORMAT", env = "ADJOIN_LOG_FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "ADJOIN_LOG_FORMAT",
+        default_value = "text"
+    )]
     log_format: LogFormat,
 
     /// What is logged: error, warn, info, debug or trace, also per module
-    #[arg(long, value_name = "FILTER", env = "ADJOIN_LOG", default_value = "info")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "ADJOIN_LOG",
+        default_value = "info"
+    )]
     log: String,
 
     /// Configuration file (TOML): limits, and how each model is served
@@ -42,6 +61,9 @@ pub(crate) struct ServeArguments {
     /// ONNX Runtime's library [default: next to the command, then the system's library directories]
     #[arg(long, value_name = "FILE", env = "ADJOIN_ONNXRUNTIME")]
     onnxruntime: Option<PathBuf>,
+
+    #[command(flatten)]
+    parent: ParentArguments,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -52,9 +74,10 @@ enum LogFormat {
     Json,
 }
 
-pub(crate) fn run(arguments: ServeArguments) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
+    arguments.parent.end_with_parent(Signal::TERM)?;
     start_log(&arguments)?;
-    let file = CheckedFile::read(arguments.config.as_deref())?;
+    let file = read_config(arguments.config.as_deref())?;
     adjoin_server::run(ServerConfig {
         model_repository: arguments.model_repository,
         socket_dir: arguments.socket_dir,
@@ -63,15 +86,42 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<(), Box<dyn Error>> {
         onnxruntime: arguments.onnxruntime,
         file,
     })?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(arguments: &ServeArguments) -> Result<(), Box<dyn Error>> {
-    let filter = EnvFilter::try_new(&arguments.log)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+/// Reads a configuration file; where it is not TOML, the error fits into one line.
+pub(crate) fn read_config(path: Option<&Path>) -> Result<CheckedFile, Failure> {
+    CheckedFile::read(path).map_err(|error| match error {
+        ConfigError::Malformed { path, source } => {
+            let text = source.to_string();
+            // The first line has the place; then comes a drawing of it.
+            let place = text.lines().next().unwrap_or_default();
+            format!(
+                "configuration {}: {place}: {}",
+                path.display(),
+                source.message()
+            )
+            .into()
+        }
+        other => other.into(),
+    })
+}
+
+fn start_log(arguments: &ServeArguments) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&arguments.log)
+        .map_err(|error| format!("--log {:?}: {error}", arguments.log))?;
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal);
     match arguments.log_format {
         LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .init(),
     }
     Ok(())
 }

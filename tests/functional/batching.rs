@@ -208,3 +208,28 @@ fn two_instances_run_two_batches_at_once() {
     }
     assert_eq!(server.control().models()[0].instances, 2);
 }
+
+#[test]
+fn urgent_requests_pass_waiting_ones_and_only_where_the_operator_allows_levels() {
+    let finished_first = |levels: &str| {
+        let server = Setup::new(&["slow"])
+            .config(&format!("max_batch_size = 1\n{levels}"))
+            .start();
+        let client = server.client();
+        let submit = |priority| {
+            let options = adjoin_client::SubmitOptions::new().priority(priority);
+            slow(&client, 1).submit_with(&options).unwrap()
+        };
+        // Eight wait before the urgent one comes; one of them runs by then.
+        let waiting: Vec<_> = (0..8).map(|_| submit(2)).collect();
+        let urgent = submit(1).wait().unwrap();
+        let last = waiting
+            .into_iter()
+            .map(|pending| pending.wait().unwrap().stats().queue)
+            .max()
+            .unwrap();
+        urgent.stats().queue < last
+    };
+    assert!(finished_first("priority_levels = 2"));
+    assert!(!finished_first(""), "without levels nobody passes");
+}

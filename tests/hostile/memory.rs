@@ -131,6 +131,101 @@ fn descriptors_flipped_while_they_are_read_do_no_harm() {
     neighbour.finish();
 }
 
+/// Rows of two sessions in one batch: one client rewrites its own while the batch is formed and run.
+#[test]
+fn rows_flipped_in_a_shared_batch_leave_the_neighbours_rows_alone() {
+    let mut server = Setup::new(&["slow", "add"])
+        .config("max_batch_size = 16\nmax_queue_delay_us = 3000")
+        .start();
+    let mut hostile = RawClient::attach(&server.socket_dir());
+    let at = hostile.memory.layout().payload(RegionKind::Request).start + 131_072;
+    let stop = Arc::new(AtomicBool::new(false));
+    let scribbler = scribble(&hostile, at, 8 * 64 * 4, &stop);
+    let honest = server.client();
+    let mut request = honest
+        .model("slow")
+        .unwrap()
+        .request()
+        .input("x", &[2, 64])
+        .unwrap()
+        .build()
+        .unwrap();
+    let values: Vec<f32> = (0..128u8).map(|i| f32::from(i % 23) - 11.0).collect();
+    request
+        .input_mut::<f32>("x")
+        .unwrap()
+        .copy_from_slice(&values);
+    let expected = request.infer().unwrap().get::<f32>("y").unwrap().to_vec();
+
+    let descriptor = RequestDescriptor {
+        model: "slow",
+        version: 0,
+        label: "",
+        inputs: [tensor("x", DataType::Fp32, at, &[8, 64])]
+            .into_iter()
+            .collect(),
+        outputs: Default::default(),
+    };
+    let mut writer = DescriptorWriter::new();
+    let bytes = writer.request(&descriptor).unwrap().to_vec();
+    let mut shared = 0;
+    for _ in 0..40 {
+        let place = hostile.write(&bytes);
+        let entry = hostile.submission(place.offset(), u32::try_from(bytes.len()).unwrap());
+        hostile.push(entry);
+        let outputs = request.infer().unwrap();
+        shared += u32::from(outputs.stats().batch_size == 10);
+        let got = outputs.get::<f32>("y").unwrap();
+        assert!(
+            got.iter()
+                .zip(&expected)
+                .all(|(a, b)| a.to_bits() == b.to_bits()),
+            "a neighbour's rows came through"
+        );
+        let completion = hostile.completion();
+        let mut release = hostile.submission(completion.response_offset, 0);
+        release.kind = SubmissionKind::Release as u8;
+        release.generation = completion.generation;
+        hostile.push(release);
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(scribbler.join().unwrap() > 1000);
+    assert!(
+        shared > 0,
+        "the two never met in one batch: the test does not test"
+    );
+    assert!(server.is_alive());
+}
+
+/// Shapes whose bytes are few and whose products are not.
+#[test]
+fn outputs_of_impossible_size_are_refused_and_nothing_is_reserved() {
+    let mut server = Setup::new(&["gather", "add"]).start();
+    let neighbour = Neighbour::start(&server);
+    let mut session = RawClient::attach(&server.socket_dir());
+    let at = session.memory.layout().payload(RegionKind::Request).start + 131_072;
+    // 100,000 indices of 8 bytes fit; their rows of 16 bytes do not.
+    let descriptor = RequestDescriptor {
+        model: "gather",
+        version: 0,
+        label: "",
+        inputs: [
+            tensor("table", DataType::Fp32, at, &[8, 4]),
+            tensor("index", DataType::Int64, at + 4096, &[100_000]),
+        ]
+        .into_iter()
+        .collect(),
+        outputs: Default::default(),
+    };
+    for _ in 0..10 {
+        let completion = session.submit(&descriptor);
+        assert_eq!(completion.status, Status::ResponseRegionFull as u16);
+        assert!(completion.detail[0] >= 1_600_000, "{completion:?}");
+    }
+    assert!(session.is_alive() && server.is_alive());
+    neighbour.finish();
+}
+
 #[test]
 fn a_client_cannot_shrink_grow_seal_or_write_what_is_not_its_own() {
     use rustix::fs::{FallocateFlags, Mode, OFlags, SealFlags};

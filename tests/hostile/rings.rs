@@ -155,3 +155,48 @@ fn prepared_numbers_that_are_not_prepared_are_refused_or_end_the_session() {
     }
     assert!(session.is_alive() && server.is_alive());
 }
+
+#[test]
+fn a_response_is_released_once_and_by_its_own_generation() {
+    let mut server = Setup::new(&["add"]).start();
+    let neighbour = Neighbour::start(&server);
+    for (generation_off, times) in [(1, 1), (0, 2)] {
+        let mut session = RawClient::attach(&server.socket_dir());
+        let completion = session.submit_add();
+        assert_eq!(completion.status, Status::Ok as u16);
+        for _ in 0..times {
+            let entry = SubmissionEntry {
+                kind: SubmissionKind::Release as u8,
+                offset: completion.response_offset,
+                generation: completion.generation + generation_off,
+                ..SubmissionEntry::zeroed()
+            };
+            session.push(entry);
+        }
+        assert_eq!(
+            session.ended(),
+            Status::ReleaseInvalid,
+            "generation off by {generation_off}, {times} times"
+        );
+    }
+    assert!(server.is_alive());
+    neighbour.finish();
+}
+
+#[test]
+fn deadlines_at_the_ends_of_the_clock_are_taken_as_they_are() {
+    let server = Setup::new(&["add"]).start();
+    let mut session = RawClient::attach(&server.socket_dir());
+    for (deadline_ns, expected) in [
+        (u64::MAX, Status::Ok),
+        (1, Status::DeadlineExceeded),
+        (0, Status::Ok),
+    ] {
+        session.deadline_ns = deadline_ns;
+        assert_eq!(
+            session.submit_add().status,
+            expected as u16,
+            "deadline {deadline_ns}"
+        );
+    }
+}

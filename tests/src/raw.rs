@@ -6,10 +6,11 @@ use std::path::Path;
 
 use adjoin_schema::PROTOCOL_VERSION;
 use adjoin_schema::attach::{AttachMessage, Hello, Refusal, Welcome};
-use adjoin_schema::descriptor::{DescriptorWriter, RequestDescriptor};
+use adjoin_schema::descriptor::{DescriptorWriter, RequestDescriptor, TensorDescriptor};
 use adjoin_schema::layout::{CompletionEntry, SessionLayout, SubmissionEntry, SubmissionKind};
 use adjoin_schema::limits::ATTACH_MESSAGE_BYTES_MAX;
 use adjoin_schema::status::Status;
+use adjoin_schema::{DataType, Shape};
 use adjoin_shm::doorbell::{self, EventNotifier};
 use adjoin_shm::ring::{Consumer, Producer};
 use adjoin_shm::socket::{AttachSocket, Packet};
@@ -36,6 +37,8 @@ pub struct RawClient {
     pub welcome: Welcome,
     /// Payload space of the request region.
     pub arena: Arena,
+    /// Deadline of what is submitted; 0 for none.
+    pub deadline_ns: u64,
     producer: Producer,
     consumer: Consumer,
     next_id: u64,
@@ -116,6 +119,7 @@ impl RawClient {
             regions: [request, response],
             event: EventNotifier::from_fd(event),
             welcome,
+            deadline_ns: 0,
             producer: Producer::new(),
             consumer: Consumer::new(),
             next_id: 1,
@@ -153,6 +157,7 @@ impl RawClient {
             request_id: self.next_id,
             offset,
             size,
+            deadline_ns: self.deadline_ns,
             ..SubmissionEntry::zeroed()
         }
     }
@@ -178,6 +183,29 @@ impl RawClient {
         let mut writer = DescriptorWriter::new();
         let bytes = writer.request(request).unwrap().to_vec();
         self.submit_bytes(&bytes)
+    }
+
+    /// Submits a good request of the model `add`; the outcome.
+    pub fn submit_add(&mut self) -> CompletionEntry {
+        let (a, b) = (
+            self.arena.allocate(16).unwrap(),
+            self.arena.allocate(16).unwrap(),
+        );
+        let tensor = |name, range: &OwnedRange| TensorDescriptor {
+            name,
+            dtype: DataType::Fp32,
+            shape: Shape::from_slice(&[1, 4]),
+            offset: range.offset(),
+            byte_size: 16,
+        };
+        let inputs = [tensor("a", &a), tensor("b", &b)].into_iter().collect();
+        self.submit(&RequestDescriptor {
+            model: "add",
+            version: 0,
+            label: "",
+            inputs,
+            outputs: Default::default(),
+        })
     }
 
     /// The next completion.

@@ -1,0 +1,190 @@
+//! The kernel and its limits: peers, descriptors, memory, pages, cores.
+
+use std::path::Path;
+use std::time::Duration;
+
+use adjoin_server::config::CheckedFile;
+use adjoin_shm::socket::{AttachListener, AttachSocket};
+use rustix::process::{Resource, getrlimit};
+
+use super::Finding;
+use super::cgroup::Cgroup;
+use crate::output::bytes_text;
+
+const PEER: &str = "end of a client's process";
+const DESCRIPTORS: &str = "open descriptors";
+const MEMORY: &str = "memory";
+const PAGES: &str = "huge pages";
+const CORES: &str = "cores";
+
+/// Descriptors that the server holds for a session.
+const DESCRIPTORS_PER_SESSION: u64 = 5;
+/// Descriptors of the server besides.
+const DESCRIPTORS_BESIDE: u64 = 64;
+
+pub(super) fn findings() -> Vec<Finding> {
+    let cgroup = Cgroup::of_this_process();
+    vec![
+        peer_process(),
+        descriptors(),
+        memory(&cgroup),
+        huge_pages(),
+        cores(&cgroup),
+    ]
+}
+
+/// What a server that is started without a configuration allows.
+fn default_limits() -> (u64, u64) {
+    let config = CheckedFile::read(None);
+    config.map_or((0, 0), |config| {
+        let sessions = u64::try_from(config.limits.session_count_max).unwrap_or(u64::MAX);
+        (sessions, config.limits.total_bytes_max)
+    })
+}
+
+fn peer_process() -> Finding {
+    let connected = tempfile::tempdir()
+        .map_err(|error| error.to_string())
+        .and_then(|directory| {
+            let path = directory.path().join("attach.sock");
+            let listener = AttachListener::bind(&path).map_err(|error| error.to_string())?;
+            let _client = AttachSocket::connect(&path).map_err(|error| error.to_string())?;
+            let server = listener.accept().map_err(|error| error.to_string())?;
+            server
+                .wait_readable(Duration::ZERO)
+                .map_err(|error| error.to_string())?;
+            Ok(server.peer_process())
+        });
+    match connected {
+        Err(error) => {
+            let found = format!("a packet socket cannot be used: {error}");
+            Finding::fail(
+                PEER,
+                found,
+                "allow AF_UNIX sockets of type SOCK_SEQPACKET in the sandbox",
+            )
+        }
+        Ok(Some(_)) => Finding::ok(PEER, "the kernel tells it at once (SO_PEERPIDFD)"),
+        Ok(None) => {
+            let found = "SO_PEERPIDFD is not there: the session of a client that forked ends when its last child does";
+            Finding::warn(
+                PEER,
+                found,
+                "use Linux 6.5 or later, or do not fork clients without exec",
+            )
+        }
+    }
+}
+
+fn descriptors() -> Finding {
+    let (sessions, _) = default_limits();
+    let needed = sessions * DESCRIPTORS_PER_SESSION + DESCRIPTORS_BESIDE;
+    // The server raises the soft limit itself.
+    match getrlimit(Resource::Nofile).maximum {
+        Some(limit) if limit < needed => {
+            let possible = limit.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_PER_SESSION;
+            let found = format!(
+                "at most {limit}: enough for {possible} sessions, and the server allows {sessions}"
+            );
+            Finding::warn(
+                DESCRIPTORS,
+                found,
+                format!("raise it (ulimit -Hn {needed}), or set limits.sessions = {possible}"),
+            )
+        }
+        Some(limit) => Finding::ok(
+            DESCRIPTORS,
+            format!("at most {limit}; {sessions} sessions take {needed}"),
+        ),
+        None => Finding::ok(DESCRIPTORS, "no limit"),
+    }
+}
+
+fn memory(cgroup: &Cgroup) -> Finding {
+    let (_, total_bytes_max) = default_limits();
+    let machine = meminfo("MemAvailable:").unwrap_or(u64::MAX);
+    let (free, found) = match cgroup.memory() {
+        Some(limit) if limit.free < machine => {
+            let text = format!(
+                "{} left of the limit of {}",
+                bytes_text(limit.free),
+                bytes_text(limit.bytes)
+            );
+            (limit.free, text)
+        }
+        _ => (
+            machine,
+            format!("{} available, no limit below that", bytes_text(machine)),
+        ),
+    };
+    if free >= total_bytes_max {
+        return Finding::ok(MEMORY, found);
+    }
+    let wanted = bytes_text(total_bytes_max);
+    let found = format!("{found}; sessions may take {wanted} in all, and models come on top");
+    Finding::warn(
+        MEMORY,
+        found,
+        "raise the limit, or set limits.total_bytes in the configuration to what may be taken",
+    )
+}
+
+fn meminfo(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn huge_pages() -> Finding {
+    let read = |name: &str| {
+        let path = Path::new("/sys/kernel/mm/transparent_hugepage").join(name);
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        chosen(&text).unwrap_or("not known").to_owned()
+    };
+    let (shared, private) = (read("shmem_enabled"), read("enabled"));
+    let size = match shared.as_str() {
+        "always" | "within_size" | "force" => "regions get them",
+        _ => "regions have pages of 4 KiB",
+    };
+    Finding::ok(
+        PAGES,
+        format!("{size} (shmem_enabled is {shared}, enabled is {private})"),
+    )
+}
+
+/// The word in brackets.
+fn chosen(text: &str) -> Option<&str> {
+    Some(text.split_once('[')?.1.split_once(']')?.0)
+}
+
+fn cores(cgroup: &Cgroup) -> Finding {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let limit = cgroup.cores();
+    let found = match limit {
+        Some(limit) => format!("{cores} usable, at a limit of {limit:.2} in all"),
+        None => format!("{cores} usable, no limit"),
+    };
+    if cores < 2 || limit.is_some_and(|limit| limit < 2.0) {
+        let advice = "set server.spin_us = 0 in the configuration: looking at the rings takes the core from those who fill them";
+        return Finding::warn(CORES, found, advice);
+    }
+    Finding::ok(CORES, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chosen_word_is_the_one_in_brackets() {
+        assert_eq!(chosen("always [madvise] never\n"), Some("madvise"));
+        assert_eq!(chosen(""), None);
+    }
+
+    #[test]
+    fn this_machine_has_memory_and_default_limits() {
+        assert!(meminfo("MemTotal:").is_some_and(|bytes| bytes > 1 << 20));
+        assert!(default_limits().0 > 0);
+    }
+}
