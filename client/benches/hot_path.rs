@@ -4,6 +4,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::cast_possible_wrap,
     reason = "a bench prints, and fails by panicking"
 )]
 

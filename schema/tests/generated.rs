@@ -1,5 +1,10 @@
 //! The checked-in FlatBuffers code is exactly what the pinned `flatc` makes of the schema files.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is a failed test"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,6 +1,11 @@
 //! Bytes of protocol version 1, kept as files: other implementations read the same ones, and a change of them is a
 //! change of the protocol.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is a failed test"
+)]
+
 use adjoin_schema::attach::{AttachMessage, Hello, ModelInfo, TensorSpec};
 use adjoin_schema::descriptor::{
     DescriptorWriter, RequestDescriptor, ResponseDescriptor, TensorDescriptor, parse_request,
