@@ -89,6 +89,8 @@ pub(super) struct Phase {
     pub(super) requests: u64,
     /// Time of the counted ones.
     pub(super) counted_ns: u64,
+    /// Processor time of the client in this phase.
+    pub(super) cpu_us: u64,
     /// Latencies of the counted ones.
     pub(super) latencies: Pairs,
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::bystanders::process_cpu_us;
 use super::job::Phase;
 use crate::histogram::Latencies;
 
@@ -13,6 +14,7 @@ const SETTLING_MAX: Duration = Duration::from_millis(20);
 pub(super) struct Meter {
     counts_from: Instant,
     ends: Instant,
+    cpu_us: u64,
     requests: u64,
     latencies: Latencies,
     first: Option<Instant>,
@@ -26,6 +28,7 @@ impl Meter {
         Self {
             counts_from: now + SETTLING_MAX.min(length / 10),
             ends: now + length,
+            cpu_us: process_cpu_us(),
             requests: 0,
             latencies: Latencies::new(),
             first: None,
@@ -53,6 +56,7 @@ impl Meter {
         });
         Phase {
             requests: self.requests,
+            cpu_us: process_cpu_us().saturating_sub(self.cpu_us),
             counted_ns: u64::try_from(counted.as_nanos()).unwrap_or(u64::MAX),
             latencies: self.latencies.pairs(),
         }

@@ -6,6 +6,7 @@
 //! engine through the same interface, with inputs and outputs at fixed places.
 
 mod body;
+mod bystanders;
 mod client;
 mod clients;
 mod contents;

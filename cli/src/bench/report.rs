@@ -6,6 +6,7 @@ use adjoin_control_api::control::ModelVersion;
 use serde_json::{Map, Value, json};
 
 use super::Transport;
+use super::bystanders::SHARE_MAX;
 use super::plan::Plan;
 use super::totals::{Counted, Totals};
 use crate::output::{bytes_text, grouped, grouped_rate};
@@ -37,6 +38,8 @@ pub(super) struct Report {
     pub(super) engines: Vec<String>,
     pub(super) machine: Machine,
     pub(super) phase_ms: u64,
+    /// Part of all cores that other processes used meanwhile.
+    pub(super) others_share: Option<f64>,
     pub(super) counted: Counted,
     /// Payload that travelled in the messages of one request, where it did.
     pub(super) message_bytes: Option<u64>,
@@ -177,6 +180,10 @@ impl Report {
         put("engine_version", json!(self.engine_version));
         put("server_version", json!(self.server_version));
         put("server_engines", json!(self.engines));
+        put(
+            "other_processes_share",
+            json!(self.others_share.map(rounded)),
+        );
         put("machine", json!(self.machine.text()));
         Value::Object(keys)
     }
@@ -214,6 +221,13 @@ impl Report {
         text.push('\n');
         text.push_str(&self.comparison());
         text.push_str(&self.counts());
+        if let Some(share) = self.others_share.filter(|&share| share > SHARE_MAX) {
+            let _ = writeln!(
+                text,
+                "other processes used {:.0} % of the cores meanwhile: do not rely on these numbers",
+                100.0 * share
+            );
+        }
         text
     }
 

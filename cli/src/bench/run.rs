@@ -5,6 +5,7 @@ use std::time::Duration;
 use adjoin_control_api::control::{ModelStatistics, ModelVersion};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::bystanders::Look;
 use super::clients::Clients;
 use super::job::Job;
 use super::plan::{self, Plan};
@@ -48,10 +49,14 @@ pub(super) async fn run(arguments: &BenchArguments) -> Result<Report, Failure> {
     progress.set_message("measuring");
     let before = statistics(&mut control, &model).await?;
     let mut totals = Totals::new();
+    let began = Look::now();
     for _ in 0..rounds {
         totals.round(&mut control, &mut clients, phase_ms).await?;
         progress.inc(1);
     }
+    let others_share = Look::now()
+        .zip(began)
+        .map(|(now, began)| now.others_since(began, totals.measured_cpu_us()));
     let after = statistics(&mut control, &model).await?;
     let status = control.status().await?;
     let engine_version = clients.engine_version.clone();
@@ -74,6 +79,7 @@ pub(super) async fn run(arguments: &BenchArguments) -> Result<Report, Failure> {
         engines: status.engines,
         machine: Machine::of_this(),
         phase_ms,
+        others_share,
         counted: Counted::between(&before, &after),
         message_bytes: (arguments.transport == Transport::GrpcBody).then(|| message_bytes(&plan)),
         model,

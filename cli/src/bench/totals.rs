@@ -46,6 +46,7 @@ pub(super) struct Totals {
     /// Requests of all phases through the server, those that do not count included.
     requests: u64,
     cpu_us: u64,
+    clients_cpu_us: u64,
     server_wakeups: u64,
     client_wakeups: u64,
     rates: Vec<f64>,
@@ -61,6 +62,7 @@ impl Totals {
             in_process: Latencies::new(),
             requests: 0,
             cpu_us: 0,
+            clients_cpu_us: 0,
             server_wakeups: 0,
             client_wakeups: 0,
             rates: Vec::new(),
@@ -87,6 +89,7 @@ impl Totals {
         for phase in &phases {
             served.merge(&phase.latencies);
             self.requests += phase.requests;
+            self.clients_cpu_us += phase.cpu_us;
         }
         self.served.merge(&served.pairs());
         self.rates.push(phases.iter().map(rate).sum());
@@ -94,6 +97,7 @@ impl Totals {
         if let Some(phase) = clients.in_process(phase_ms).await? {
             let mut in_process = Latencies::new();
             in_process.merge(&phase.latencies);
+            self.clients_cpu_us += phase.cpu_us;
             self.in_process.merge(&phase.latencies);
             self.in_process_rates.push(rate(&phase));
             self.ratios
@@ -114,6 +118,11 @@ impl Totals {
 
     pub(super) fn server_cpu_us_per_request(&self) -> f64 {
         self.cpu_us as f64 / self.requests.max(1) as f64
+    }
+
+    /// Processor time of the clients and the server.
+    pub(super) fn measured_cpu_us(&self) -> u64 {
+        self.cpu_us + self.clients_cpu_us
     }
 
     /// How often the server woke from sleep, for each request.

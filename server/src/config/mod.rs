@@ -1,4 +1,4 @@
-//! Configuration: what the file says ([`file`]) becomes checked values here, once, before anything starts.
+//! Configuration: what the file says ([`mod@file`]) becomes checked values here, once, before anything starts.
 //! Nothing below this module reads a file or an environment variable.
 
 pub mod file;
