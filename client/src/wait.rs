@@ -92,7 +92,9 @@ impl Session {
         until: Option<Instant>,
     ) -> Waited {
         let tail = self.memory.completion_ring().tail;
-        let is_done = budget.spin(|| {
+        let server_cpu = self.memory.server_cpu();
+        let is_futile = || server_cpu.load(Ordering::Relaxed) == doorbell::this_cpu();
+        let look = || {
             if self.inflight.is_done(ticket) {
                 return true;
             }
@@ -101,8 +103,8 @@ impl Session {
             }
             self.try_harvest();
             self.inflight.is_done(ticket)
-        });
-        if is_done {
+        };
+        if budget.spin(look, is_futile) {
             return Waited::Done;
         }
         self.wait_asleep(ticket, budget, until, tail)

@@ -10,6 +10,7 @@
 //! 0x0080  submission tail      u32        0x0080  completion tail      u32  (futex word)
 //! 0x0100  completion head      u32        0x0100  submission head      u32
 //! 0x0180  client's wait word   u32        0x0180  server's wait word   u32
+//!                                         0x0184  server's CPU         u32
 //!                                         0x0200  server's state       u32
 //! 0x1000  submission ring                 0x1000  completion ring
 //! ......  payload                         ......  payload
@@ -38,6 +39,10 @@ pub const TAIL_OFFSET: u64 = 0x080;
 pub const HEAD_OFFSET: u64 = 0x100;
 /// Offset of the word in which this region's owner says that it sleeps, and how to wake it.
 pub const WAIT_OFFSET: u64 = 0x180;
+/// Offset of the word in which the server says on which CPU its spinning worker is: the number plus 1, 0 if unknown (response
+/// region only). A client that finds itself on the same one sleeps at once: two that spin for one another on one core only keep
+/// each other from working.
+pub const CPU_OFFSET: u64 = 0x184;
 /// Offset of the server's state word (response region only).
 pub const STATE_OFFSET: u64 = 0x200;
 
@@ -221,6 +226,7 @@ const _: () = {
             && offset_of!(RegionHeader, payload_offset) == 40
     );
     assert!(STATE_OFFSET + 128 <= CONTROL_BYTES);
+    assert!(CPU_OFFSET == WAIT_OFFSET + 4);
 };
 
 impl SubmissionEntry {

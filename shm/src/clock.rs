@@ -4,6 +4,7 @@
 use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds on CLOCK_MONOTONIC.
+#[inline]
 #[must_use]
 pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);

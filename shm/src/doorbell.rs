@@ -9,6 +9,7 @@ use crate::sync::{AtomicU32, Ordering, fence};
 
 /// Says in `wait_word` how this side wants to be woken. The caller must look for work once more
 /// before it sleeps.
+#[inline]
 pub fn announce(wait_word: &AtomicU32, how: u32) {
     wait_word.store(how, Ordering::Relaxed);
     // SYNC: pairs with the fence in `wanted`.
@@ -16,11 +17,13 @@ pub fn announce(wait_word: &AtomicU32, how: u32) {
 }
 
 /// Says that this side is awake again and needs no wake-up.
+#[inline]
 pub fn withdraw(wait_word: &AtomicU32) {
     wait_word.store(0, Ordering::Relaxed);
 }
 
 /// After something was published: how the peer wants to be woken; 0 if it is awake.
+#[inline]
 #[must_use]
 pub fn wanted(wait_word: &AtomicU32) -> u32 {
     // SYNC: pairs with the fence in `announce`.
@@ -29,7 +32,7 @@ pub fn wanted(wait_word: &AtomicU32) -> u32 {
 }
 
 #[cfg(not(loom))]
-pub use system::{EventNotifier, futex_wait, futex_wake_all};
+pub use system::{EventNotifier, futex_wait, futex_wake_all, this_cpu};
 
 #[cfg(not(loom))]
 mod system {
@@ -44,6 +47,12 @@ mod system {
     use rustix::time::Timespec;
 
     use crate::sync::AtomicU32;
+
+    /// The CPU that this thread is on, as it is published: the number plus 1.
+    #[must_use]
+    pub fn this_cpu() -> u32 {
+        u32::try_from(rustix::thread::sched_getcpu()).map_or(0, |cpu| cpu.wrapping_add(1))
+    }
 
     /// Sleeps until someone wakes the word, it differs from `seen`, or the time is up. May also return
     /// for no reason.

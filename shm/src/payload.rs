@@ -33,6 +33,7 @@ unsafe impl Send for PayloadMut<'_> {}
 impl<'a> Payload<'a> {
     /// # Safety
     /// `start` must be valid for reads of `byte_size` bytes for `'a`; the bytes may change meanwhile.
+    #[inline]
     pub(crate) unsafe fn from_raw(start: NonNull<u8>, byte_size: usize) -> Self {
         Self {
             start,
@@ -52,12 +53,14 @@ impl<'a> Payload<'a> {
     }
 
     /// Address of the first byte in this process.
+    #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
         self.start.as_ptr()
     }
 
     /// Size in bytes.
+    #[inline]
     #[must_use]
     pub fn byte_size(&self) -> usize {
         self.byte_size
@@ -89,6 +92,7 @@ impl<'a> Payload<'a> {
     }
 
     /// `byte_size` bytes from `at` on; `None` if they are not all in this payload.
+    #[inline]
     #[must_use]
     pub fn part(&self, at: usize, byte_size: usize) -> Option<Self> {
         at.checked_add(byte_size)
@@ -106,6 +110,7 @@ impl<'a> Payload<'a> {
     ///
     /// # Panics
     /// If `to` is smaller.
+    #[inline]
     pub fn copy_to(&self, to: &mut PayloadMut<'_>) {
         assert!(
             self.byte_size <= to.byte_size,
@@ -132,6 +137,7 @@ impl<'a> PayloadMut<'a> {
     /// # Safety
     /// `start` must be valid for writes of `byte_size` bytes for `'a`, and no other `PayloadMut` of
     /// this process may share bytes with it. A peer may read meanwhile.
+    #[inline]
     pub(crate) unsafe fn from_raw(start: NonNull<u8>, byte_size: usize) -> Self {
         Self {
             start,
@@ -152,11 +158,13 @@ impl<'a> PayloadMut<'a> {
     }
 
     /// Address of the first byte in this process.
+    #[inline]
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.start.as_ptr()
     }
 
     /// Size in bytes.
+    #[inline]
     #[must_use]
     pub fn byte_size(&self) -> usize {
         self.byte_size
@@ -166,6 +174,7 @@ impl<'a> PayloadMut<'a> {
     ///
     /// # Panics
     /// If `at` is past the end.
+    #[inline]
     #[must_use]
     pub fn split_at(self, at: usize) -> (Self, Self) {
         assert!(

@@ -38,6 +38,7 @@ impl Region {
     }
 
     /// Bytes of the region.
+    #[inline]
     #[must_use]
     pub fn byte_size(&self) -> u64 {
         self.mapping.byte_size() as u64
@@ -48,6 +49,7 @@ impl Region {
     }
 
     /// Address of a range, after the one bounds check that all access goes through.
+    #[inline]
     pub(crate) fn address(&self, offset: u64, byte_size: u64) -> Result<NonNull<u8>, RegionError> {
         let error = RegionError {
             offset,
@@ -67,6 +69,7 @@ impl Region {
     ///
     /// # Errors
     /// If the range is not within the region.
+    #[inline]
     pub fn payload(&self, offset: u64, byte_size: u64) -> Result<Payload<'_>, RegionError> {
         let start = self.address(offset, byte_size)?;
         // The cast cannot truncate: the range lies in a mapping of this process.
@@ -97,6 +100,7 @@ impl Region {
     ///
     /// # Panics
     /// If `offset` is outside the control page or not aligned: offsets are constants of the layout.
+    #[inline]
     pub(crate) fn word(&self, offset: u64) -> &AtomicU32 {
         let start = self
             .address(offset, 4)
@@ -111,6 +115,7 @@ impl Region {
     ///
     /// # Panics
     /// If they do not lie in the region: their place comes from a checked layout.
+    #[inline]
     pub(crate) fn entries(&self, offset: u64, count: u32) -> &[Entry] {
         let byte_size = u64::from(count) * ENTRY_BYTES;
         let start = self

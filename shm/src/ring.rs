@@ -26,12 +26,14 @@ impl Entry {
         }
     }
 
+    #[inline]
     fn store(&self, words: [u64; ENTRY_WORDS]) {
         for (cell, word) in self.words.iter().zip(words) {
             cell.store(word, Ordering::Relaxed);
         }
     }
 
+    #[inline]
     fn load(&self) -> [u64; ENTRY_WORDS] {
         std::array::from_fn(|index| self.words[index].load(Ordering::Relaxed))
     }
@@ -55,10 +57,12 @@ pub struct RingView<'a> {
 }
 
 impl RingView<'_> {
+    #[inline]
     fn capacity(&self) -> u32 {
         u32::try_from(self.entries.len()).expect("rings have at most 2^14 entries")
     }
 
+    #[inline]
     fn entry(&self, index: u32) -> &Entry {
         // A power of two divides 2^32, so the place stays right when the index wraps.
         &self.entries[index as usize & (self.entries.len() - 1)]
@@ -104,6 +108,7 @@ impl Producer {
     ///
     /// # Errors
     /// `IndexInvalid` if the peer's head is impossible.
+    #[inline]
     pub fn outstanding(&mut self, ring: &RingView<'_>) -> Result<u32, RingError> {
         // SYNC: pairs with the Release in `Consumer::advance`: what the consumer did with the entries
         // it took has happened before they are overwritten.
@@ -124,6 +129,7 @@ impl Producer {
     ///
     /// # Errors
     /// `Full`, or `IndexInvalid` if the peer's head is impossible.
+    #[inline]
     pub fn push(
         &mut self,
         ring: &RingView<'_>,
@@ -159,6 +165,7 @@ impl Consumer {
     ///
     /// # Errors
     /// `IndexInvalid` if the peer's tail is impossible.
+    #[inline]
     pub fn available(&self, ring: &RingView<'_>) -> Result<u32, RingError> {
         // SYNC: pairs with the Release in `Producer::push`.
         let tail = ring.tail.load(Ordering::Acquire);
@@ -175,12 +182,14 @@ impl Consumer {
     }
 
     /// A private copy of the `index`-th entry that is ready. Each word is read once.
+    #[inline]
     #[must_use]
     pub fn peek(&self, ring: &RingView<'_>, index: u32) -> [u64; ENTRY_WORDS] {
         ring.entry(self.next.wrapping_add(index)).load()
     }
 
     /// Takes `count` entries: their places may be written again.
+    #[inline]
     pub fn advance(&mut self, ring: &RingView<'_>, count: u32) {
         self.next = self.next.wrapping_add(count);
         // SYNC: pairs with the Acquire in `Producer::outstanding`.
@@ -188,6 +197,7 @@ impl Consumer {
     }
 
     /// The index up to which entries were taken.
+    #[inline]
     #[must_use]
     pub fn position(&self) -> u32 {
         self.next

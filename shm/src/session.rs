@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicBool;
 
 use adjoin_schema::layout::{
-    HEAD_OFFSET, RegionKind, STATE_OFFSET, SessionLayout, TAIL_OFFSET, WAIT_OFFSET,
+    CPU_OFFSET, HEAD_OFFSET, RegionKind, STATE_OFFSET, SessionLayout, TAIL_OFFSET, WAIT_OFFSET,
 };
 
 use crate::arena::Arena;
@@ -23,6 +23,7 @@ struct Parts {
 }
 
 impl Parts {
+    #[inline]
     fn submission_ring(&self) -> RingView<'_> {
         RingView {
             tail: self.request.word(TAIL_OFFSET),
@@ -34,6 +35,7 @@ impl Parts {
         }
     }
 
+    #[inline]
     fn completion_ring(&self) -> RingView<'_> {
         RingView {
             tail: self.response.word(TAIL_OFFSET),
@@ -88,6 +90,12 @@ macro_rules! parts_accessors {
         #[must_use]
         pub fn server_wait(&self) -> &AtomicU32 {
             self.parts.response.word(WAIT_OFFSET)
+        }
+
+        /// Where the server says on which CPU it spins.
+        #[must_use]
+        pub fn server_cpu(&self) -> &AtomicU32 {
+            self.parts.response.word(CPU_OFFSET)
         }
 
         /// The server's state word.

@@ -29,13 +29,14 @@ impl SpinBudget {
         }
     }
 
-    /// Looks until `ready` says so or the budget is spent; the last answer of `ready`.
-    pub fn spin(&mut self, mut ready: impl FnMut() -> bool) -> bool {
+    /// Looks until `ready` says so or the budget is spent; the last answer of `ready`. Gives up at once when
+    /// `is_futile` says that looking keeps the peer from working.
+    pub fn spin(&mut self, mut ready: impl FnMut() -> bool, is_futile: impl Fn() -> bool) -> bool {
         if ready() {
             return true;
         }
         let budget_ns = self.full_ns >> self.halvings;
-        if budget_ns == 0 {
+        if budget_ns == 0 || is_futile() {
             return false;
         }
         let end_ns = now_ns() + budget_ns;
@@ -52,6 +53,9 @@ impl SpinBudget {
                 return false;
             }
             rustix::thread::sched_yield();
+            if is_futile() {
+                return ready();
+            }
         }
     }
 
@@ -71,7 +75,7 @@ mod tests {
     fn budget_shrinks_in_vain_and_comes_back() {
         let mut budget = SpinBudget::new(64_000);
         for _ in 0..10 {
-            assert!(!budget.spin(|| false));
+            assert!(!budget.spin(|| false, || false));
         }
         assert_eq!(budget.halvings, HALVINGS_MAX);
         budget.slept(1_000_000);
@@ -83,10 +87,12 @@ mod tests {
     #[test]
     fn no_budget_looks_once() {
         let mut looks = 0;
-        assert!(!SpinBudget::new(0).spin(|| {
+        let mut look = || {
             looks += 1;
             false
-        }));
-        assert_eq!(looks, 1);
+        };
+        assert!(!SpinBudget::new(0).spin(&mut look, || false));
+        assert!(!SpinBudget::new(1_000_000_000).spin(&mut look, || true));
+        assert_eq!(looks, 2);
     }
 }

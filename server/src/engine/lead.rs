@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use adjoin_schema::layout::wait;
@@ -45,6 +46,8 @@ pub(super) struct Lead {
     pub(super) sleeper_until_ns: u64,
     /// When the event descriptors were last looked at.
     pub(super) polled_ns: u64,
+    /// The CPU that was last published.
+    cpu: u32,
     /// Scratch for descriptors.
     pub(super) descriptor: Vec<u8>,
 }
@@ -60,6 +63,7 @@ impl Lead {
             has_sleeper: false,
             sleeper_until_ns: u64::MAX,
             polled_ns: 0,
+            cpu: 0,
             descriptor: Vec::new(),
         }
     }
@@ -71,8 +75,29 @@ impl Lead {
         };
         if !intake.is_active {
             intake.is_active = true;
+            intake
+                .session
+                .memory()
+                .server_cpu()
+                .store(self.cpu, Ordering::Relaxed);
             doorbell::withdraw(intake.session.memory().server_wait());
             self.active.push(session_id);
+        }
+    }
+
+    /// Says in every active session on which CPU its ring is being looked at, if that changed.
+    pub(super) fn publish_cpu(&mut self) {
+        let cpu = doorbell::this_cpu();
+        if cpu == self.cpu {
+            return;
+        }
+        self.cpu = cpu;
+        for intake in self.active.iter().filter_map(|id| self.intakes.get(id)) {
+            intake
+                .session
+                .memory()
+                .server_cpu()
+                .store(cpu, Ordering::Relaxed);
         }
     }
 

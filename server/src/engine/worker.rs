@@ -51,6 +51,7 @@ impl Engine {
             if self.stopping.load(Ordering::Acquire) {
                 return Turn::Stop;
             }
+            lead.publish_cpu();
             let now_ns = now_ns();
             if self.attention.swap(false, Ordering::AcqRel) {
                 self.take_commands(lead, now_ns);
@@ -90,7 +91,9 @@ impl Engine {
             return lead.has_entries();
         }
         let mut spin = lead.spin.clone();
-        let found = spin.spin(|| lead.has_entries() || self.attention.load(Ordering::Relaxed));
+        // The clients look at the CPU, and get out of the way if they must.
+        let look = || lead.has_entries() || self.attention.load(Ordering::Relaxed);
+        let found = spin.spin(look, || false);
         lead.spin = spin;
         found
     }
