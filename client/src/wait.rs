@@ -93,7 +93,12 @@ impl Session {
     ) -> Waited {
         let tail = self.memory.completion_ring().tail;
         let server_cpu = self.memory.server_cpu();
-        let is_futile = || server_cpu.load(Ordering::Relaxed) == doorbell::this_cpu();
+        let client_cpu = self.memory.client_cpu();
+        let is_futile = || {
+            let cpu = doorbell::this_cpu();
+            client_cpu.store(cpu, Ordering::Relaxed);
+            server_cpu.load(Ordering::Relaxed) == cpu
+        };
         let look = || {
             if self.inflight.is_done(ticket) {
                 return true;

@@ -10,7 +10,7 @@
 //! 0x0080  submission tail      u32        0x0080  completion tail      u32  (futex word)
 //! 0x0100  completion head      u32        0x0100  submission head      u32
 //! 0x0180  client's wait word   u32        0x0180  server's wait word   u32
-//!                                         0x0184  server's CPU         u32
+//! 0x0184  client's CPU         u32        0x0184  server's CPU         u32
 //!                                         0x0200  server's state       u32
 //! 0x1000  submission ring                 0x1000  completion ring
 //! ......  payload                         ......  payload
@@ -39,9 +39,9 @@ pub const TAIL_OFFSET: u64 = 0x080;
 pub const HEAD_OFFSET: u64 = 0x100;
 /// Offset of the word in which this region's owner says that it sleeps, and how to wake it.
 pub const WAIT_OFFSET: u64 = 0x180;
-/// Offset of the word in which the server says on which CPU its spinning worker is: the number plus 1, 0 if unknown (response
-/// region only). A client that finds itself on the same one sleeps at once: two that spin for one another on one core only keep
-/// each other from working.
+/// Offset of the word in which this region's owner says on which CPU it was when it last looked for the other side: the
+/// number plus 1, 0 if unknown. Two that spin for one another on one CPU only keep each other from working: the client
+/// then sleeps at once, and the server moves away.
 pub const CPU_OFFSET: u64 = 0x184;
 /// Offset of the server's state word (response region only).
 pub const STATE_OFFSET: u64 = 0x200;

@@ -92,6 +92,12 @@ macro_rules! parts_accessors {
             self.parts.response.word(WAIT_OFFSET)
         }
 
+        /// Where the client says on which CPU it waits.
+        #[must_use]
+        pub fn client_cpu(&self) -> &AtomicU32 {
+            self.parts.request.word(CPU_OFFSET)
+        }
+
         /// Where the server says on which CPU it spins.
         #[must_use]
         pub fn server_cpu(&self) -> &AtomicU32 {

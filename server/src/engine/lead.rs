@@ -10,12 +10,16 @@ use adjoin_shm::ring::Consumer;
 use adjoin_shm::{SpinBudget, doorbell};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use crate::model::ModelVersion;
 use crate::session::Session;
 
 /// Number of the server's own event descriptor among the polled ones.
 pub(super) const KICK: u64 = u64::MAX;
+
+/// How often, at most, the leader moves out of its client's way.
+const MOVE_INTERVAL_NS: u64 = 20_000_000;
 
 /// Events taken from one `epoll_wait`.
 const EVENTS_MAX: usize = 64;
@@ -48,6 +52,8 @@ pub(super) struct Lead {
     pub(super) polled_ns: u64,
     /// The CPU that was last published.
     cpu: u32,
+    /// When this side last moved to another CPU.
+    moved_ns: u64,
     /// Scratch for descriptors.
     pub(super) descriptor: Vec<u8>,
 }
@@ -64,6 +70,7 @@ impl Lead {
             sleeper_until_ns: u64::MAX,
             polled_ns: 0,
             cpu: 0,
+            moved_ns: 0,
             descriptor: Vec::new(),
         }
     }
@@ -98,6 +105,37 @@ impl Lead {
                 .memory()
                 .server_cpu()
                 .store(cpu, Ordering::Relaxed);
+        }
+    }
+
+    /// Moves this thread off the CPU that the only active client waits on, if there is another one. Not every
+    /// kernel does that by itself: where it sees no cache that two CPUs share (many virtual machines), a woken
+    /// client stays where it was, and both sides work by turns on one CPU while another one idles.
+    pub(super) fn step_aside(&mut self, now_ns: u64) {
+        let [only] = self.active.as_slice() else {
+            return;
+        };
+        let Some(intake) = self.intakes.get(only) else {
+            return;
+        };
+        // What a client says here is a hint; one that lies moves a thread of ours some times a second.
+        let client_cpu = intake.session.memory().client_cpu().load(Ordering::Relaxed);
+        if client_cpu != self.cpu
+            || self.cpu == 0
+            || now_ns.saturating_sub(self.moved_ns) < MOVE_INTERVAL_NS
+        {
+            return;
+        }
+        self.moved_ns = now_ns;
+        let Ok(allowed) = sched_getaffinity(None) else {
+            return;
+        };
+        let mut others = allowed;
+        others.unset(self.cpu as usize - 1);
+        if others.count() > 0 && sched_setaffinity(None, &others).is_ok() {
+            // It has moved; where it goes from here is the kernel's business again.
+            let _ = sched_setaffinity(None, &allowed);
+            self.publish_cpu();
         }
     }
 

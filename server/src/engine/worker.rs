@@ -90,6 +90,7 @@ impl Engine {
         if !is_worthwhile || until_ns.saturating_sub(now_ns) < self.options.spin_ns {
             return lead.has_entries();
         }
+        lead.step_aside(now_ns);
         let mut spin = lead.spin.clone();
         // The clients look at the CPU, and get out of the way if they must.
         let look = || lead.has_entries() || self.attention.load(Ordering::Relaxed);
