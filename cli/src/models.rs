@@ -151,6 +151,8 @@ fn statistics_json(counted: &ModelStatistics) -> Value {
         "scattered_bytes": counted.scattered_bytes,
         "engine_copied_bytes": counted.engine_copied_bytes,
         "copied_first_bytes": counted.copied_first_bytes,
+        "dynamic_output_bytes": counted.dynamic_output_bytes,
+        "message_body_bytes": counted.message_body_bytes,
         "max_batch_rows": counted.max_batch_rows,
         "queue_ns": counted.queue_ns,
         "execute_ns": counted.execute_ns,

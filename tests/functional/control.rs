@@ -378,3 +378,66 @@ fn wrong_messages_get_the_protocols_codes_and_sentences() {
     };
     assert!(refused(missing).message().contains("\"a\""));
 }
+
+#[test]
+fn reflection_names_every_service() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    let server = Setup::new(&["add"]).start();
+    let control = server.control();
+    let mut client = ServerReflectionClient::new(control.channel());
+    let list = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers = control
+        .wait(client.server_reflection_info(tokio_stream::iter([list])))
+        .unwrap()
+        .into_inner();
+    let answer = control.wait(answers.message()).unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("{answer:?}");
+    };
+    let names: Vec<_> = services
+        .service
+        .into_iter()
+        .map(|service| service.name)
+        .collect();
+    for name in [
+        "adjoin.control.v1.Control",
+        "inference.GRPCInferenceService",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(
+            names.iter().any(|known| known == name),
+            "{name} is not among {names:?}"
+        );
+    }
+}
+
+#[test]
+fn logs_for_programs_are_one_object_a_line() {
+    let server = Setup::new(&["add"])
+        .flags(&["--log-format", "json"])
+        .start();
+    let mut liar = RawClient::attach(&server.socket_dir());
+    let mut entry = liar.submission(0, 0);
+    entry.kind = 77;
+    liar.push(entry);
+    assert_eq!(liar.ended(), Status::EntryInvalid);
+    let log = server.log();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let closed = lines
+        .iter()
+        .find(|line| line["message"] == "closed session that broke the protocol")
+        .unwrap();
+    assert_eq!(
+        (&closed["reason"], &closed["level"]),
+        (&"entry_invalid".into(), &"WARN".into())
+    );
+}

@@ -301,7 +301,7 @@ impl Report {
         if let Some(bytes) = self.message_bytes {
             let _ = writeln!(
                 text,
-                "and {} bytes of payload a request in messages, which that does not count",
+                "{} bytes of payload a request travel in messages; what gRPC copies for that is not counted",
                 grouped(bytes)
             );
         }

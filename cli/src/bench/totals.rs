@@ -33,6 +33,8 @@ impl Counted {
                     + counted.scattered_bytes
                     + counted.engine_copied_bytes
                     + counted.copied_first_bytes
+                    + counted.dynamic_output_bytes
+                    + counted.message_body_bytes
             }),
         }
     }
