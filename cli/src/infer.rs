@@ -17,7 +17,7 @@ use crate::{Failure, output};
 /// Room in a region beside the payload: both rings, descriptors, alignment.
 const OVERHEAD_BYTES: u64 = 1 << 20;
 /// Room for outputs where nothing is known of their size; a server that needs more says how much.
-const RESPONSE_BYTES: u64 = 16 << 20;
+const RESPONSE_BYTES: u64 = 1 << 20;
 
 /// Runs a model once on arrays from files, through shared memory.
 ///
@@ -70,18 +70,7 @@ pub(crate) fn run(arguments: &InferArguments) -> Result<ExitCode, Failure> {
         .iter()
         .map(read_input)
         .collect::<Result<Vec<_>, _>>()?;
-    let response = match infer(arguments, &arrays, RESPONSE_BYTES)? {
-        Outcome::Answer(response) => response,
-        // The session is opened before anybody knows how large the outputs are.
-        Outcome::NeedsRoom(bytes) => match infer(arguments, &arrays, bytes + OVERHEAD_BYTES)? {
-            Outcome::Answer(response) => response,
-            Outcome::NeedsRoom(bytes) => {
-                return Err(
-                    format!("the outputs need {bytes} bytes, more than the time before").into(),
-                );
-            }
-        },
-    };
+    let response = infer_with_room(arguments, &arrays)?;
     std::fs::create_dir_all(&arguments.output_dir)
         .map_err(|error| format!("cannot make {}: {error}", arguments.output_dir.display()))?;
     let outputs = response.outputs();
@@ -93,7 +82,8 @@ pub(crate) fn run(arguments: &InferArguments) -> Result<ExitCode, Failure> {
             name, dtype, shape, ..
         } = tensor;
         output::print(&format!(
-            "{name}: {dtype} {shape:?} -> {}\n",
+            "{}: {dtype} {shape:?} -> {}\n",
+            output::shown(name),
             path.display()
         ))?;
     }
@@ -104,6 +94,19 @@ fn read_input(input: &InputFile) -> Result<Array, Failure> {
     let path = input.path.display();
     let file = File::open(&input.path).map_err(|error| format!("cannot read {path}: {error}"))?;
     Ok(npy::read(&mut BufReader::new(file)).map_err(|error| format!("{path}: {error}"))?)
+}
+
+/// The session is opened before anybody knows how large the outputs are. First the known ones say how much room
+/// they take, then perhaps those of unknown size.
+fn infer_with_room(arguments: &InferArguments, arrays: &[Array]) -> Result<Response, Failure> {
+    let mut response_bytes = RESPONSE_BYTES;
+    for _ in 0..3 {
+        match infer(arguments, arrays, response_bytes)? {
+            Outcome::Answer(response) => return Ok(response),
+            Outcome::NeedsRoom(bytes) => response_bytes += bytes + OVERHEAD_BYTES,
+        }
+    }
+    Err(format!("the outputs did not fit a session with {response_bytes} bytes for them").into())
 }
 
 enum Outcome {
@@ -126,6 +129,7 @@ fn infer(
         // A part of the region is kept for descriptors.
         .request_bytes(OVERHEAD_BYTES + payload / 15 * 16)
         .response_bytes(response_bytes)
+        .answer_timeout(Duration::from_millis(arguments.timeout_ms))
         .connect(&arguments.server.socket_dir)?;
     let model = client.model(&arguments.model)?;
     let model = match arguments.model_version {

@@ -1,4 +1,4 @@
-//! Running a command's work so that Ctrl-C and SIGTERM end it in order: the work is dropped, and with it
+//! Running a command's work so that Ctrl-C, SIGTERM and a closed terminal end it in order: the work is dropped, and with it
 //! its child processes and temporary directories.
 
 use std::future::Future;
@@ -17,6 +17,7 @@ pub(crate) struct Interrupted {
 }
 
 impl Interrupted {
+    const HANG_UP: Self = Self { number: 1 };
     const INTERRUPT: Self = Self { number: 2 };
     const TERMINATE: Self = Self { number: 15 };
 
@@ -35,10 +36,12 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         tokio::select! {
             outcome = work => outcome,
             _ = interrupt.recv() => Err(Interrupted::INTERRUPT.into()),
             _ = terminate.recv() => Err(Interrupted::TERMINATE.into()),
+            _ = hang_up.recv() => Err(Interrupted::HANG_UP.into()),
         }
     })
 }

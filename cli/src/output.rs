@@ -124,6 +124,11 @@ pub(crate) fn bytes_text(byte_size: u64) -> String {
     }
 }
 
+/// Text from elsewhere as a terminal may show it: control characters do nothing there.
+pub(crate) fn shown(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

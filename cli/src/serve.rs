@@ -8,6 +8,7 @@ use adjoin_server::config::{CheckedFile, ConfigError, ServerConfig};
 use clap::{Args, ValueEnum};
 use rustix::process::Signal;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::Failure;
 use crate::parent::ParentArguments;
@@ -107,14 +108,30 @@ pub(crate) fn read_config(path: Option<&Path>) -> Result<CheckedFile, Failure> {
     })
 }
 
+/// A word without `=` is a level; the filter would take a mistyped one as a module's name and log nothing.
+fn check_filter(filter: &str) -> Result<(), Failure> {
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let bare = filter
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.contains(['=', '[']));
+    match bare.into_iter().find(|part| !part.is_empty() && !is_level(part)) {
+        Some(part) => Err(format!("--log {filter:?}: {part:?} is no level; levels are off, error, warn, info, debug, trace").into()),
+        None => Ok(()),
+    }
+}
+
 fn start_log(arguments: &ServeArguments) -> Result<(), Failure> {
+    check_filter(&arguments.log)?;
     let filter = EnvFilter::try_new(&arguments.log)
         .map_err(|error| format!("--log {:?}: {error}", arguments.log))?;
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(is_terminal);
+        .with_ansi(is_terminal)
+        // A log that cannot be written must not end the server: reporting that would panic.
+        .log_internal_errors(false);
     match arguments.log_format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder

@@ -1,6 +1,7 @@
 //! Tables for people: columns without lines, so that `grep` and `awk` can read them, too. On a terminal
 //! long cells are wrapped to its width.
 
+use crate::output;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
 /// A column: its heading, and whether it holds numbers.
@@ -34,6 +35,7 @@ pub(crate) fn render(columns: &[Column], rows: impl IntoIterator<Item = Vec<Stri
 }
 
 fn cell(column: Column, text: &str) -> Cell {
+    let text = output::shown(text);
     match column {
         Column::Text(_) => Cell::new(text),
         Column::Number(_) => Cell::new(text).set_alignment(CellAlignment::Right),

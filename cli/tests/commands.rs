@@ -303,12 +303,16 @@ fn errors_are_one_line_that_says_what_to_do() {
         ),
         (
             "bench digits --model-repository models --engine none",
-            "\"none\" is not available",
+            "engine is none; it is \"onnxruntime\" or \"rten\"",
         ),
         ("demo --onnxruntime none.so", "no onnxruntime library found"),
         (
             "serve --model-repository none --socket-dir run --log off",
             "cannot read model repository none",
+        ),
+        (
+            "serve --model-repository models --socket-dir run --log inof",
+            "\"inof\" is no level",
         ),
     ] {
         let text = place.error(line);

@@ -89,14 +89,13 @@ pub fn explain(
             "{} has a data type that the server does not know",
             facts.input(first)
         ),
-        Status::ShapeMismatch => {
-            format!(
-                "{} has shape {}; the model takes {}",
-                facts.input(first),
-                facts.shape(first),
-                facts.expected(first)
-            )
-        }
+        Status::ShapeMismatch => format!(
+            "{} has shape {}; the model takes {}{}",
+            facts.input(first),
+            facts.shape(first),
+            facts.expected(first),
+            facts.why_not(first, second)
+        ),
         Status::ByteSizeMismatch => format!(
             "{} has {} bytes; its data type and shape make {second}",
             facts.input(first),
@@ -248,6 +247,21 @@ impl<'r, 'd> Facts<'r, 'd> {
         )
     }
 
+    /// Where the model leaves the dimension open, what else was wrong with it.
+    fn why_not(&self, index: u64, dimension: u64) -> &'static str {
+        let at = usize::try_from(dimension).ok();
+        let tensor = self.tensor(index);
+        let spec = tensor.and_then(|t| self.model?.inputs.iter().find(|spec| spec.name == t.name));
+        let is_open = spec.and_then(|spec| Some(*spec.shape.get(at?)? < 0));
+        match tensor.and_then(|t| t.shape.get(at?)) {
+            Some(1..) if is_open == Some(true) => {
+                ", and dimensions of one name have one size in all inputs"
+            }
+            Some(0) if is_open == Some(true) => ", and at least one row",
+            _ => "",
+        }
+    }
+
     fn inputs(&self) -> String {
         names(self.model.map(|m| m.inputs.as_slice()))
     }
@@ -319,6 +333,12 @@ mod tests {
             text,
             r#"input "image" has shape [2,7]; the model takes [batch,1,8,8]"#
         );
+        let text = explain(
+            Rejection::new(Status::ShapeMismatch, [0, 0]),
+            Some(&request),
+            Some(&model),
+        );
+        assert!(text.ends_with("one size in all inputs"), "{text}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use adjoin_backend::BackendError;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch::Sender;
 
 use crate::config::{ConfigError, ServerConfig};
 use crate::control::{
@@ -83,9 +84,22 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     }
     let models = Arc::new(Models::default());
     let loader = Loader::new(backends, config.file.clone(), Arc::clone(&metrics));
+    // Before the models: loading takes long, and a signal that nobody listens for kills, or as the first
+    // process of a container does nothing.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(system("start the control plane"))?;
+    let phase = Sender::new(Phase::Serving);
+    runtime.block_on(async { spawn_signals(&phase).map_err(system("listen for signals")) })?;
     for found in scan(&config.model_repository)? {
         let entry = loader.load_model(&found)?;
         models.put(&found.name, entry);
+        runtime.block_on(tokio::task::yield_now());
+        if *phase.borrow() != Phase::Serving {
+            tracing::info!("ended before all models were loaded");
+            return Ok(());
+        }
     }
     let instances: u32 = models
         .all()
@@ -109,14 +123,9 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
         .ensure_workers(instances as usize)
         .map_err(system("start a worker"))?;
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(system("start the control plane"))?;
-    let shared = Shared::new(Arc::clone(&engine), config.file.clone(), names);
+    let shared = Shared::new(Arc::clone(&engine), config.file.clone(), names, phase);
     let listeners = listen(&config, &dir)?;
     let served = runtime.block_on(async {
-        spawn_signals(&shared).map_err(system("listen for signals"))?;
         tracing::info!(socket_dir = %config.socket_dir.display(), "serving");
         control::serve(shared.clone(), listeners)
             .await
@@ -152,18 +161,18 @@ fn listen(config: &ServerConfig, dir: &SocketDir) -> Result<Listeners, RunError>
 }
 
 /// The first SIGTERM or SIGINT drains; the second ends without waiting.
-fn spawn_signals(shared: &Shared) -> std::io::Result<()> {
+fn spawn_signals(phase: &Sender<Phase>) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let shared = shared.clone();
+    let phase = phase.clone();
     tokio::spawn(async move {
-        for phase in [Phase::Draining, Phase::Ending] {
+        for next in [Phase::Draining, Phase::Ending] {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            tracing::info!(?phase, "a signal came");
-            shared.advance(phase);
+            tracing::info!(phase = ?next, "a signal came");
+            control::advance(&phase, next);
         }
     });
     Ok(())

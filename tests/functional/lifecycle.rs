@@ -185,3 +185,38 @@ fn a_thousand_idle_turns_burn_no_processor() {
     );
     assert_eq!(after.sessions, 16);
 }
+
+#[test]
+fn a_log_that_cannot_be_written_does_not_end_the_server() {
+    let setup = Setup::new(&["add"]);
+    let directory = setup.lay_out();
+    let run = directory.path().join("run");
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut server = Command::new(binary("adjoin"))
+        .args(["serve", "--model-repository"])
+        .arg(directory.path().join("models"))
+        .arg("--socket-dir")
+        .arg(&run)
+        .stdin(Stdio::null())
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    // Every start logs, and so does a session that breaks the protocol.
+    let attach = run.join("attach.sock");
+    wait_for("the server is ready", || {
+        adjoin_shm::socket::AttachSocket::connect(&attach).ok()
+    });
+    let mut liar = adjoin_tests::raw::RawClient::attach(&run);
+    let mut entry = liar.submission(0, 0);
+    entry.kind = 77;
+    liar.push(entry);
+    assert_eq!(liar.ended(), Status::EntryInvalid);
+    let client = adjoin_client::Client::connect(&run).unwrap();
+    assert!(client.model("add").is_ok());
+    rustix::process::kill_process(adjoin_tests::server::pid(server.id()), Signal::TERM).unwrap();
+    let status = wait_for("the server ends", || server.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}

@@ -205,7 +205,8 @@ fn run_alone(
     let mut sink = Alone {
         target,
         outputs: Vec::new(),
-        no_room: None,
+        byte_size: 0,
+        is_full: false,
     };
     let execution = Execution {
         key: request.key,
@@ -213,8 +214,12 @@ fn run_alone(
         outputs: &mut outputs,
     };
     let copied = instance.engine.run(execution, &mut sink);
-    let no_room: SmallVec<[(usize, u64); 2]> =
-        sink.no_room.into_iter().map(|bytes| (0, bytes)).collect();
+    // All of them together, so that a client knows how much room to make.
+    let no_room: SmallVec<[(usize, u64); 2]> = sink
+        .is_full
+        .then_some((0, sink.byte_size))
+        .into_iter()
+        .collect();
     let copied = match copied {
         Err(ExecuteError::NoRoom(_)) if !no_room.is_empty() => Copied::default(),
         other => other?,
@@ -351,7 +356,8 @@ fn attach(jobs: &mut [(Ticket, Job)], outputs: Vec<(usize, Dynamic)>) -> u64 {
 struct Alone {
     target: DynamicTarget,
     outputs: Vec<Dynamic>,
-    no_room: Option<u64>,
+    byte_size: u64,
+    is_full: bool,
 }
 
 impl OutputSink for Alone {
@@ -362,10 +368,11 @@ impl OutputSink for Alone {
         shape: &[i64],
         payload: Payload<'_>,
     ) -> Result<(), SinkError> {
+        self.byte_size = self.byte_size.saturating_add(payload.byte_size() as u64);
         match self.target.store(index, dtype, shape, payload) {
             Ok(output) => self.outputs.push(output),
             Err(error) => {
-                *self.no_room.get_or_insert(0) += error.byte_size;
+                self.is_full = true;
                 return Err(error);
             }
         }

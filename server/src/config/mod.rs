@@ -199,6 +199,15 @@ impl CheckedFile {
         let own = self.models.get(name).cloned().unwrap_or_default();
         let section = own.over(&self.defaults);
         let key = |field: &str| format!("models.{name}.{field}");
+        if let Some(engine) = &section.engine {
+            let is_known = ["onnxruntime", "rten"].contains(&engine.as_str());
+            check(
+                is_known,
+                &key("engine"),
+                engine,
+                "it is \"onnxruntime\" or \"rten\"",
+            )?;
+        }
         let instances = section.instances.unwrap_or(1);
         check(
             (1..=64).contains(&instances),
@@ -386,6 +395,7 @@ mod tests {
             ("[limits]\nsessions = 0", "limits.sessions is 0"),
             ("[defaults]\nqueue_limit = 0", "queue_limit is 0"),
             ("[models.a]\ndefault_priority = 2", "default_priority is 2"),
+            ("[models.a]\nengine = \"foo\"", "engine is foo"),
         ] {
             let message = parse(text).unwrap_err().to_string();
             assert!(

@@ -82,10 +82,15 @@ pub struct Shared {
 
 impl Shared {
     /// What services share from now on.
-    pub fn new(engine: Arc<Engine>, config: CheckedFile, engines: Vec<String>) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        config: CheckedFile,
+        engines: Vec<String>,
+        phase: watch::Sender<Phase>,
+    ) -> Self {
         Self {
             engine,
-            phase: watch::Sender::new(Phase::Serving),
+            phase,
             config: Arc::new(config),
             engines: Arc::new(engines),
             started_ns: adjoin_shm::clock::now_ns(),
@@ -95,11 +100,7 @@ impl Shared {
 
     /// Moves on towards the end; never back.
     pub fn advance(&self, phase: Phase) {
-        self.phase.send_if_modified(|current| {
-            let moves = phase > *current;
-            *current = phase.max(*current);
-            moves
-        });
+        advance(&self.phase, phase);
     }
 
     /// Resolves when the end has come that far.
@@ -111,6 +112,15 @@ impl Shared {
             .wait_for(|current| *current >= phase)
             .await;
     }
+}
+
+/// Moves on towards the end; never back.
+pub fn advance(phase: &watch::Sender<Phase>, to: Phase) {
+    phase.send_if_modified(|current| {
+        let moves = to > *current;
+        *current = to.max(*current);
+        moves
+    });
 }
 
 /// Serves everything until the server ends; then drains and returns.

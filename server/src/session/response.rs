@@ -13,6 +13,7 @@ use adjoin_schema::{DataType, Shape};
 use adjoin_shm::{Arena, OwnedRange, Payload, PayloadMut};
 use smallvec::SmallVec;
 
+use crate::model::ResolvedOutput;
 use crate::model::request::Request;
 
 #[derive(Debug)]
@@ -120,26 +121,32 @@ type Places = SmallVec<[Option<(usize, usize)>; 4]>;
 /// Where the known outputs go in a room of at most `byte_size_max` bytes, and its bytes. Sizes come from shapes
 /// that a client chose, so the sum is checked.
 fn plan(request: &Request, start: u64, byte_size_max: u64) -> Result<(Places, u64), Rejection> {
+    let known = |output: &ResolvedOutput| Some(output.known.as_ref().filter(|_| output.wanted)?.1);
+    let next = |end: u64, bytes: u64| {
+        end.saturating_add(bytes)
+            .checked_next_multiple_of(ALIGNMENT)
+            .unwrap_or(u64::MAX)
+    };
+    let needed = request.outputs.iter().filter_map(known).fold(start, next);
+    if needed > byte_size_max {
+        return Err(Rejection::new(
+            Status::ResponseRegionFull,
+            [needed, byte_size_max],
+        ));
+    }
+    // From here on everything lies below `needed`, which is bytes of memory.
     let mut end = start;
     let mut places = Places::new();
     for output in &request.outputs {
-        let Some((_, byte_size)) = output.known.as_ref().filter(|_| output.wanted) else {
+        let Some(byte_size) = known(output) else {
             places.push(None);
             continue;
         };
-        let at = end;
-        let next = at
-            .checked_add(*byte_size)
-            .and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
-        end = next.filter(|&next| next <= byte_size_max).ok_or_else(|| {
-            let needed = at.saturating_add(*byte_size);
-            Rejection::new(Status::ResponseRegionFull, [needed, byte_size_max])
-        })?;
-        // Both are below `end`, which is bytes of memory.
-        let (Ok(at), Ok(byte_size)) = (usize::try_from(at), usize::try_from(*byte_size)) else {
+        let (Ok(at), Ok(size)) = (usize::try_from(end), usize::try_from(byte_size)) else {
             return Err(Status::Internal.into());
         };
-        places.push(Some((at, byte_size)));
+        places.push(Some((at, size)));
+        end = next(end, byte_size);
     }
     Ok((places, end))
 }
