@@ -94,7 +94,7 @@ statuses! {
 
     /// The engine failed on the batch that the request was part of.
     ExecutionFailed = 400, "execution_failed";
-    /// The outputs were larger than the room that was left. Detail: bytes needed.
+    /// The outputs were larger than the room that was left. Detail: bytes of all outputs whose size only the run has shown.
     OutputTooLarge = 401, "output_too_large";
 
     /// The two sides speak different protocols. Details: the client's version, the server's.

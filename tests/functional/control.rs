@@ -301,6 +301,11 @@ fn the_open_inference_protocol_gives_the_same_answers() {
         answer.raw_output_contents[0],
         1.25f32.to_le_bytes().repeat(8)
     );
+    let statistics = control.statistics("add");
+    assert_eq!(
+        (statistics.in_place_count, statistics.message_body_bytes),
+        (0, 64)
+    );
 
     let metadata = inference::ModelMetadataRequest {
         name: "add".into(),

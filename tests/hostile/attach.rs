@@ -65,6 +65,12 @@ fn hellos_of_every_wrong_kind_are_refused_with_their_reason() {
         said(&hello_with(&|h| h.client_name = "n".repeat(65))).0,
         Status::HandshakeInvalid
     );
+    // A good hello has no descriptors to bring.
+    let socket = AttachSocket::connect(&server.socket_dir().join("attach.sock")).unwrap();
+    socket
+        .send(&hello_with(&|_| {}), &[socket.as_fd()])
+        .unwrap();
+    assert_eq!(refusal(receive(&socket)).0, Status::HandshakeInvalid);
     // A packet longer than any message is dropped with its connection.
     let (_, answer) = exchange(&server.socket_dir(), &vec![1; 100_000]);
     assert!(answer.is_none_or(|packet| packet.bytes.is_empty()));
