@@ -35,6 +35,11 @@ use tokens::Tokens;
 /// Largest gRPC message, in bytes: what clients of the protocol expect to pass.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes that a peer may send before it is read, per stream and per connection.
+const WINDOW_BYTES: u32 = 64 << 20;
+/// Bytes of one HTTP/2 frame.
+const FRAME_BYTES: u32 = 1 << 20;
+
 /// Calls of one connection that are worked on at once; further ones wait.
 const CALLS_PER_CONNECTION_MAX: usize = 128;
 
@@ -151,8 +156,7 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     let control_service = ControlServer::new(service::Control::new(shared.clone()));
     let admin_service = AdminServer::new(admin::Admin::new(shared.clone()));
 
-    let control = Server::builder()
-        .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+    let control = grpc_server()
         .add_service(control_service)
         .add_service(inference())
         .add_service(health_service.clone())
@@ -171,8 +175,7 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     tokio::spawn(logged("admin socket", admin));
     if let Some(listener) = listeners.grpc {
         let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?);
-        let server = Server::builder()
-            .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        let server = grpc_server()
             .add_service(inference())
             .add_service(health_service)
             .add_service(reflection()?)
@@ -200,6 +203,16 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     drain(&shared).await;
     shared.advance(Phase::Ending);
     Ok(())
+}
+
+/// A server whose windows let a tensor through in one go: with the defaults of HTTP/2, 64 KiB, a message of
+/// 600 KiB waits ten times for its reader.
+fn grpc_server() -> Server {
+    Server::builder()
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
 }
 
 /// Refuses what comes, and waits for what runs.
