@@ -132,16 +132,7 @@ fn a_killed_server_is_an_error_at_once_and_its_successor_serves_the_same_client(
     let mut other = ClientProcess::start(&server, &["loop"]);
     other.line_with("ok");
     let client = server.client();
-    let mut request = client
-        .model("add")
-        .unwrap()
-        .request()
-        .input("a", &[1, 4])
-        .unwrap()
-        .input("b", &[1, 4])
-        .unwrap()
-        .build()
-        .unwrap();
+    let mut request = adjoin_tests::add_request(&client.model("add").unwrap(), 1);
     request.input_mut::<f32>("a").unwrap().fill(1.5);
     request.input_mut::<f32>("b").unwrap().fill(2.0);
     assert_eq!(
@@ -221,14 +212,7 @@ fn resident_memory_and_descriptors_stay_flat_over_sessions_and_requests() {
         for _ in 0..sessions {
             let client = server.client();
             let model = client.model("add").unwrap();
-            let mut request = model
-                .request()
-                .input("a", &[4, 4])
-                .unwrap()
-                .input("b", &[4, 4])
-                .unwrap()
-                .build()
-                .unwrap();
+            let mut request = adjoin_tests::add_request(&model, 4);
             for _ in 0..requests {
                 request.infer().unwrap();
             }

@@ -220,14 +220,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
     // One of each: a request, a refusal, a fault, so that families with labels have a line.
     let client = server.client();
     let model = client.model("add").unwrap();
-    let mut request = model
-        .request()
-        .input("a", &[1, 4])
-        .unwrap()
-        .input("b", &[1, 4])
-        .unwrap()
-        .build()
-        .unwrap();
+    let mut request = adjoin_tests::add_request(&model, 1);
     request.infer().unwrap();
     let mut liar = RawClient::attach(&server.socket_dir());
     let mut entry = liar.submission(0, 0);

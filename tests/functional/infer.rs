@@ -6,14 +6,7 @@ use adjoin_tests::server::{Setup, TestServer};
 /// A request of the model `add`.
 fn add(client: &Client, rows: i64) -> Request {
     let model = client.model("add").unwrap();
-    model
-        .request()
-        .input("a", &[rows, 4])
-        .unwrap()
-        .input("b", &[rows, 4])
-        .unwrap()
-        .build()
-        .unwrap()
+    adjoin_tests::add_request(&model, rows)
 }
 
 fn fill(request: &mut Request, base: f32) {
@@ -265,14 +258,7 @@ fn half_bytes_and_integers_keep_their_types() {
     assert_eq!(scale.infer().unwrap().get::<f32>("y").unwrap(), expected);
 
     let model = client.model("ints").unwrap();
-    let mut ints = model
-        .request()
-        .input("a", &[1, 4])
-        .unwrap()
-        .input("b", &[1, 4])
-        .unwrap()
-        .build()
-        .unwrap();
+    let mut ints = adjoin_tests::add_request(&model, 1);
     ints.input_mut::<i32>("a")
         .unwrap()
         .copy_from_slice(&[1, -2, i32::MAX, 0]);

@@ -8,14 +8,7 @@ use adjoin_tests::server::Setup;
 
 fn add_works(client: &Client) {
     let model = client.model("add").unwrap();
-    let mut request = model
-        .request()
-        .input("a", &[1, 4])
-        .unwrap()
-        .input("b", &[1, 4])
-        .unwrap()
-        .build()
-        .unwrap();
+    let mut request = adjoin_tests::add_request(&model, 1);
     request.input_mut::<f32>("a").unwrap().fill(1.0);
     request.input_mut::<f32>("b").unwrap().fill(2.0);
     assert_eq!(
@@ -51,14 +44,7 @@ fn unknown_models_and_tensors_are_named() {
         .map(|_| ())
         .unwrap_err();
     assert!(error.to_string().contains("\"b\""), "{error}");
-    let mut request = model
-        .request()
-        .input("a", &[1, 4])
-        .unwrap()
-        .input("b", &[1, 4])
-        .unwrap()
-        .build()
-        .unwrap();
+    let mut request = adjoin_tests::add_request(&model, 1);
     let error = request.input_mut::<i64>("a").map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("FP32"), "{error}");
     add_works(&client);

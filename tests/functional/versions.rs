@@ -21,14 +21,7 @@ fn ran_on(client: &Client, version: u64) -> Result<u64, InferError> {
     } else {
         model
     };
-    let mut request = model
-        .request()
-        .input("a", &[1, 4])
-        .unwrap()
-        .input("b", &[1, 4])
-        .unwrap()
-        .build()
-        .unwrap();
+    let mut request = adjoin_tests::add_request(&model, 1);
     let outputs = request.infer()?;
     Ok(outputs.stats().model_version)
 }
@@ -55,25 +48,11 @@ fn labels_name_versions() {
     let client = server.client();
     let model = client.model("add").unwrap();
     let stable = model.label("stable").unwrap();
-    let mut request = stable
-        .request()
-        .input("a", &[1, 4])
-        .unwrap()
-        .input("b", &[1, 4])
-        .unwrap()
-        .build()
-        .unwrap();
+    let mut request = adjoin_tests::add_request(&stable, 1);
     assert_eq!(request.infer().unwrap().stats().model_version, 2);
     for label in ["lost", "canary"] {
         let outcome = model.label(label).and_then(|model| {
-            let mut request = model
-                .request()
-                .input("a", &[1, 4])
-                .unwrap()
-                .input("b", &[1, 4])
-                .unwrap()
-                .build()
-                .unwrap();
+            let mut request = adjoin_tests::add_request(&model, 1);
             request.infer().map(|_| ())
         });
         assert_eq!(

@@ -23,14 +23,7 @@ impl Neighbour {
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&answers));
         let thread = std::thread::spawn(move || {
             let model = client.model("add").unwrap();
-            let mut request = model
-                .request()
-                .input("a", &[8, 4])
-                .unwrap()
-                .input("b", &[8, 4])
-                .unwrap()
-                .build()
-                .unwrap();
+            let mut request = adjoin_tests::add_request(&model, 8);
             let mut turn = 0u16;
             while !stopped.load(Ordering::Relaxed) {
                 turn = (turn + 1) % 1000;

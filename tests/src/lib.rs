@@ -76,3 +76,13 @@ pub fn onnxruntime() -> PathBuf {
         "ADJOIN_ONNXRUNTIME must name ONNX Runtime's library; `make test` fetches it and sets this",
     )
 }
+
+/// A request of the model `add`: inputs `a` and `b`, output `sum`, four columns.
+///
+/// # Panics
+/// If the session has no room for it.
+#[must_use]
+pub fn add_request(model: &adjoin_client::Model, rows: i64) -> adjoin_client::Request {
+    let builder = model.request().input("a", &[rows, 4]).unwrap();
+    builder.input("b", &[rows, 4]).unwrap().build().unwrap()
+}

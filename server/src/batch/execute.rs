@@ -109,8 +109,7 @@ fn attempt_safely(
 struct Run {
     times: BatchTimes,
     in_place: bool,
-    /// Jobs whose outputs of unknown size found no room, and the bytes.
-    no_room: SmallVec<[(usize, u64); 2]>,
+    no_room: NoRoom,
 }
 
 fn attempt(
@@ -180,7 +179,28 @@ fn plan_inputs(
     })
 }
 
-type Ran = (Copied, Vec<(usize, Dynamic)>, SmallVec<[(usize, u64); 2]>);
+/// Requests whose outputs of unknown size found no room, and the bytes of all those outputs.
+type NoRoom = SmallVec<[(usize, u64); 2]>;
+type Ran = (Copied, Vec<(usize, Dynamic)>, NoRoom);
+
+/// Outputs of unknown size of one request: their bytes, so that a client learns how much room to make, and whether
+/// one of them found none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    byte_size: u64,
+    is_full: bool,
+}
+
+impl Tally {
+    fn without_room(tallies: &[Self]) -> NoRoom {
+        let full = tallies
+            .iter()
+            .enumerate()
+            .filter(|(_, tally)| tally.is_full);
+        full.map(|(index, tally)| (index, tally.byte_size))
+            .collect()
+    }
+}
 
 fn run_alone(
     version: &ModelVersion,
@@ -205,8 +225,7 @@ fn run_alone(
     let mut sink = Alone {
         target,
         outputs: Vec::new(),
-        byte_size: 0,
-        is_full: false,
+        tally: Tally::default(),
     };
     let execution = Execution {
         key: request.key,
@@ -214,12 +233,7 @@ fn run_alone(
         outputs: &mut outputs,
     };
     let copied = instance.engine.run(execution, &mut sink);
-    // All of them together, so that a client knows how much room to make.
-    let no_room: SmallVec<[(usize, u64); 2]> = sink
-        .is_full
-        .then_some((0, sink.byte_size))
-        .into_iter()
-        .collect();
+    let no_room = Tally::without_room(&[sink.tally]);
     let copied = match copied {
         Err(ExecuteError::NoRoom(_)) if !no_room.is_empty() => Copied::default(),
         other => other?,
@@ -296,7 +310,7 @@ fn run_joined(
         jobs,
         rows,
         outputs: Vec::new(),
-        no_room: SmallVec::new(),
+        tallies: SmallVec::from_elem(Tally::default(), jobs.len()),
     };
     let execution = Execution {
         key: None,
@@ -305,7 +319,8 @@ fn run_joined(
     };
     let copied = instance.engine.run(execution, &mut sink)?;
     debug_assert_eq!(version.signature().metadata().outputs.len(), outputs.len());
-    Ok((copied, sink.outputs, sink.no_room))
+    let no_room = Tally::without_room(&sink.tallies);
+    Ok((copied, sink.outputs, no_room))
 }
 
 fn joined_bytes(jobs: &[(Ticket, Job)], output: usize) -> usize {
@@ -356,8 +371,7 @@ fn attach(jobs: &mut [(Ticket, Job)], outputs: Vec<(usize, Dynamic)>) -> u64 {
 struct Alone {
     target: DynamicTarget,
     outputs: Vec<Dynamic>,
-    byte_size: u64,
-    is_full: bool,
+    tally: Tally,
 }
 
 impl OutputSink for Alone {
@@ -368,11 +382,11 @@ impl OutputSink for Alone {
         shape: &[i64],
         payload: Payload<'_>,
     ) -> Result<(), SinkError> {
-        self.byte_size = self.byte_size.saturating_add(payload.byte_size() as u64);
+        self.tally.byte_size += payload.byte_size() as u64;
         match self.target.store(index, dtype, shape, payload) {
             Ok(output) => self.outputs.push(output),
             Err(error) => {
-                self.is_full = true;
+                self.tally.is_full = true;
                 return Err(error);
             }
         }
@@ -385,7 +399,8 @@ struct Joined<'a> {
     jobs: &'a [(Ticket, Job)],
     rows: u32,
     outputs: Vec<(usize, Dynamic)>,
-    no_room: SmallVec<[(usize, u64); 2]>,
+    /// One for each job.
+    tallies: SmallVec<[Tally; 32]>,
 }
 
 impl OutputSink for Joined<'_> {
@@ -414,6 +429,7 @@ impl OutputSink for Joined<'_> {
             let byte_size = row_bytes * ticket.rows as usize;
             let part = payload.part(at, byte_size).ok_or_else(|| error.clone())?;
             at += byte_size;
+            self.tallies[of].byte_size += byte_size as u64;
             let mut shape = Shape::from_slice(shape);
             shape[0] = i64::from(ticket.rows);
             match job
@@ -422,7 +438,7 @@ impl OutputSink for Joined<'_> {
                 .store(index, dtype, &shape, part)
             {
                 Ok(output) => self.outputs.push((of, output)),
-                Err(error) => self.no_room.push((of, error.byte_size)),
+                Err(_) => self.tallies[of].is_full = true,
             }
         }
         Ok(())

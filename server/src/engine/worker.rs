@@ -12,8 +12,9 @@ use super::intake::ring_rejection;
 use super::lead::Lead;
 use super::{Command, Engine};
 use crate::batch::execute::{self, Finished};
+use crate::batch::queue::Ticket;
 use crate::model::ModelVersion;
-use crate::model::request::{Sink, Source};
+use crate::model::request::{Job, Sink, Source};
 use crate::model::version::{Batch, Next};
 use crate::session::Session;
 
@@ -122,14 +123,7 @@ impl Engine {
                 Next::Idle => drop(lead.busy.remove(index)),
             }
         }
-        for (ticket, job) in expired {
-            self.refuse_job(
-                &ticket,
-                job,
-                Status::DeadlineExceeded,
-                [ticket.deadline_ns, now_ns],
-            );
-        }
+        self.refuse_expired(&mut expired, now_ns);
         found.ok_or(until_ns)
     }
 
@@ -232,17 +226,19 @@ impl Engine {
     /// Goes on with what waits for the same model, as long as another worker has the lead.
     fn run_waiting(&self, version: &ModelVersion) {
         let mut expired = Vec::new();
-        while let Next::Run(batch) = version.next(now_ns(), true, &mut expired) {
+        loop {
+            let now_ns = now_ns();
+            let next = version.next(now_ns, true, &mut expired);
+            self.refuse_expired(&mut expired, now_ns);
+            let Next::Run(batch) = next else { return };
             self.publish(execute_batch(version, batch));
         }
-        let now_ns = now_ns();
-        for (ticket, job) in expired {
-            self.refuse_job(
-                &ticket,
-                job,
-                Status::DeadlineExceeded,
-                [ticket.deadline_ns, now_ns],
-            );
+    }
+
+    fn refuse_expired(&self, expired: &mut Vec<(Ticket, Job)>, now_ns: u64) {
+        for (ticket, job) in expired.drain(..) {
+            let detail = [ticket.deadline_ns, now_ns];
+            self.refuse_job(&ticket, job, Status::DeadlineExceeded, detail);
         }
     }
 

@@ -295,9 +295,10 @@ impl ModelVersion {
         let mut jobs = Vec::with_capacity(1);
         queue.take(rows_max, &mut jobs);
         self.metrics.queue_depth(queue.len());
+        // Under the lock: whoever drains must see these jobs in the queue or running at any moment.
+        self.running.fetch_add(1, Ordering::AcqRel);
         drop(shared);
         let rows = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
-        self.running.fetch_add(1, Ordering::AcqRel);
         Next::Run(Batch {
             instance,
             jobs,
