@@ -10,6 +10,7 @@
 
 mod batching;
 mod control;
+mod documents;
 mod engines;
 mod infer;
 mod lifecycle;

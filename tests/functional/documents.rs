@@ -1,0 +1,37 @@
+//! Documents that name tests name tests that exist.
+
+use adjoin_tests::root;
+
+/// The `path.rs::function` pairs between backquotes in a document.
+fn named_tests(document: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(root().join(document)).unwrap();
+    let quoted = text.split('`').skip(1).step_by(2);
+    let named = quoted.filter_map(|quoted| quoted.split_once(".rs::"));
+    named
+        .map(|(path, function)| (format!("{path}.rs"), function.to_owned()))
+        .collect()
+}
+
+#[test]
+fn every_test_that_a_document_names_exists() {
+    for (document, folder) in [("SPECIFICATION.md", ""), ("docs/threat-model.md", "tests/")] {
+        let named = named_tests(document);
+        assert!(
+            named.len() > 20,
+            "{document} names only {} tests",
+            named.len()
+        );
+        for (path, function) in named {
+            // The threat model writes paths of whole-system tests without their folder.
+            let places = [root().join(&path), root().join(folder).join(&path)];
+            let text = places
+                .iter()
+                .find_map(|place| std::fs::read_to_string(place).ok());
+            let text = text.unwrap_or_else(|| panic!("{document}: {path} is not there"));
+            assert!(
+                text.contains(&format!("fn {function}(")),
+                "{document}: {path} has no {function}"
+            );
+        }
+    }
+}
