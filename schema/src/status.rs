@@ -84,6 +84,8 @@ statuses! {
     DeadlineExceeded = 201, "deadline_exceeded";
     /// The response region has no room for the outputs. Details: bytes needed, bytes of the region's payload.
     ResponseRegionFull = 202, "response_region_full";
+    /// The request would have ended after its deadline, and was refused before it waited. Details: the deadline, the end that was predicted (ns, CLOCK_MONOTONIC).
+    DeadlineUnreachable = 203, "deadline_unreachable";
 
     /// The model is there, but not ready (loading, or failed).
     ModelNotReady = 300, "model_not_ready";

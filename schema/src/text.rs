@@ -154,6 +154,10 @@ pub fn explain(
             )
         }
         Status::DeadlineExceeded => "the deadline passed".into(),
+        Status::DeadlineUnreachable => format!(
+            "behind what waits already the request would end {} us after its deadline; send less, or with more time",
+            second.saturating_sub(first) / 1000
+        ),
         Status::ResponseRegionFull => {
             format!(
                 "the outputs need {first} bytes and do not fit what is left of {second}; release responses, or open the session with more"

@@ -113,7 +113,9 @@ impl InferError {
             Status::ModelNotFound => Self::ModelNotFound(explanation),
             Status::VersionNotFound => Self::VersionNotFound(explanation),
             Status::QueueFull => Self::QueueFull(explanation),
-            Status::DeadlineExceeded => Self::DeadlineExceeded(explanation),
+            Status::DeadlineExceeded | Status::DeadlineUnreachable => {
+                Self::DeadlineExceeded(explanation)
+            }
             Status::ResponseRegionFull => Self::ResponseRegionFull(explanation),
             Status::OutputTooLarge => Self::OutputTooLarge(explanation),
             Status::ModelNotReady => Self::ModelNotReady(explanation),

@@ -12,7 +12,7 @@ pub(super) fn code(status: Status) -> Code {
         0 => Code::Ok,
         100 => Code::NotFound,
         200..=202 | 300 | 302 => match status {
-            Status::DeadlineExceeded => Code::DeadlineExceeded,
+            Status::DeadlineExceeded | Status::DeadlineUnreachable => Code::DeadlineExceeded,
             Status::ResponseRegionFull => Code::ResourceExhausted,
             _ => Code::Unavailable,
         },

@@ -8,6 +8,7 @@ use std::time::Duration;
 use adjoin_schema::layout::wait;
 use adjoin_shm::ring::Consumer;
 use adjoin_shm::{SpinBudget, doorbell};
+use rustc_hash::FxHashMap;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
@@ -30,15 +31,18 @@ pub(super) struct Intake {
     pub(super) session: Arc<Session>,
     pub(super) consumer: Consumer,
     /// Whether its ring is being looked at, so that the client need not ring.
-    pub(super) is_active: bool,
+    is_active: bool,
 }
 
 /// The state that goes with the lead.
 #[derive(Debug)]
 pub(super) struct Lead {
-    pub(super) intakes: std::collections::HashMap<u64, Intake>,
-    /// Numbers of the active sessions.
-    pub(super) active: Vec<u64>,
+    /// By place; a place is free for another session after this one.
+    intakes: Vec<Option<Intake>>,
+    /// Place of a session by its number.
+    places: FxHashMap<u64, usize>,
+    /// Places of the active sessions.
+    active: Vec<usize>,
     /// Versions that may have waiting requests.
     pub(super) busy: Vec<Arc<ModelVersion>>,
     /// Whose turn it is among them.
@@ -61,7 +65,8 @@ pub(super) struct Lead {
 impl Lead {
     pub(super) fn new(spin_ns: u64) -> Self {
         Self {
-            intakes: std::collections::HashMap::new(),
+            intakes: Vec::new(),
+            places: FxHashMap::default(),
             active: Vec::new(),
             busy: Vec::new(),
             turn: 0,
@@ -75,9 +80,67 @@ impl Lead {
         }
     }
 
+    /// Takes a session in.
+    pub(super) fn insert(&mut self, session: Arc<Session>) {
+        let id = session.id();
+        let intake = Intake {
+            session,
+            consumer: Consumer::new(),
+            is_active: false,
+        };
+        let free = self.intakes.iter().position(Option::is_none);
+        let place = free.unwrap_or_else(|| {
+            self.intakes.push(None);
+            self.intakes.len() - 1
+        });
+        self.intakes[place] = Some(intake);
+        self.places.insert(id, place);
+    }
+
+    /// Forgets a session.
+    pub(super) fn remove(&mut self, session_id: u64) -> Option<Arc<Session>> {
+        let place = self.places.remove(&session_id)?;
+        self.active.retain(|&active| active != place);
+        Some(self.intakes[place].take()?.session)
+    }
+
+    /// Number of active sessions.
+    pub(super) fn active_count(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Whether there are sessions whose rings are not being looked at.
+    pub(super) fn has_inactive(&self) -> bool {
+        self.active.len() < self.places.len()
+    }
+
+    /// The `index`-th active session, taken out so that its entries can change the rest of the lead.
+    pub(super) fn take_active(&mut self, index: usize) -> Option<Intake> {
+        self.intakes[*self.active.get(index)?].take()
+    }
+
+    /// Puts back what [`Lead::take_active`] gave. One that `is_done` is not active any more.
+    pub(super) fn put_back(&mut self, index: usize, mut intake: Intake, is_done: bool) {
+        let place = self.active[index];
+        if is_done {
+            intake.is_active = false;
+            self.active.swap_remove(index);
+        }
+        self.intakes[place] = Some(intake);
+    }
+
+    fn active_intakes(&self) -> impl Iterator<Item = &Intake> {
+        self.active
+            .iter()
+            .filter_map(|&place| self.intakes[place].as_ref())
+    }
+
     /// Looks at a session's ring from now on; its client need not ring.
     pub(super) fn activate(&mut self, session_id: u64) {
-        let Some(intake) = self.intakes.get_mut(&session_id) else {
+        let Some(&place) = self.places.get(&session_id) else {
+            return;
+        };
+        let Some(intake) = &mut self.intakes[place] else {
             return;
         };
         if !intake.is_active {
@@ -88,7 +151,7 @@ impl Lead {
                 .server_cpu()
                 .store(self.cpu, Ordering::Relaxed);
             doorbell::withdraw(intake.session.memory().server_wait());
-            self.active.push(session_id);
+            self.active.push(place);
         }
     }
 
@@ -99,7 +162,7 @@ impl Lead {
             return;
         }
         self.cpu = cpu;
-        for intake in self.active.iter().filter_map(|id| self.intakes.get(id)) {
+        for intake in self.active_intakes() {
             intake
                 .session
                 .memory()
@@ -115,7 +178,7 @@ impl Lead {
         let [only] = self.active.as_slice() else {
             return;
         };
-        let Some(intake) = self.intakes.get(only) else {
+        let Some(intake) = &self.intakes[*only] else {
             return;
         };
         // What a client says here is a hint; one that lies moves a thread of ours some times a second.
@@ -141,20 +204,17 @@ impl Lead {
 
     /// Whether any active session has something for us, valid or not.
     pub(super) fn has_entries(&self) -> bool {
-        self.active
-            .iter()
-            .filter_map(|id| self.intakes.get(id))
-            .any(|intake| {
-                let ring = intake.session.memory().submission_ring();
-                !matches!(intake.consumer.available(&ring), Ok(0))
-            })
+        self.active_intakes().any(|intake| {
+            let ring = intake.session.memory().submission_ring();
+            !matches!(intake.consumer.available(&ring), Ok(0))
+        })
     }
 
     /// Says in every active session that the server sleeps, and looks once more. False if there is
     /// something after all: then all are as active as before.
     pub(super) fn announce_sleep(&mut self) -> bool {
         let set = |lead: &Self, how: fn(&Session)| {
-            for intake in lead.active.iter().filter_map(|id| lead.intakes.get(id)) {
+            for intake in lead.active_intakes() {
                 how(&intake.session);
             }
         };
@@ -167,8 +227,8 @@ impl Lead {
             });
             return false;
         }
-        for id in std::mem::take(&mut self.active) {
-            if let Some(intake) = self.intakes.get_mut(&id) {
+        for place in self.active.drain(..) {
+            if let Some(intake) = &mut self.intakes[place] {
                 intake.is_active = false;
             }
         }
@@ -208,20 +268,20 @@ impl Poller {
 
     /// The numbers of what fired within `timeout_ns` (`u64::MAX`: however long it takes).
     pub(super) fn wait(&self, timeout_ns: u64, fired: &mut Vec<u64>) {
-        let timeout = Timespec {
-            tv_sec: i64::try_from(timeout_ns / 1_000_000_000).unwrap_or(i64::MAX),
-            tv_nsec: i64::try_from(timeout_ns % 1_000_000_000).unwrap_or(0),
-        };
-        let timeout = (timeout_ns != u64::MAX).then_some(&timeout);
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        match epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            timeout,
-        ) {
+        // Finer times than milliseconds need `epoll_pwait2`, which is newer than some sandboxes know: they
+        // wake a little late, but to the same events.
+        let whole_ms = timeout_ns.checked_next_multiple_of(1_000_000);
+        let waited = match self.wait_once(timeout_ns, &mut events) {
+            Err(Errno::NOSYS | Errno::PERM) => {
+                self.wait_once(whole_ms.unwrap_or(u64::MAX), &mut events)
+            }
+            waited => waited,
+        };
+        match waited {
             // An interruption is as good as no event: the caller looks again.
-            Ok(_) | Err(Errno::INTR) => {}
-            // A sandbox that lacks `epoll_pwait2` (Linux 5.11) must not make this a busy loop.
+            Ok(()) | Err(Errno::INTR) => {}
+            // Nothing that is known to happen, but it must not make this a busy loop.
             Err(_) => std::thread::sleep(Duration::from_nanos(timeout_ns.min(1_000_000))),
         }
         fired.extend(
@@ -230,5 +290,14 @@ impl Poller {
                 .map(|event| event.data.u64())
                 .filter(|&number| number != KICK),
         );
+    }
+    fn wait_once(&self, timeout_ns: u64, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout_ns / 1_000_000_000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(timeout_ns % 1_000_000_000).unwrap_or(0),
+        };
+        let timeout = (timeout_ns != u64::MAX).then_some(&timeout);
+        let room = rustix::buffer::spare_capacity(events);
+        epoll::wait(&self.epoll, room, timeout).map(|_| ())
     }
 }
