@@ -29,9 +29,9 @@ fn policy() -> BatchPolicy {
 }
 
 fn turn(queue: &mut BatchQueue<u64>, policy: &BatchPolicy, taken: &mut Vec<(Ticket, u64)>) {
-    let facts = queue.facts(policy.max_batch_size, true);
+    let facts = queue.facts(policy.max_batch_size);
     if let Decision::Dispatch { rows_max } = policy.decide(black_box(1_000_000), facts) {
-        queue.take(rows_max, taken);
+        queue.take(rows_max, |_, _| true, taken);
     }
 }
 

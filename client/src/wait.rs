@@ -96,7 +96,10 @@ impl Session {
         let client_cpu = self.memory.client_cpu();
         let is_futile = || {
             let cpu = doorbell::this_cpu();
-            client_cpu.store(cpu, Ordering::Relaxed);
+            // The word shares its cache line with one that the server reads: written when it changes only.
+            if client_cpu.load(Ordering::Relaxed) != cpu {
+                client_cpu.store(cpu, Ordering::Relaxed);
+            }
             server_cpu.load(Ordering::Relaxed) == cpu
         };
         let look = || {

@@ -17,20 +17,57 @@ use smallvec::SmallVec;
 use super::gather::{self, Plan};
 use super::queue::Ticket;
 use crate::log_limit::LogLimit;
-use crate::metrics::{BatchTimes, CopyPath};
+use crate::metrics::{BatchTimes, CopyPath, RequestCount};
 use crate::model::request::{Job, Outcome};
 use crate::model::{InstanceSlot, ModelVersion};
 use crate::session::response::{Dynamic, DynamicTarget};
 
-/// A job that ran, and what became of it.
-pub type Finished = (Ticket, Job, Outcome);
+/// What is to be counted of a batch. Kept until the outcomes are told: those who wait for them should not
+/// wait for this.
+#[derive(Debug, Default)]
+pub struct Executed {
+    /// When the last request ended, in ns.
+    pub end_ns: u64,
+    batches: SmallVec<[(u32, BatchTimes); 1]>,
+    copied: SmallVec<[(CopyPath, u64); 4]>,
+    requests: SmallVec<[RequestCount; 4]>,
+}
 
-/// Runs `jobs` and appends what became of each to `finished`.
+impl Executed {
+    /// Adds it to what the version knows of its runs.
+    pub fn count(&self, version: &ModelVersion) {
+        let metrics = version.metrics();
+        for &(rows, times) in &self.batches {
+            version.timing().observe(rows, times.execute_ns);
+            metrics.batch(rows, times);
+        }
+        for &(path, byte_size) in &self.copied {
+            metrics.copied(path, byte_size);
+        }
+        for &request in &self.requests {
+            metrics.request(request);
+        }
+    }
+}
+
+/// Runs `jobs`, at least one, and tells what became of each as soon as it is known.
 pub fn run(
     version: &ModelVersion,
     instance: &mut InstanceSlot,
+    jobs: Vec<(Ticket, Job)>,
+    mut tell: impl FnMut(Ticket, Job, Outcome),
+) -> Executed {
+    let mut executed = Executed::default();
+    run_into(version, instance, jobs, &mut tell, &mut executed);
+    executed
+}
+
+fn run_into(
+    version: &ModelVersion,
+    instance: &mut InstanceSlot,
     mut jobs: Vec<(Ticket, Job)>,
-    finished: &mut Vec<Finished>,
+    tell: &mut impl FnMut(Ticket, Job, Outcome),
+    executed: &mut Executed,
 ) {
     for (_, job) in &mut jobs {
         job.response.reset_dynamic();
@@ -39,34 +76,34 @@ pub fn run(
     let rows: u32 = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
     match attempt_safely(version, instance, &mut jobs, rows, start_ns) {
         Ok(run) => {
-            version.timing().observe(rows, run.times.execute_ns);
-            version.metrics().batch(rows, run.times);
-            let end_ns = now_ns();
+            let Run { times, end_ns, .. } = run;
             for (index, (ticket, job)) in jobs.into_iter().enumerate() {
-                let no_room = run.no_room.iter().find(|(of, _)| *of == index);
                 let mut outcome = Outcome::refused(Status::Ok, [version.version(), 0]);
                 outcome.batch_size = rows;
                 outcome.queue_ns = start_ns.saturating_sub(ticket.enqueued_ns);
-                outcome.execute_ns = run.times.execute_ns;
+                outcome.execute_ns = times.execute_ns;
+                let no_room = run.no_room.iter().find(|(of, _)| *of == index);
                 if let Some((_, byte_size)) = no_room {
                     (outcome.status, outcome.detail) = (Status::OutputTooLarge, [*byte_size, 0]);
                     version.metrics().refused(Status::OutputTooLarge);
                 } else {
-                    let duration_ns = end_ns.saturating_sub(ticket.enqueued_ns);
-                    version.metrics().request(
-                        ticket.rows,
-                        run.in_place,
-                        outcome.queue_ns,
-                        duration_ns,
-                    );
+                    executed.requests.push(RequestCount {
+                        rows: ticket.rows,
+                        in_place: run.copied.is_empty(),
+                        queue_ns: outcome.queue_ns,
+                        duration_ns: end_ns.saturating_sub(ticket.enqueued_ns),
+                    });
                 }
-                finished.push((ticket, job, outcome));
+                tell(ticket, job, outcome);
             }
+            executed.end_ns = end_ns;
+            executed.batches.push((rows, times));
+            executed.copied.extend(run.copied);
         }
         Err(error) if jobs.len() > 1 => {
             tracing::debug!(model = %version.name(), %error, "batch failed; its requests run alone");
             for job in jobs {
-                run(version, instance, vec![job], finished);
+                run_into(version, instance, vec![job], tell, executed);
             }
         }
         Err(error) => {
@@ -75,14 +112,14 @@ pub fn run(
                 tracing::warn!(model = %version.name(), version = version.version(), %error, "request failed in the engine");
             }
             version.metrics().refused(Status::ExecutionFailed);
-            let failed = |(ticket, job)| {
-                (
+            executed.end_ns = now_ns();
+            for (ticket, job) in jobs {
+                tell(
                     ticket,
                     job,
                     Outcome::refused(Status::ExecutionFailed, [0; 2]),
-                )
-            };
-            finished.extend(jobs.into_iter().map(failed));
+                );
+            }
         }
     }
 }
@@ -108,7 +145,9 @@ fn attempt_safely(
 
 struct Run {
     times: BatchTimes,
-    in_place: bool,
+    end_ns: u64,
+    /// Bytes that the server or the engine copied; empty if all was in place.
+    copied: SmallVec<[(CopyPath, u64); 4]>,
     no_room: NoRoom,
 }
 
@@ -137,26 +176,28 @@ fn attempt(
     } else {
         0
     };
-    let scatter_ns = if scattered > 0 { now_ns() - done_ns } else { 0 };
-    let metrics = version.metrics();
-    for plan in &plans {
-        if let Plan::Buffer { byte_size, path } = plan {
-            metrics.copied(*path, *byte_size as u64);
-        }
-    }
-    metrics.copied(CopyPath::Scatter, scattered);
-    metrics.copied(CopyPath::DynamicOutput, dynamic_bytes);
-    metrics.copied(CopyPath::EngineInput, copied.input_bytes);
-    metrics.copied(CopyPath::EngineOutput, copied.output_bytes);
-    let in_place = !gathered && scattered == 0 && dynamic_bytes == 0 && copied == Copied::default();
+    let end_ns = if scattered > 0 { now_ns() } else { done_ns };
+    let gathered_bytes = plans.iter().filter_map(|plan| match plan {
+        Plan::Buffer { byte_size, path } => Some((*path, *byte_size as u64)),
+        Plan::InPlace => None,
+    });
+    let other_bytes = [
+        (CopyPath::Scatter, scattered),
+        (CopyPath::DynamicOutput, dynamic_bytes),
+        (CopyPath::EngineInput, copied.input_bytes),
+        (CopyPath::EngineOutput, copied.output_bytes),
+    ];
+    let all_bytes = gathered_bytes.chain(other_bytes);
+    let copied = all_bytes.filter(|&(_, bytes)| bytes > 0).collect();
     let times = BatchTimes {
         gather_ns: run_ns - start_ns,
         execute_ns: done_ns - run_ns,
-        scatter_ns,
+        scatter_ns: end_ns - done_ns,
     };
     Ok(Run {
         times,
-        in_place,
+        end_ns,
+        copied,
         no_room,
     })
 }

@@ -29,11 +29,15 @@ pub(super) fn prepare(
     let copy_first = spec.access == InputAccess::CopyFirst && jobs.iter().any(from_session);
     // The bytes of a message lie wherever the parser left them; engines are promised aligned ones.
     let from_messages = !jobs.iter().all(from_session);
+    let may_be_in_place = !copy_first && !from_messages;
+    if may_be_in_place && jobs.len() == 1 {
+        return Ok(Plan::InPlace);
+    }
     let parts: SmallVec<[Payload<'_>; 32]> = jobs
         .iter()
         .map(|(_, job)| job.request.payload(index))
         .collect();
-    if !copy_first && !from_messages && Payload::joined(&parts).is_some() {
+    if may_be_in_place && Payload::joined(&parts).is_some() {
         return Ok(Plan::InPlace);
     }
     let byte_size = parts.iter().map(Payload::byte_size).sum();

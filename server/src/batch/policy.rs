@@ -21,9 +21,24 @@ pub struct QueueFacts {
     pub rows: u32,
     /// When the oldest of them came.
     pub oldest_ns: u64,
-    /// Whether another request can still come: false when every session that is taking part has as many
-    /// requests waiting or running as it usually has. Only a server on the same node can know.
-    pub can_grow: bool,
+    /// The earliest of their deadlines.
+    pub deadline_ns: u64,
+    /// Until when another request is expected; a time that has passed if none is. Only a server on the same
+    /// node can know ([`super::arrivals`]); `u64::MAX` if it does not.
+    pub grows_until_ns: u64,
+    /// When the batch must start for the earliest deadline to be met.
+    pub start_by_ns: u64,
+}
+
+impl QueueFacts {
+    /// Of an empty queue.
+    pub const EMPTY: Self = Self {
+        rows: 0,
+        oldest_ns: u64::MAX,
+        deadline_ns: u64::MAX,
+        grows_until_ns: u64::MAX,
+        start_by_ns: u64::MAX,
+    };
 }
 
 /// What to do now, given a free instance.
@@ -73,13 +88,22 @@ impl BatchPolicy {
         if let Some(&rows_max) = preferred {
             return Decision::Dispatch { rows_max };
         }
-        let due_ns = facts.oldest_ns.saturating_add(self.max_queue_delay_ns);
-        if now_ns >= due_ns || !facts.can_grow {
+        let at_ns = self
+            .due_ns(&facts)
+            .min(facts.grows_until_ns)
+            .min(facts.start_by_ns);
+        if now_ns >= at_ns {
             return Decision::Dispatch {
                 rows_max: self.max_batch_size,
             };
         }
-        Decision::WaitUntil { at_ns: due_ns }
+        Decision::WaitUntil { at_ns }
+    }
+
+    /// When the oldest request has waited for long enough.
+    #[must_use]
+    pub fn due_ns(&self, facts: &QueueFacts) -> u64 {
+        facts.oldest_ns.saturating_add(self.max_queue_delay_ns)
     }
 }
 
@@ -99,7 +123,7 @@ mod tests {
         QueueFacts {
             rows,
             oldest_ns,
-            can_grow: true,
+            ..QueueFacts::EMPTY
         }
     }
 
@@ -152,13 +176,32 @@ mod tests {
 
     #[test]
     fn waiting_ends_when_nobody_is_left_to_come() {
+        let policy = policy(1_000_000, &[]);
         let alone = QueueFacts {
-            rows: 2,
-            oldest_ns: 0,
-            can_grow: false,
+            grows_until_ns: 0,
+            ..facts(2, 0)
+        };
+        assert_eq!(policy.decide(1, alone), Decision::Dispatch { rows_max: 16 });
+        let expected = QueueFacts {
+            grows_until_ns: 500,
+            ..facts(2, 0)
         };
         assert_eq!(
-            policy(1_000_000, &[]).decide(1, alone),
+            policy.decide(1, expected),
+            Decision::WaitUntil { at_ns: 500 }
+        );
+    }
+
+    #[test]
+    fn waiting_ends_in_time_for_a_deadline() {
+        let urgent = QueueFacts {
+            start_by_ns: 700,
+            ..facts(2, 0)
+        };
+        let policy = policy(1_000_000, &[]);
+        assert_eq!(policy.decide(1, urgent), Decision::WaitUntil { at_ns: 700 });
+        assert_eq!(
+            policy.decide(700, urgent),
             Decision::Dispatch { rows_max: 16 }
         );
     }

@@ -185,8 +185,8 @@ impl GrpcInferenceService for Inference {
         let job = Job {
             request: Arc::clone(&request),
             request_id: 0,
-            sink: Sink::Reply(sender),
-            response,
+            sink: Sink::Reply(Some(sender)),
+            response: Box::new(response),
         };
         let ticket = ticket(&job, 0, 0, 0, now_ns());
         engine.submit(ticket, job);

@@ -11,7 +11,7 @@ use adjoin_shm::ring::RingError;
 use smallvec::SmallVec;
 
 use super::Engine;
-use super::lead::Lead;
+use super::lead::{Intake, Lead};
 use crate::batch::queue::Ticket;
 use crate::model::request::{InputPlace, Job, Request, Sink, Source};
 use crate::model::{InputFacts, Models};
@@ -50,50 +50,43 @@ impl Engine {
     pub(super) fn drain_rings(&self, lead: &mut Lead, now_ns: u64) -> u32 {
         let mut total = 0;
         let mut index = 0;
-        while index < lead.active.len() {
-            let id = lead.active[index];
-            match self.drain_ring(lead, id, now_ns) {
+        while let Some(mut intake) = lead.take_active(index) {
+            let drained = self.drain_ring(lead, &mut intake, now_ns);
+            let fault = drained.map_err(|rejection| (Arc::clone(&intake.session), rejection));
+            // What is left of a session at fault goes with the `Detach` that follows.
+            lead.put_back(index, intake, fault.is_err());
+            match fault {
                 Ok(count) => {
                     total += count;
                     index += 1;
                 }
-                Err(rejection) => {
-                    if let Some(intake) = lead.intakes.get(&id) {
-                        let session = Arc::clone(&intake.session);
-                        self.fault(&session, rejection);
-                    }
-                    // The rest of the session goes with the `Detach` that follows.
-                    lead.active.swap_remove(index);
-                }
+                Err((session, rejection)) => self.fault(&session, rejection),
             }
         }
         total
     }
 
-    fn drain_ring(&self, lead: &mut Lead, id: u64, now_ns: u64) -> Result<u32, Rejection> {
-        let Some(intake) = lead.intakes.get(&id) else {
-            return Ok(0);
-        };
-        if intake.session.is_closed() {
-            return Ok(0);
-        }
-        let session = Arc::clone(&intake.session);
+    fn drain_ring(
+        &self,
+        lead: &mut Lead,
+        intake: &mut Intake,
+        now_ns: u64,
+    ) -> Result<u32, Rejection> {
+        let Intake {
+            session, consumer, ..
+        } = intake;
         let ring = session.memory().submission_ring();
-        let available = intake
-            .consumer
+        let available = consumer
             .available(&ring)
             .map_err(|error| ring_rejection(&error))?;
         let count = available.min(ENTRIES_PER_TURN);
-        if count == 0 {
+        if count == 0 || session.is_closed() {
             return Ok(0);
         }
         let mut refused = false;
         for index in 0..count {
-            let Some(intake) = lead.intakes.get(&id) else {
-                break;
-            };
-            let entry = SubmissionEntry::from_words(intake.consumer.peek(&ring, index));
-            match self.take_entry(lead, &session, entry, now_ns) {
+            let entry = SubmissionEntry::from_words(consumer.peek(&ring, index));
+            match self.take_entry(lead, session, entry, now_ns) {
                 Ok(()) => {}
                 Err(Trouble::Session(rejection)) => return Err(rejection),
                 Err(Trouble::Request(rejection)) => {
@@ -104,9 +97,7 @@ impl Engine {
                 }
             }
         }
-        if let Some(intake) = lead.intakes.get_mut(&id) {
-            intake.consumer.advance(&ring, count);
-        }
+        consumer.advance(&ring, count);
         if refused && session.ring() {
             self.metrics.client_wakeups.inc();
         }
@@ -134,7 +125,8 @@ impl Engine {
             SubmissionKind::Submit => self.take_submit(lead, session, entry, now_ns),
             SubmissionKind::Cancel => {
                 for version in &lead.busy {
-                    if let Some((ticket, job)) = version.cancel(session.id(), entry.request_id) {
+                    let found = version.cancel(session.id(), entry.request_id, now_ns);
+                    if let Some((ticket, job)) = found {
                         self.refuse_job(&ticket, job, Status::Cancelled, [0; 2]);
                         break;
                     }
@@ -203,14 +195,14 @@ impl Engine {
             entry.deadline_ns,
             now_ns,
         );
-        self.enqueue(lead, ticket, job);
+        self.enqueue(lead, ticket, job, now_ns);
         Ok(())
     }
 
     /// Queues a job, or tells its sender why not.
-    pub(super) fn enqueue(&self, lead: &mut Lead, ticket: Ticket, job: Job) {
+    pub(super) fn enqueue(&self, lead: &mut Lead, ticket: Ticket, job: Job, now_ns: u64) {
         let version = Arc::clone(&job.request.version);
-        match version.enqueue(ticket, job) {
+        match version.enqueue(ticket, job, now_ns) {
             Ok(()) => lead.note_busy(&version),
             Err(not) => self.refuse_job(&ticket, not.job, not.status, not.detail),
         }

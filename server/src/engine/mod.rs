@@ -304,6 +304,6 @@ impl Engine {
     fn refuse_job(&self, ticket: &Ticket, job: Job, status: Status, detail: [u64; 2]) {
         job.request.version.metrics().refused(status);
         let outcome = crate::model::request::Outcome::refused(status, detail);
-        self.publish(vec![(*ticket, job, outcome)]);
+        self.tell_alone(*ticket, job, outcome);
     }
 }

@@ -7,14 +7,15 @@ use adjoin_schema::status::Status;
 use adjoin_shm::clock::now_ns;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
+use tokio::sync::oneshot::Sender;
 
 use super::intake::ring_rejection;
 use super::lead::Lead;
 use super::{Command, Engine};
-use crate::batch::execute::{self, Finished};
+use crate::batch::execute;
 use crate::batch::queue::Ticket;
 use crate::model::ModelVersion;
-use crate::model::request::{Job, Sink, Source};
+use crate::model::request::{Job, Outcome, Sink, Source};
 use crate::model::version::{Batch, Next};
 use crate::session::Session;
 
@@ -52,14 +53,11 @@ impl Engine {
             if self.stopping.load(Ordering::Acquire) {
                 return Turn::Stop;
             }
-            lead.publish_cpu();
             let now_ns = now_ns();
             if self.attention.swap(false, Ordering::AcqRel) {
                 self.take_commands(lead, now_ns);
             }
-            if lead.active.len() < lead.intakes.len()
-                && now_ns.saturating_sub(lead.polled_ns) > POLL_INTERVAL_NS
-            {
+            if lead.has_inactive() && now_ns.saturating_sub(lead.polled_ns) > POLL_INTERVAL_NS {
                 lead.polled_ns = now_ns;
                 let mut fired = Vec::new();
                 self.poller.wait(0, &mut fired);
@@ -87,10 +85,11 @@ impl Engine {
     /// Looks at the active rings for a while; true if there is something.
     fn spin(&self, lead: &mut Lead, now_ns: u64, until_ns: u64) -> bool {
         // While a batch runs elsewhere, spinning would only take its cores; before a timer it would be late.
-        let is_worthwhile = !lead.active.is_empty() && self.running.load(Ordering::Relaxed) == 0;
+        let is_worthwhile = lead.active_count() > 0 && self.running.load(Ordering::Relaxed) == 0;
         if !is_worthwhile || until_ns.saturating_sub(now_ns) < self.options.spin_ns {
             return lead.has_entries();
         }
+        lead.publish_cpu();
         lead.step_aside(now_ns);
         let mut spin = lead.spin.clone();
         // The clients look at the CPU, and get out of the way if they must.
@@ -111,7 +110,7 @@ impl Engine {
         lead.busy.rotate_left(first);
         lead.turn = 0;
         while index < lead.busy.len() && found.is_none() {
-            match lead.busy[index].next(now_ns, true, &mut expired) {
+            match lead.busy[index].next(now_ns, &mut expired) {
                 Next::Run(batch) => {
                     found = Some((Arc::clone(&lead.busy[index]), batch));
                     lead.turn = index + 1;
@@ -139,7 +138,7 @@ impl Engine {
                 Command::Look(id) => lead.activate(id),
                 Command::Submit(mut ticket, job) => {
                     ticket.enqueued_ns = ticket.enqueued_ns.min(now_ns);
-                    self.enqueue(lead, ticket, *job);
+                    self.enqueue(lead, ticket, *job, now_ns);
                 }
             }
         }
@@ -155,31 +154,22 @@ impl Engine {
             self.fault(&session, Status::SessionUnavailable.into());
             return;
         }
-        let consumer = adjoin_shm::ring::Consumer::new();
-        lead.intakes.insert(
-            id,
-            super::lead::Intake {
-                session,
-                consumer,
-                is_active: false,
-            },
-        );
+        lead.insert(session);
         // The client may have submitted before this point, and the server's word says "awake" at first.
         lead.activate(id);
     }
 
     fn drop_session(&self, lead: &mut Lead, id: u64) {
-        let Some(intake) = lead.intakes.remove(&id) else {
+        let Some(session) = lead.remove(id) else {
             return;
         };
-        lead.active.retain(|&active| active != id);
-        self.poller.remove(intake.session.event_fd());
+        self.poller.remove(session.event_fd());
         let mut removed = Vec::new();
-        for version in &lead.busy {
+        for version in self.models.all().iter().chain(&lead.busy) {
             version.remove_flow(id, &mut removed);
         }
         drop(removed);
-        drop(intake);
+        drop(session);
         self.count_sessions();
     }
 
@@ -189,10 +179,11 @@ impl Engine {
         version: &Arc<ModelVersion>,
         batch: Batch,
     ) -> MutexGuard<'a, Lead> {
-        let expected_ns = version.timing().estimate_ns(batch.rows).unwrap_or(u64::MAX);
-        let is_alone = lead.active.len() <= 1;
+        let estimate = version.timing().estimate(batch.rows);
+        let expected_ns = estimate.map_or(u64::MAX, |estimate| estimate.mean_ns);
+        let is_alone = lead.active_count() <= 1;
         if expected_ns < INLINE_NS || (is_alone && expected_ns < INLINE_ALONE_NS) {
-            self.publish(execute_batch(version, batch));
+            self.run_and_tell(version, batch);
             return lead;
         }
 
@@ -207,17 +198,36 @@ impl Engine {
             self.unpark_one();
         }
         drop(lead);
-        let finished = execute_batch(version, batch);
-        if let Some(mut lead) = self.lead.try_lock() {
+        let Batch {
+            mut instance,
+            jobs,
+            until_ns,
+            ..
+        } = batch;
+        let mut finished = Vec::with_capacity(jobs.len());
+        let keep = |ticket, job, outcome| finished.push((ticket, job, outcome));
+        let executed = execute::run(version, &mut instance, jobs, keep);
+        let lead = self.lead.try_lock();
+        let lead = lead.map(|mut lead| {
             // Before their clients get the answer, so that the next request need not ring.
-            for session in sessions_of(&finished) {
-                lead.activate(session.id());
+            for (_, job, _) in &finished {
+                if let Source::Session(session) = &job.request.source {
+                    lead.activate(session.id());
+                }
             }
             self.running.fetch_sub(1, Ordering::AcqRel);
-            self.publish(finished);
+            lead
+        });
+        let mut told = Told::default();
+        for (ticket, job, outcome) in finished {
+            self.tell(ticket, job, outcome, &mut told);
+        }
+        version.finish(instance, until_ns, &told.flows, executed.end_ns);
+        executed.count(version);
+        self.wake(told);
+        if let Some(lead) = lead {
             return lead;
         }
-        self.publish(finished);
         self.run_waiting(version);
         self.running.fetch_sub(1, Ordering::AcqRel);
         self.lead.lock()
@@ -228,10 +238,10 @@ impl Engine {
         let mut expired = Vec::new();
         loop {
             let now_ns = now_ns();
-            let next = version.next(now_ns, true, &mut expired);
+            let next = version.next(now_ns, &mut expired);
             self.refuse_expired(&mut expired, now_ns);
             let Next::Run(batch) = next else { return };
-            self.publish(execute_batch(version, batch));
+            self.run_and_tell(version, batch);
         }
     }
 
@@ -247,7 +257,7 @@ impl Engine {
         let now_ns = now_ns();
         lead.busy
             .iter()
-            .map(|version| version.due_ns(now_ns, true))
+            .map(|version| version.due_ns(now_ns))
             .min()
             .unwrap_or(u64::MAX)
     }
@@ -289,28 +299,59 @@ impl Engine {
         lead
     }
 
-    /// Hands outcomes to those who wait for them.
-    pub(super) fn publish(&self, finished: Vec<Finished>) {
-        let sessions = sessions_of(&finished);
-        for (_, mut job, mut outcome) in finished {
-            match (&job.sink, &job.request.source) {
-                (Sink::Session { .. }, Source::Session(session)) => {
-                    let session = Arc::clone(session);
-                    if let Err(error) = session.complete(job, &outcome) {
-                        self.fault(&session, ring_rejection(&error));
-                    }
-                }
-                _ => {
-                    let sink = std::mem::replace(&mut job.sink, Sink::Session { prepared: None });
-                    if let Sink::Reply(reply) = sink {
-                        outcome.response = Some(job.response);
-                        // Whoever asked may have gone.
-                        let _ = reply.send(outcome);
-                    }
-                }
+    /// Runs a batch. Clients that look at their rings see each outcome first; then the instance goes back and
+    /// everything is counted; then those who sleep are woken.
+    fn run_and_tell(&self, version: &ModelVersion, batch: Batch) {
+        let Batch {
+            mut instance,
+            jobs,
+            until_ns,
+            ..
+        } = batch;
+        let mut told = Told::default();
+        let executed = execute::run(version, &mut instance, jobs, |ticket, job, outcome| {
+            self.tell(ticket, job, outcome, &mut told);
+        });
+        version.finish(instance, until_ns, &told.flows, executed.end_ns);
+        executed.count(version);
+        self.wake(told);
+    }
+
+    /// Tells one that a job did not run.
+    pub(super) fn tell_alone(&self, ticket: Ticket, job: Job, outcome: Outcome) {
+        let mut told = Told::default();
+        self.tell(ticket, job, outcome, &mut told);
+        self.wake(told);
+    }
+
+    /// Puts a completion into its ring. Who must be woken for it is noted.
+    fn tell(&self, ticket: Ticket, mut job: Job, mut outcome: Outcome, told: &mut Told) {
+        told.flows.push(ticket.flow);
+        if let Sink::Reply(reply) = &mut job.sink {
+            let reply = reply.take();
+            outcome.response = Some(job.response);
+            told.replies.extend(reply.map(|reply| (reply, outcome)));
+        } else if let Source::Session(session) = &job.request.source {
+            let session = Arc::clone(session);
+            if let Err(error) = session.complete(job, &outcome) {
+                self.fault(&session, ring_rejection(&error));
+            }
+            if !told
+                .sessions
+                .iter()
+                .any(|known| Arc::ptr_eq(known, &session))
+            {
+                told.sessions.push(session);
             }
         }
-        for session in sessions {
+    }
+
+    fn wake(&self, told: Told) {
+        for (reply, outcome) in told.replies {
+            // Whoever asked may have gone.
+            let _ = reply.send(outcome);
+        }
+        for session in told.sessions {
             if session.ring() {
                 self.metrics.client_wakeups.inc();
             }
@@ -318,25 +359,11 @@ impl Engine {
     }
 }
 
-/// Runs a batch and gives its instance back, so that it is free before anyone hears of the outcome.
-fn execute_batch(version: &ModelVersion, batch: Batch) -> Vec<Finished> {
-    let Batch {
-        mut instance, jobs, ..
-    } = batch;
-    let mut finished = Vec::with_capacity(jobs.len());
-    execute::run(version, &mut instance, jobs, &mut finished);
-    version.give_back(instance);
-    finished
-}
-
-fn sessions_of(finished: &[Finished]) -> SmallVec<[Arc<Session>; 8]> {
-    let mut sessions: SmallVec<[Arc<Session>; 8]> = SmallVec::new();
-    for (_, job, _) in finished {
-        if let Source::Session(session) = &job.request.source
-            && !sessions.iter().any(|known| known.id() == session.id())
-        {
-            sessions.push(Arc::clone(session));
-        }
-    }
-    sessions
+/// Whose outcomes were told.
+#[derive(Default)]
+struct Told {
+    /// One for each outcome.
+    flows: SmallVec<[u64; 8]>,
+    sessions: SmallVec<[Arc<Session>; 4]>,
+    replies: SmallVec<[(Sender<Outcome>, Outcome); 1]>,
 }

@@ -1,5 +1,6 @@
 //! What is counted, by whom, under which name. The only module that names the metrics library.
 
+mod distribution;
 pub mod endpoint;
 
 use std::collections::BTreeMap;
@@ -12,9 +13,10 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+use distribution::Distribution;
 
 /// Labels of everything that a model version counts. They come from the repository, never from a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,19 +76,6 @@ impl CopyPath {
     ];
 }
 
-/// Seconds from a microsecond to about a minute, each bound 2.5 to 4 times the one before.
-fn seconds() -> Histogram {
-    let bounds = [
-        1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2,
-        2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
-    ];
-    Histogram::new(bounds)
-}
-
-fn rows() -> Histogram {
-    Histogram::new((0..11).map(|doublings| f64::from(1u32 << doublings)))
-}
-
 #[derive(Debug)]
 struct Families {
     requests: Family<StatusLabels, Counter>,
@@ -96,12 +85,12 @@ struct Families {
     bytes_copied: Family<PathLabels, Counter>,
     queue_depth: Family<ModelLabels, Gauge>,
     ready: Family<ModelLabels, Gauge>,
-    batch_size: Family<ModelLabels, Histogram, fn() -> Histogram>,
-    duration: Family<ModelLabels, Histogram, fn() -> Histogram>,
-    queue: Family<ModelLabels, Histogram, fn() -> Histogram>,
-    gather: Family<ModelLabels, Histogram, fn() -> Histogram>,
-    execute: Family<ModelLabels, Histogram, fn() -> Histogram>,
-    scatter: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    batch_size: Family<ModelLabels, Distribution, fn() -> Distribution>,
+    duration: Family<ModelLabels, Distribution, fn() -> Distribution>,
+    queue: Family<ModelLabels, Distribution, fn() -> Distribution>,
+    gather: Family<ModelLabels, Distribution, fn() -> Distribution>,
+    execute: Family<ModelLabels, Distribution, fn() -> Distribution>,
+    scatter: Family<ModelLabels, Distribution, fn() -> Distribution>,
 }
 
 /// Everything that the server counts.
@@ -135,12 +124,12 @@ impl Metrics {
             bytes_copied: Family::default(),
             queue_depth: Family::default(),
             ready: Family::default(),
-            batch_size: Family::new_with_constructor(rows),
-            duration: Family::new_with_constructor(seconds),
-            queue: Family::new_with_constructor(seconds),
-            gather: Family::new_with_constructor(seconds),
-            execute: Family::new_with_constructor(seconds),
-            scatter: Family::new_with_constructor(seconds),
+            batch_size: Family::new_with_constructor(Distribution::of_rows),
+            duration: Family::new_with_constructor(Distribution::of_times),
+            queue: Family::new_with_constructor(Distribution::of_times),
+            gather: Family::new_with_constructor(Distribution::of_times),
+            execute: Family::new_with_constructor(Distribution::of_times),
+            scatter: Family::new_with_constructor(Distribution::of_times),
         };
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("adjoin")),
@@ -198,7 +187,9 @@ impl Metrics {
             f.batch_size.clone(),
         );
         let mut time =
-            |name: &str, help: &str, family: &Family<ModelLabels, Histogram, fn() -> Histogram>| {
+            |name: &str,
+             help: &str,
+             family: &Family<ModelLabels, Distribution, fn() -> Distribution>| {
                 registry.register_with_unit(name, help, Unit::Seconds, family.clone());
             };
         time(
@@ -291,8 +282,6 @@ impl Metrics {
             execute: f.execute.get_or_create(&labels).clone(),
             scatter: f.scatter.get_or_create(&labels).clone(),
             failed: AtomicU64::new(0),
-            queue_ns: AtomicU64::new(0),
-            execute_ns: AtomicU64::new(0),
             rows_max: AtomicU32::new(0),
             by_rows: Mutex::new(BTreeMap::new()),
             labels,
@@ -342,16 +331,14 @@ struct Handles {
     copied: [Counter; 7],
     queue_depth: Gauge,
     ready: Gauge,
-    batch_size: Histogram,
-    duration: Histogram,
-    queue: Histogram,
-    gather: Histogram,
-    execute: Histogram,
-    scatter: Histogram,
+    batch_size: Distribution,
+    duration: Distribution,
+    queue: Distribution,
+    gather: Distribution,
+    execute: Distribution,
+    scatter: Distribution,
     // What the control API tells beside.
     failed: AtomicU64,
-    queue_ns: AtomicU64,
-    execute_ns: AtomicU64,
     rows_max: AtomicU32,
     by_rows: Mutex<BTreeMap<u32, u64>>,
 }
@@ -371,6 +358,19 @@ pub struct BatchTimes {
     pub execute_ns: u64,
     /// Handing outputs back, in ns; 0 if they were written in place.
     pub scatter_ns: u64,
+}
+
+/// What is counted of one request that ran.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestCount {
+    /// Its rows.
+    pub rows: u32,
+    /// Whether nothing of it was copied.
+    pub in_place: bool,
+    /// From its intake to the start of its batch, in ns.
+    pub queue_ns: u64,
+    /// From its intake to the end of its batch, in ns.
+    pub duration_ns: u64,
 }
 
 /// Counters of a version for the control API.
@@ -398,14 +398,6 @@ pub struct ModelStatistics {
     pub executions_by_rows: BTreeMap<u32, u64>,
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "durations below 2^53 ns, which is 104 days"
-)]
-fn in_seconds(ns: u64) -> f64 {
-    ns as f64 * 1e-9
-}
-
 impl ModelMetrics {
     /// The version's readiness.
     pub fn set_ready(&self, ready: bool) {
@@ -430,30 +422,28 @@ impl ModelMetrics {
     pub fn batch(&self, rows: u32, times: BatchTimes) {
         let h = &self.handles;
         h.executions.inc();
-        h.batch_size.observe(f64::from(rows));
-        h.execute.observe(in_seconds(times.execute_ns));
+        h.batch_size.observe(u64::from(rows));
+        h.execute.observe(times.execute_ns);
         if times.gather_ns > 0 {
-            h.gather.observe(in_seconds(times.gather_ns));
+            h.gather.observe(times.gather_ns);
         }
         if times.scatter_ns > 0 {
-            h.scatter.observe(in_seconds(times.scatter_ns));
+            h.scatter.observe(times.scatter_ns);
         }
-        h.execute_ns.fetch_add(times.execute_ns, Ordering::Relaxed);
         h.rows_max.fetch_max(rows, Ordering::Relaxed);
         *h.by_rows.lock().entry(rows).or_insert(0) += 1;
     }
 
     /// A request ran.
-    pub fn request(&self, rows: u32, in_place: bool, queue_ns: u64, duration_ns: u64) {
+    pub fn request(&self, request: RequestCount) {
         let h = &self.handles;
         h.ok.inc();
-        h.rows.inc_by(u64::from(rows));
-        if in_place {
+        h.rows.inc_by(u64::from(request.rows));
+        if request.in_place {
             h.in_place.inc();
         }
-        h.queue.observe(in_seconds(queue_ns));
-        h.duration.observe(in_seconds(duration_ns));
-        h.queue_ns.fetch_add(queue_ns, Ordering::Relaxed);
+        h.queue.observe(request.queue_ns);
+        h.duration.observe(request.duration_ns);
     }
 
     /// A request did not run, or failed.
@@ -479,8 +469,8 @@ impl ModelMetrics {
             in_place_count: h.in_place.get(),
             copied: CopyPath::ALL.map(|(path, _)| h.copied[path as usize].get()),
             max_batch_rows: h.rows_max.load(Ordering::Relaxed),
-            queue_ns: h.queue_ns.load(Ordering::Relaxed),
-            execute_ns: h.execute_ns.load(Ordering::Relaxed),
+            queue_ns: h.queue.sum(),
+            execute_ns: h.execute.sum(),
             executions_by_rows: h.by_rows.lock().clone(),
         }
     }

@@ -10,5 +10,5 @@ pub mod version;
 pub use instance::InstanceSlot;
 pub use registry::{ModelEntry, Models};
 pub use signature::{InputFacts, Resolved, ResolvedOutput, Signature};
-pub use timing::Timing;
+pub use timing::{Estimate, Timing};
 pub use version::{ModelSettings, ModelVersion, State};

@@ -62,8 +62,8 @@ pub enum Sink {
         /// Set for a prepared request: its number.
         prepared: Option<u32>,
     },
-    /// A task that waits for it.
-    Reply(tokio::sync::oneshot::Sender<Outcome>),
+    /// A task that waits for it; taken when it is told.
+    Reply(Option<tokio::sync::oneshot::Sender<Outcome>>),
 }
 
 /// One run of a request.
@@ -76,7 +76,7 @@ pub struct Job {
     /// Who gets the outcome.
     pub sink: Sink,
     /// Where the outputs go.
-    pub response: ResponseBlock,
+    pub response: Box<ResponseBlock>,
 }
 
 /// What became of a run.
@@ -93,7 +93,7 @@ pub struct Outcome {
     /// Time in the engine.
     pub execute_ns: u64,
     /// The block, for those who reply from private memory.
-    pub response: Option<ResponseBlock>,
+    pub response: Option<Box<ResponseBlock>>,
 }
 
 impl Request {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use adjoin_backend::Model;
 use adjoin_schema::attach::ModelInfo;
@@ -10,8 +10,9 @@ use adjoin_schema::status::Status;
 use parking_lot::Mutex;
 
 use super::{InstanceSlot, Signature, Timing};
-use crate::batch::policy::{BatchPolicy, Decision};
-use crate::batch::queue::{BatchQueue, Ticket};
+use crate::batch::policy::BatchPolicy;
+use crate::batch::queue::Ticket;
+use crate::batch::scheduler::{self, Refusal, Scheduler};
 use crate::metrics::ModelMetrics;
 use crate::model::request::Job;
 
@@ -57,21 +58,11 @@ impl fmt::Display for State {
     }
 }
 
-struct Shared {
-    queue: BatchQueue<Job>,
-    free: Vec<InstanceSlot>,
-}
-
 /// A batch on its way to an instance.
-#[derive(Debug)]
-pub struct Batch {
-    /// The instance that will run it; goes back by [`ModelVersion::give_back`].
-    pub instance: InstanceSlot,
-    /// What runs, at least one.
-    pub jobs: Vec<(Ticket, Job)>,
-    /// Rows of all jobs.
-    pub rows: u32,
-}
+pub type Batch = scheduler::Batch<Job, InstanceSlot>;
+
+/// What can be done for a version now.
+pub type Next = scheduler::Next<Job, InstanceSlot>;
 
 /// A job that the queue did not take.
 #[derive(Debug)]
@@ -84,17 +75,6 @@ pub struct NotQueued {
     pub detail: [u64; 2],
 }
 
-/// What can be done for a version now.
-#[derive(Debug)]
-pub enum Next {
-    /// Run this.
-    Run(Batch),
-    /// Nothing before that time, in ns; `u64::MAX`: nothing until an instance is free.
-    WaitUntil(u64),
-    /// The queue is empty.
-    Idle,
-}
-
 /// A loaded model version.
 pub struct ModelVersion {
     name: Arc<str>,
@@ -105,8 +85,7 @@ pub struct ModelVersion {
     state: AtomicU8,
     timing: Timing,
     metrics: ModelMetrics,
-    shared: Mutex<Shared>,
-    running: AtomicU32,
+    scheduler: Mutex<Scheduler<Job, InstanceSlot>>,
     /// Kept alive for its instances.
     _model: Box<dyn Model>,
 }
@@ -147,7 +126,11 @@ impl ModelVersion {
     /// A version that is ready.
     #[must_use]
     pub fn new(parts: VersionParts) -> Self {
-        let queue = BatchQueue::new(parts.settings.queue_count_max);
+        let scheduler = Scheduler::new(
+            parts.settings.policy.clone(),
+            parts.settings.queue_count_max,
+            parts.instances,
+        );
         Self {
             name: parts.name,
             version: parts.version,
@@ -157,11 +140,7 @@ impl ModelVersion {
             state: AtomicU8::new(State::Ready as u8),
             timing: parts.timing,
             metrics: parts.metrics,
-            shared: Mutex::new(Shared {
-                queue,
-                free: parts.instances,
-            }),
-            running: AtomicU32::new(0),
+            scheduler: Mutex::new(scheduler),
             _model: parts.model,
         }
     }
@@ -242,8 +221,8 @@ impl ModelVersion {
     /// Takes a job into the queue.
     ///
     /// # Errors
-    /// The job and why not: the queue is full, or the version takes none any more.
-    pub fn enqueue(&self, ticket: Ticket, job: Job) -> Result<(), Box<NotQueued>> {
+    /// The job and why not: the queue is full, its deadline cannot be met, or the version takes none any more.
+    pub fn enqueue(&self, ticket: Ticket, job: Job, now_ns: u64) -> Result<(), Box<NotQueued>> {
         if self.state() != State::Ready {
             return Err(Box::new(NotQueued {
                 job,
@@ -251,97 +230,59 @@ impl ModelVersion {
                 detail: [0; 2],
             }));
         }
-        let mut shared = self.shared.lock();
-        let count_max = shared.queue.count_max() as u64;
-        let outcome = shared.queue.push(ticket, job);
-        self.metrics.queue_depth(shared.queue.len());
-        outcome.map_err(|job| {
+        let mut scheduler = self.scheduler.lock();
+        let outcome = scheduler.enqueue(ticket, job, now_ns, &self.timing);
+        self.metrics.queue_depth(scheduler.waiting());
+        outcome.map_err(|(job, refusal)| {
+            let (status, detail) = match refusal {
+                Refusal::QueueFull { count_max } => (Status::QueueFull, [count_max as u64, 0]),
+                Refusal::DeadlineUnreachable { end_ns } => {
+                    (Status::DeadlineUnreachable, [ticket.deadline_ns, end_ns])
+                }
+            };
             Box::new(NotQueued {
                 job,
-                status: Status::QueueFull,
-                detail: [count_max, 0],
+                status,
+                detail,
             })
         })
     }
 
-    /// The next batch, if an instance is free and the policy says so. Jobs past their deadline go to
+    /// The next batch, if an instance is free and the policy says so. Jobs that cannot meet their deadline go to
     /// `expired` on the way, whether an instance is free or not.
-    pub fn next(&self, now_ns: u64, can_grow: bool, expired: &mut Vec<(Ticket, Job)>) -> Next {
-        let mut shared = self.shared.lock();
-        let Shared { queue, free } = &mut *shared;
-        queue.expire(now_ns, expired);
-        if !expired.is_empty() {
-            self.metrics.queue_depth(queue.len());
-        }
-        if queue.is_empty() {
-            return Next::Idle;
-        }
-        let Some(instance) = free.pop() else {
-            return Next::WaitUntil(queue.next_deadline_ns());
-        };
-        let policy = &self.settings.policy;
-        let rows_max = match policy.decide(now_ns, queue.facts(policy.max_batch_size, can_grow)) {
-            Decision::Dispatch { rows_max } => rows_max,
-            decision => {
-                free.push(instance);
-                let at_ns = if let Decision::WaitUntil { at_ns } = decision {
-                    at_ns
-                } else {
-                    u64::MAX
-                };
-                return Next::WaitUntil(at_ns.min(queue.next_deadline_ns()));
-            }
-        };
-        let mut jobs = Vec::with_capacity(1);
-        queue.take(rows_max, &mut jobs);
-        self.metrics.queue_depth(queue.len());
-        // Under the lock: whoever drains must see these jobs in the queue or running at any moment.
-        self.running.fetch_add(1, Ordering::AcqRel);
-        drop(shared);
-        let rows = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
-        Next::Run(Batch {
-            instance,
-            jobs,
-            rows,
-        })
+    pub fn next(&self, now_ns: u64, expired: &mut Vec<(Ticket, Job)>) -> Next {
+        let mut scheduler = self.scheduler.lock();
+        let next = scheduler.next(now_ns, &self.timing, expired);
+        self.metrics.queue_depth(scheduler.waiting());
+        next
     }
 
     /// When something is to be done for what waits, in ns: a batch may be due now, or a deadline passes later.
-    pub fn due_ns(&self, now_ns: u64, can_grow: bool) -> u64 {
-        let shared = self.shared.lock();
-        let deadline_ns = shared.queue.next_deadline_ns();
-        if shared.free.is_empty() {
-            return deadline_ns;
-        }
-        let policy = &self.settings.policy;
-        match policy.decide(now_ns, shared.queue.facts(policy.max_batch_size, can_grow)) {
-            Decision::Idle => deadline_ns,
-            Decision::Dispatch { .. } => now_ns,
-            Decision::WaitUntil { at_ns } => at_ns.min(deadline_ns),
-        }
+    pub fn due_ns(&self, now_ns: u64) -> u64 {
+        self.scheduler.lock().due_ns(now_ns, &self.timing)
     }
 
-    /// Returns an instance after its batch.
-    pub fn give_back(&self, instance: InstanceSlot) {
-        self.shared.lock().free.push(instance);
-        self.running.fetch_sub(1, Ordering::AcqRel);
+    /// Takes an instance back after its batch, which was to end at `until_ns` and had a request of each of
+    /// these flows.
+    pub fn finish(&self, instance: InstanceSlot, until_ns: u64, flows: &[u64], now_ns: u64) {
+        let mut scheduler = self.scheduler.lock();
+        scheduler.finish(instance, until_ns, flows, now_ns);
     }
 
     /// Takes a waiting job out.
-    pub fn cancel(&self, flow: u64, request_id: u64) -> Option<(Ticket, Job)> {
-        self.shared.lock().queue.cancel(flow, request_id)
+    pub fn cancel(&self, flow: u64, request_id: u64, now_ns: u64) -> Option<(Ticket, Job)> {
+        self.scheduler.lock().cancel(flow, request_id, now_ns)
     }
 
-    /// Takes all waiting jobs of a session out.
+    /// Takes all waiting jobs of a session out, which is over.
     pub fn remove_flow(&self, flow: u64, removed: &mut Vec<(Ticket, Job)>) {
-        let mut shared = self.shared.lock();
-        shared.queue.remove_flow(flow, removed);
-        self.metrics.queue_depth(shared.queue.len());
+        let mut scheduler = self.scheduler.lock();
+        scheduler.remove_flow(flow, removed);
+        self.metrics.queue_depth(scheduler.waiting());
     }
 
     /// Whether nothing waits and nothing runs.
     pub fn is_idle(&self) -> bool {
-        let shared = self.shared.lock();
-        shared.queue.is_empty() && self.running.load(Ordering::Acquire) == 0
+        self.scheduler.lock().is_idle()
     }
 }

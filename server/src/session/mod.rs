@@ -6,7 +6,6 @@
 pub mod response;
 pub mod table;
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -21,6 +20,7 @@ use adjoin_shm::ring::{Producer, RingError};
 use adjoin_shm::socket::{AttachSocket, PeerCredentials};
 use adjoin_shm::{Arena, SessionMemory};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use crate::model::request::{Job, Outcome, Request, Sink};
 use response::ResponseBlock;
@@ -52,7 +52,7 @@ pub struct SessionParts {
 struct Prepared {
     request: Arc<Request>,
     /// Away while the request is in flight.
-    response: Option<ResponseBlock>,
+    response: Option<Box<ResponseBlock>>,
     models_generation: u64,
 }
 
@@ -60,7 +60,7 @@ struct Prepared {
 struct State {
     completions: Producer,
     /// Responses that the client reads, by offset.
-    live: HashMap<u64, ResponseBlock>,
+    live: FxHashMap<u64, Box<ResponseBlock>>,
     prepared: Vec<Option<Prepared>>,
     generation: u32,
 }
@@ -92,7 +92,7 @@ pub struct PreparedRun {
     /// The request.
     pub request: Arc<Request>,
     /// Its response block.
-    pub response: ResponseBlock,
+    pub response: Box<ResponseBlock>,
 }
 
 impl Session {
@@ -101,7 +101,7 @@ impl Session {
     pub fn new(parts: SessionParts) -> Self {
         let state = State {
             completions: Producer::new(),
-            live: HashMap::new(),
+            live: FxHashMap::default(),
             prepared: Vec::new(),
             generation: 0,
         };
@@ -212,8 +212,8 @@ impl Session {
     ///
     /// # Errors
     /// `ResponseRegionFull` with the bytes needed and those of the region.
-    pub fn reserve(&self, request: &Request) -> Result<ResponseBlock, Rejection> {
-        ResponseBlock::in_arena(&self.arena, request)
+    pub fn reserve(&self, request: &Request) -> Result<Box<ResponseBlock>, Rejection> {
+        ResponseBlock::in_arena(&self.arena, request).map(Box::new)
     }
 
     /// Room for an output whose size the run has shown.

@@ -1,0 +1,261 @@
+//! What one model version has to run and what it can run it on: the queue, the free instances, and the rules
+//! that bring them together. Pure like [`policy`](super::policy) and [`queue`](super::queue), which it joins with
+//! measured times: the clock comes in as an argument.
+
+use smallvec::SmallVec;
+
+use super::admission::Backlog;
+use super::arrivals::Arrivals;
+use super::policy::{BatchPolicy, Decision, QueueFacts};
+use super::queue::{BatchQueue, Ticket};
+use crate::model::Timing;
+
+/// The waiting requests `T` and instances `I` of one model version.
+#[derive(Debug)]
+pub struct Scheduler<T, I> {
+    policy: BatchPolicy,
+    queue: BatchQueue<T>,
+    free: Vec<I>,
+    /// When each running batch will probably end.
+    running_until_ns: SmallVec<[u64; 4]>,
+    /// Kept only where a batch may wait for requests to come.
+    arrivals: Option<Arrivals>,
+}
+
+/// A batch on its way to an instance.
+#[derive(Debug)]
+pub struct Batch<T, I> {
+    /// The instance that will run it; goes back by [`Scheduler::finish`].
+    pub instance: I,
+    /// What runs, at least one.
+    pub jobs: Vec<(Ticket, T)>,
+    /// Rows of all jobs.
+    pub rows: u32,
+    /// When it will probably end.
+    pub until_ns: u64,
+}
+
+/// What can be done now.
+#[derive(Debug)]
+pub enum Next<T, I> {
+    /// Run this.
+    Run(Batch<T, I>),
+    /// Nothing before that time, in ns; `u64::MAX`: nothing until an instance is free.
+    WaitUntil(u64),
+    /// The queue is empty.
+    Idle,
+}
+
+/// Why a request was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The queue holds as many requests as it may.
+    QueueFull {
+        /// The limit.
+        count_max: usize,
+    },
+    /// It would end after its deadline.
+    DeadlineUnreachable {
+        /// The end that is predicted, in ns.
+        end_ns: u64,
+    },
+}
+
+impl<T, I> Scheduler<T, I> {
+    /// With an empty queue of at most `queue_count_max` requests, and all instances free.
+    #[must_use]
+    pub fn new(policy: BatchPolicy, queue_count_max: usize, instances: Vec<I>) -> Self {
+        let may_wait = policy.max_queue_delay_ns > 0 && policy.max_batch_size > 1;
+        Self {
+            policy,
+            queue: BatchQueue::new(queue_count_max),
+            free: instances,
+            running_until_ns: SmallVec::new(),
+            arrivals: may_wait.then(Arrivals::default),
+        }
+    }
+
+    /// Number of waiting requests.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether nothing waits and nothing runs.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.running_until_ns.is_empty()
+    }
+
+    /// Takes a request in.
+    ///
+    /// # Errors
+    /// The request, and why not.
+    pub fn enqueue(
+        &mut self,
+        ticket: Ticket,
+        item: T,
+        now_ns: u64,
+        timing: &Timing,
+    ) -> Result<(), (T, Refusal)> {
+        if !self.queue.is_full()
+            && ticket.deadline_ns != u64::MAX
+            && let Err(end_ns) = self.admit(&ticket, now_ns, timing)
+        {
+            return Err((item, Refusal::DeadlineUnreachable { end_ns }));
+        }
+        self.queue.push(ticket, item).map_err(|item| {
+            let count_max = self.queue.count_max();
+            (item, Refusal::QueueFull { count_max })
+        })?;
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.arrived(ticket.flow, now_ns);
+        }
+        Ok(())
+    }
+
+    fn admit(&self, ticket: &Ticket, now_ns: u64, timing: &Timing) -> Result<(), u64> {
+        // With nothing before it, it is tried whatever was measured: a measurement can only be corrected by
+        // another one.
+        if self.is_idle() {
+            return Ok(());
+        }
+        let free = self.free.iter().map(|_| now_ns);
+        let running = self
+            .running_until_ns
+            .iter()
+            .map(|&until_ns| until_ns.max(now_ns));
+        let backlog = Backlog {
+            free_ns: free.chain(running).collect(),
+            rows_max: self.policy.max_batch_size,
+            estimate: |rows| timing.estimate(rows).unwrap_or_default(),
+        };
+        let (waiting, before) = self.queue.order_with(ticket);
+        backlog.admit(ticket, waiting, before)
+    }
+
+    /// The next batch, if an instance is free and the policy says so. Requests that cannot meet their deadlines
+    /// any more go to `expired` on the way, whether an instance is free or not.
+    pub fn next(
+        &mut self,
+        now_ns: u64,
+        timing: &Timing,
+        expired: &mut Vec<(Ticket, T)>,
+    ) -> Next<T, I> {
+        self.expire(now_ns, timing, expired);
+        if self.queue.is_empty() {
+            return Next::Idle;
+        }
+        if self.free.is_empty() {
+            return Next::WaitUntil(self.queue.next_deadline_ns());
+        }
+        let rows_max = match self.policy.decide(now_ns, self.facts(now_ns, timing)) {
+            Decision::Dispatch { rows_max } => rows_max,
+            Decision::WaitUntil { at_ns } => {
+                return Next::WaitUntil(at_ns.min(self.queue.next_deadline_ns()));
+            }
+            Decision::Idle => return Next::Idle,
+        };
+        let Some(instance) = self.free.pop() else {
+            return Next::WaitUntil(u64::MAX);
+        };
+        let mut jobs = Vec::with_capacity(self.queue.len().min(rows_max as usize));
+        let fits = |rows, deadline_ns| {
+            let estimate = timing.estimate(rows).unwrap_or_default();
+            now_ns.saturating_add(estimate.mean_ns) <= deadline_ns
+        };
+        self.queue.take(rows_max, fits, &mut jobs);
+        let rows = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
+        let estimate = timing.estimate(rows).unwrap_or_default();
+        let until_ns = now_ns.saturating_add(estimate.mean_ns);
+        self.running_until_ns.push(until_ns);
+        Next::Run(Batch {
+            instance,
+            jobs,
+            rows,
+            until_ns,
+        })
+    }
+
+    /// Takes out what is past its deadline. While others wait for the instance that is free, also what would
+    /// end after it.
+    fn expire(&mut self, now_ns: u64, timing: &Timing, expired: &mut Vec<(Ticket, T)>) {
+        let first = expired.len();
+        let least_ns = if self.free.is_empty() || self.queue.len() < 2 {
+            0
+        } else {
+            timing.estimate(1).unwrap_or_default().mean_ns
+        };
+        self.queue.expire(now_ns.saturating_add(least_ns), expired);
+        if let Some(arrivals) = &mut self.arrivals {
+            for (ticket, _) in &expired[first..] {
+                arrivals.left(ticket.flow, now_ns);
+            }
+        }
+    }
+
+    fn facts(&self, now_ns: u64, timing: &Timing) -> QueueFacts {
+        let mut facts = self.queue.facts(self.policy.max_batch_size);
+        // Only a batch that may wait needs to know how long it should.
+        if let Some(arrivals) = &self.arrivals
+            && facts.rows < self.policy.max_batch_size
+        {
+            facts.grows_until_ns = arrivals.grows_until_ns(now_ns, self.policy.due_ns(&facts));
+            if facts.deadline_ns != u64::MAX {
+                let estimate = timing.estimate(facts.rows).unwrap_or_default();
+                facts.start_by_ns = facts.deadline_ns.saturating_sub(estimate.bound_ns());
+            }
+        }
+        facts
+    }
+
+    /// When something is to be done for what waits, in ns: a batch may be due now, or a deadline passes later.
+    #[must_use]
+    pub fn due_ns(&self, now_ns: u64, timing: &Timing) -> u64 {
+        let deadline_ns = self.queue.next_deadline_ns();
+        if self.free.is_empty() {
+            return deadline_ns;
+        }
+        match self.policy.decide(now_ns, self.facts(now_ns, timing)) {
+            Decision::Idle => deadline_ns,
+            Decision::Dispatch { .. } => now_ns,
+            Decision::WaitUntil { at_ns } => at_ns.min(deadline_ns),
+        }
+    }
+
+    /// Takes an instance back after its batch, which was to end at `until_ns` and had a request of each of
+    /// these flows.
+    pub fn finish(&mut self, instance: I, until_ns: u64, flows: &[u64], now_ns: u64) {
+        self.free.push(instance);
+        let index = self
+            .running_until_ns
+            .iter()
+            .position(|&until| until == until_ns);
+        if let Some(index) = index {
+            self.running_until_ns.swap_remove(index);
+        }
+        if let Some(arrivals) = &mut self.arrivals {
+            flows.iter().for_each(|&flow| arrivals.left(flow, now_ns));
+        }
+    }
+
+    /// Takes a waiting request out.
+    pub fn cancel(&mut self, flow: u64, request_id: u64, now_ns: u64) -> Option<(Ticket, T)> {
+        let cancelled = self.queue.cancel(flow, request_id)?;
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.left(flow, now_ns);
+        }
+        Some(cancelled)
+    }
+
+    /// Takes all waiting requests of a flow out, which sends no more.
+    pub fn remove_flow(&mut self, flow: u64, removed: &mut Vec<(Ticket, T)>) {
+        self.queue.remove_flow(flow, removed);
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.remove(flow);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

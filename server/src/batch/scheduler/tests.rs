@@ -1,0 +1,163 @@
+use super::*;
+
+const MS: u64 = 1_000_000;
+/// From a completion to the same client's next request.
+const THINK_NS: u64 = 20_000;
+
+type Sim = Scheduler<(), u32>;
+
+fn policy(delay_ns: u64) -> BatchPolicy {
+    BatchPolicy {
+        max_batch_size: 16,
+        preferred_batch_sizes: SmallVec::new(),
+        max_queue_delay_ns: delay_ns,
+    }
+}
+
+fn ticket(flow: u64, now_ns: u64, deadline_ns: u64) -> Ticket {
+    Ticket {
+        flow,
+        request_id: 0,
+        priority: 1,
+        rows: 1,
+        compatibility: 0,
+        enqueued_ns: now_ns,
+        deadline_ns,
+    }
+}
+
+/// A batch of any size takes 10 ms.
+fn timing() -> Timing {
+    let timing = Timing::default();
+    for rows in [1, 2, 4, 8, 16] {
+        timing.observe(rows, 10 * MS);
+        (0..100).for_each(|_| timing.observe(rows, 10 * MS));
+    }
+    timing
+}
+
+fn send(sim: &mut Sim, flow: u64, now_ns: u64) {
+    let ticket = ticket(flow, now_ns, u64::MAX);
+    sim.enqueue(ticket, (), now_ns, &timing()).unwrap();
+}
+
+fn run(next: Next<(), u32>) -> Batch<(), u32> {
+    match next {
+        Next::Run(batch) => batch,
+        other => panic!("{other:?} in place of a batch"),
+    }
+}
+
+fn next(sim: &mut Sim, now_ns: u64) -> Next<(), u32> {
+    sim.next(now_ns, &timing(), &mut Vec::new())
+}
+
+fn finish(sim: &mut Sim, batch: Batch<(), u32>, now_ns: u64) {
+    let flows: Vec<u64> = batch.jobs.iter().map(|(ticket, ())| ticket.flow).collect();
+    sim.finish(batch.instance, batch.until_ns, &flows, now_ns);
+}
+
+#[test]
+fn clients_in_closed_loop_fill_their_batch_and_do_not_wait_for_the_delay() {
+    let mut sim = Sim::new(policy(5 * MS), 100, vec![0]);
+    let mut now_ns = MS;
+    for turn in 0..10 {
+        for flow in 1..=4 {
+            now_ns += THINK_NS;
+            if flow > 1 {
+                assert!(matches!(next(&mut sim, now_ns), Next::WaitUntil(at) if at > now_ns));
+            }
+            send(&mut sim, flow, now_ns);
+        }
+        // At first nothing is known of them, and the delay is waited for.
+        let start_ns = if turn < 3 { now_ns + 5 * MS } else { now_ns };
+        let batch = run(next(&mut sim, start_ns));
+        assert_eq!(batch.rows, 4, "turn {turn}");
+        now_ns += 10 * MS;
+        finish(&mut sim, batch, now_ns);
+    }
+}
+
+#[test]
+fn one_that_stopped_delays_the_others_no_longer_than_it_is_expected() {
+    let mut sim = Sim::new(policy(5 * MS), 100, vec![0]);
+    let mut now_ns = MS;
+    for _ in 0..10 {
+        (1..=2).for_each(|flow| send(&mut sim, flow, now_ns));
+        let batch = run(next(&mut sim, now_ns + 5 * MS));
+        now_ns += 15 * MS;
+        finish(&mut sim, batch, now_ns);
+        now_ns += THINK_NS;
+    }
+    send(&mut sim, 1, now_ns);
+    let Next::WaitUntil(at_ns) = next(&mut sim, now_ns) else {
+        panic!("it is still expected");
+    };
+    assert!(at_ns - now_ns < MS, "{}", at_ns - now_ns);
+    assert_eq!(run(next(&mut sim, at_ns)).rows, 1);
+}
+
+#[test]
+fn a_request_that_cannot_make_it_is_refused_before_it_waits() {
+    let mut sim = Sim::new(policy(0), 100, vec![0]);
+    let now_ns = 100 * MS;
+    let timing = timing();
+    let send = |sim: &mut Sim, deadline_ns| {
+        sim.enqueue(ticket(1, now_ns, deadline_ns), (), now_ns, &timing)
+    };
+    // Nothing before it: tried, whatever was measured.
+    assert_eq!(send(&mut sim, now_ns + 1), Ok(()));
+    let running = run(sim.next(now_ns, &timing, &mut Vec::new()));
+    let refused = send(&mut sim, now_ns + 15 * MS).unwrap_err().1;
+    let Refusal::DeadlineUnreachable { end_ns } = refused else {
+        panic!("{refused:?}");
+    };
+    assert!((120 * MS..121 * MS).contains(&end_ns), "{end_ns}");
+    for _ in 0..16 {
+        assert_eq!(send(&mut sim, now_ns + 25 * MS), Ok(()));
+    }
+    // A seventeenth does not fit that batch.
+    assert!(send(&mut sim, now_ns + 25 * MS).is_err());
+    finish(&mut sim, running, now_ns + 10 * MS);
+    let batch = run(sim.next(now_ns + 10 * MS, &timing, &mut Vec::new()));
+    assert_eq!(batch.rows, 16);
+}
+
+#[test]
+fn what_cannot_be_in_time_any_more_leaves_its_place_to_others() {
+    let mut sim = Sim::new(policy(0), 100, vec![0]);
+    let unknown = Timing::default();
+    let send = |sim: &mut Sim, flow, deadline_ns| {
+        let ticket = ticket(flow, MS, deadline_ns);
+        sim.enqueue(ticket, (), MS, &unknown).unwrap();
+    };
+    send(&mut sim, 1, 8 * MS);
+    send(&mut sim, 2, 50 * MS);
+    let mut expired = Vec::new();
+    let batch = run(sim.next(2 * MS, &timing(), &mut expired));
+    assert_eq!((expired.len(), batch.rows), (1, 1));
+    assert_eq!(batch.jobs[0].0.flow, 2);
+}
+
+#[test]
+fn a_batch_is_kept_short_for_the_deadline_of_its_first() {
+    let timing = Timing::default();
+    for (rows, ms) in [(1, 1), (2, 2), (4, 4), (8, 8), (16, 16)] {
+        (0..50).for_each(|_| timing.observe(rows, ms * MS));
+    }
+    let mut sim = Sim::new(policy(0), 100, vec![0]);
+    for flow in 1..=8 {
+        let deadline_ns = if flow == 1 { 5 * MS } else { 90 * MS };
+        sim.enqueue(ticket(flow, 0, deadline_ns), (), 0, &timing)
+            .unwrap();
+    }
+    assert_eq!(run(sim.next(0, &timing, &mut Vec::new())).rows, 4);
+}
+
+#[test]
+fn a_full_queue_says_its_limit() {
+    let mut sim = Sim::new(policy(0), 1, vec![0]);
+    send(&mut sim, 1, 0);
+    let refused = sim.enqueue(ticket(1, 0, u64::MAX), (), 0, &timing());
+    assert_eq!(refused.unwrap_err().1, Refusal::QueueFull { count_max: 1 });
+}
