@@ -52,6 +52,8 @@ impl Session {
         let _ = self.harvest_locked(consumer);
     }
 
+    // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
+    #[inline(never)]
     fn harvest_locked(&self, mut consumer: MutexGuard<'_, Consumer>) -> Result<(), String> {
         let mut wakers: SmallVec<[Waker; 2]> = SmallVec::new();
         let mut orphans: SmallVec<[(Box<Orphan>, CompletionEntry); 1]> = SmallVec::new();

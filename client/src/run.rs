@@ -15,6 +15,8 @@ use crate::{InferError, SubmitOptions};
 
 impl Exchange {
     /// Submits the request.
+    // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
+    #[inline(never)]
     pub(crate) fn start(&mut self, options: &SubmitOptions) -> Result<(), InferError> {
         self.make_ready()?;
         let deadline_ns = options.deadline_ns();
@@ -137,6 +139,8 @@ impl Exchange {
     }
 
     /// The outcome; `None` if the request is (again) with the server.
+    // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
+    #[inline(never)]
     fn conclude(&mut self, flight: Flight, waited: Waited) -> Option<Result<(), InferError>> {
         match waited {
             Waited::TimedOut => None,

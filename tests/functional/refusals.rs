@@ -94,6 +94,35 @@ fn deadlines_in_the_past_and_in_the_queue_are_kept() {
 }
 
 #[test]
+fn a_deadline_that_cannot_be_met_is_refused_before_anything_waits() {
+    let server = Setup::new(&["slow"]).config("max_batch_size = 1").start();
+    let client = server.client();
+    let slow = client.model("slow").unwrap();
+    let request = || {
+        let request = slow.request().input("x", &[1, 64]).unwrap();
+        request.build().unwrap()
+    };
+    // Some 8 ms each, one at a time.
+    let waiting: Vec<_> = (0..30).map(|_| request().submit().unwrap()).collect();
+    let soon = SubmitOptions::new().deadline_in(Duration::from_millis(20));
+    let refused = request().submit_with(&soon).unwrap().wait().unwrap_err();
+    let explanation = refused.error.explanation().unwrap();
+    assert_eq!(explanation.status(), Status::DeadlineUnreachable);
+    assert!(
+        refused.error.to_string().contains("after its deadline"),
+        "{}",
+        refused.error
+    );
+    let statistics = server.control().statistics("slow");
+    assert!(statistics.request_count < 30, "it waited behind all others");
+    let late = SubmitOptions::new().deadline_in(Duration::from_secs(60));
+    request().submit_with(&late).unwrap().wait().unwrap();
+    for pending in waiting {
+        pending.wait().unwrap();
+    }
+}
+
+#[test]
 fn cancelled_requests_end_once_and_others_run() {
     let server = Setup::new(&["slow"]).config("max_batch_size = 1").start();
     let client = server.client();

@@ -100,6 +100,8 @@ impl Engine {
     }
 
     /// The next batch of any model, or when to look again.
+    // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
+    #[inline(never)]
     fn dispatch(&self, lead: &mut Lead, now_ns: u64) -> Result<(Arc<ModelVersion>, Batch), u64> {
         let mut until_ns = u64::MAX;
         let mut expired = Vec::new();
@@ -301,6 +303,8 @@ impl Engine {
 
     /// Runs a batch. Clients that look at their rings see each outcome first; then the instance goes back and
     /// everything is counted; then those who sleep are woken.
+    // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
+    #[inline(never)]
     fn run_and_tell(&self, version: &ModelVersion, batch: Batch) {
         let Batch {
             mut instance,

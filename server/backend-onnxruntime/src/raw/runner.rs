@@ -95,6 +95,8 @@ impl Runner {
     }
 
     /// `arrays` must be those of a [`Ready`].
+    // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
+    #[inline(never)]
     fn call(&mut self, names: &Names, arrays: &mut Arrays) -> ort::Result<()> {
         // The engine refuses a run without outputs.
         if arrays.wanted.is_empty() {
