@@ -1,22 +1,20 @@
-//! Child processes of a command: a server of its own, and workers that are told what to do by lines.
+//! Child processes of a command: a server of its own, and workers.
 //!
 //! All are this same program. They are killed when the value that stands for them is dropped, and the
 //! kernel ends them when this process ends without dropping anything.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::control::Control;
 use crate::parent::ParentArguments;
+use crate::process::{self, Worker};
 use crate::{Failure, drain, output};
 
 /// How long a server may take to load its models.
@@ -26,21 +24,16 @@ const READY_INTERVAL: Duration = Duration::from_millis(5);
 /// How long an idle server may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// This program, as another process. It gets no setting by the environment that was meant for this one,
-/// and no Ctrl-C of the terminal: that goes by way of this process.
+/// This program, as another process that ends with this one.
 fn command(subcommand: &str) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = process::this_program("adjoin", subcommand);
+    command.arg(ParentArguments::flag());
     command
-        .arg0("adjoin")
-        .arg(subcommand)
-        .arg(ParentArguments::flag());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ADJOIN_") {
-            command.env_remove(name);
-        }
-    }
-    command.process_group(0).kill_on_drop(true);
-    command
+}
+
+/// A worker of this command.
+pub(crate) fn worker(subcommand: &str) -> Result<Worker, Failure> {
+    Worker::start(command(subcommand))
 }
 
 /// A directory for a server: `models` is its repository, to be filled by whoever makes it.
@@ -166,92 +159,6 @@ fn reason_in(log: &str) -> String {
             .map(|line| line.trim_start_matches("adjoin: "))
     };
     output::one_line(error.or_else(last).unwrap_or("its log is empty"))
-}
-
-/// A worker's answer to a line.
-#[derive(Debug, Serialize, Deserialize)]
-enum Reply<T> {
-    Done(T),
-    Failed(String),
-}
-
-/// A process that takes a line of JSON and answers with one.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    child: Child,
-    commands: ChildStdin,
-    replies: Lines<BufReader<ChildStdout>>,
-}
-
-impl Worker {
-    /// Starts this program with a hidden command.
-    pub(crate) fn start(subcommand: &str) -> Result<Self, Failure> {
-        let mut command = command(subcommand);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .map_err(|error| format!("cannot start a client process: {error}"))?;
-        let (Some(commands), Some(replies)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err("a client process has no pipes".into());
-        };
-        Ok(Self {
-            child,
-            commands,
-            replies: BufReader::new(replies).lines(),
-        })
-    }
-
-    pub(crate) async fn send(&mut self, message: &impl Serialize) -> Result<(), Failure> {
-        let line = serde_json::to_string(message)? + "\n";
-        if self.commands.write_all(line.as_bytes()).await.is_err() {
-            // Why it does not read any more is in its answer, or in its end.
-            return self.receive().await;
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
-        let Some(line) = self.replies.next_line().await? else {
-            let status = self.child.wait().await?;
-            return Err(format!("a client process ended early ({status})").into());
-        };
-        match serde_json::from_str(&line)? {
-            Reply::Done(answer) => Ok(answer),
-            Reply::Failed(reason) => Err(reason.into()),
-        }
-    }
-
-    /// Lets the process end and waits for it.
-    pub(crate) async fn end(mut self) -> Result<(), Failure> {
-        drop(self.commands);
-        check(self.child.wait().await?)
-    }
-}
-
-fn check(status: ExitStatus) -> Result<(), Failure> {
-    if status.success() {
-        return Ok(());
-    }
-    Err(format!("a client process ended with {status}").into())
-}
-
-/// The worker's side: the next line; `None` when there will be no more.
-pub(crate) fn next_command<T: DeserializeOwned>() -> Result<Option<T>, Failure> {
-    let mut line = String::new();
-    if std::io::stdin().read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    Ok(Some(serde_json::from_str(&line)?))
-}
-
-/// The worker's side: answers a line. False after a failure: there is nothing more to be done then.
-pub(crate) fn reply<T: Serialize>(outcome: Result<T, Failure>) -> Result<bool, Failure> {
-    let reply = outcome.map_or_else(
-        |error| Reply::Failed(output::one_line(&error.to_string())),
-        Reply::Done,
-    );
-    output::print(&(serde_json::to_string(&reply)? + "\n"))?;
-    Ok(matches!(reply, Reply::Done(_)))
 }
 
 #[cfg(test)]

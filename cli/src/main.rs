@@ -2,32 +2,25 @@
 
 mod bench;
 mod child;
-mod control;
 mod demo;
 mod doctor;
 mod drain;
 mod health;
-mod histogram;
 mod infer;
-mod interrupt;
 mod lanes;
 mod models;
 mod npy;
-mod output;
-mod parent;
 mod serve;
 mod sessions;
-mod table;
 
-use std::error::Error;
 use std::process::ExitCode;
 
+use adjoin_cli_kit::{
+    Failure, control, interrupt, latencies as histogram, output, parent, process, table,
+};
 use clap::{Parser, Subcommand};
 
 use crate::interrupt::Interrupted;
-
-/// What a command ends with when it does not do what it was asked to.
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// A zero-copy shared-memory inference server for processes on the same node.
 ///
@@ -71,7 +64,7 @@ fn main() -> ExitCode {
         Command::DemoClient(arguments) => demo::run_client(&arguments),
     };
     outcome.unwrap_or_else(|error| {
-        output::print_error(&*error);
+        output::print_error("adjoin", &*error);
         match error.downcast_ref::<Interrupted>() {
             Some(interrupted) => interrupted.exit_code(),
             None => ExitCode::FAILURE,

@@ -99,7 +99,7 @@ impl Messages {
 /// A message's payload: written anew, as a producer without shared memory does.
 fn payload(contents: &mut Contents) -> Vec<Bytes> {
     contents
-        .next()
+        .turn()
         .iter()
         .map(|bytes| Bytes::copy_from_slice(bytes))
         .collect()

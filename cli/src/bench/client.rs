@@ -10,7 +10,7 @@ use super::job::{Command, Job, Phase, Ready};
 use super::meter::Meter;
 use super::ring::RingCaller;
 use super::signal::SignalCaller;
-use crate::{Failure, child};
+use crate::{Failure, process};
 
 /// Something that calls the model again and again.
 pub(super) trait Caller {
@@ -54,13 +54,13 @@ impl Client {
 
 /// Answers until there are no more commands.
 pub(super) fn run() -> Result<ExitCode, Failure> {
-    let Some(job) = child::next_command::<Job>()? else {
+    let Some(job) = process::next_command::<Job>()? else {
         return Ok(ExitCode::SUCCESS);
     };
     let mut client = match Client::new(&job) {
         Ok(client) => client,
         Err(error) => {
-            child::reply::<Ready>(Err(error))?;
+            process::reply::<Ready>(Err(error))?;
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -68,9 +68,9 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
         .in_process
         .as_ref()
         .map(|caller| caller.engine_version().to_owned());
-    child::reply(Ok(Ready { engine_version }))?;
-    while let Some(command) = child::next_command()? {
-        if !child::reply(client.obey(command))? {
+    process::reply(Ok(Ready { engine_version }))?;
+    while let Some(command) = process::next_command()? {
+        if !process::reply(client.obey(command))? {
             return Ok(ExitCode::FAILURE);
         }
     }

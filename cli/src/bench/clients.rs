@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::job::{Command, InProcess, Job, Phase, Ready};
-use crate::Failure;
-use crate::child::Worker;
 use crate::histogram::Latencies;
+use crate::process::Worker;
+use crate::{Failure, child};
 
 /// Shortest phase: long enough that its beginning does not count, short enough that what happens on the
 /// machine meets both sides.
@@ -29,7 +29,7 @@ impl Clients {
     ) -> Result<Self, Failure> {
         let mut workers = Vec::new();
         for number in 0..count {
-            let mut worker = Worker::start("bench-client")?;
+            let mut worker = child::worker("bench-client")?;
             let in_process = in_process.clone().filter(|_| number == 0);
             worker
                 .send(&Job {

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use adjoin_schema::DataType;
+pub(super) use adjoin_cli_kit::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::Transport;
-use crate::Failure;
 use crate::histogram::Pairs;
 
 /// What a client process is to do, once; its first line.
@@ -27,31 +26,6 @@ pub(super) struct Job {
     pub(super) spin_us: u64,
     /// For the client that also makes the in-process call.
     pub(super) in_process: Option<InProcess>,
-}
-
-/// An input or output of the requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Tensor {
-    pub(super) name: String,
-    /// As the Open Inference Protocol names it.
-    pub(super) data_type: String,
-    pub(super) shape: Vec<i64>,
-    /// `None` for an output whose size is known afterwards only.
-    pub(super) byte_size: Option<u64>,
-}
-
-impl Tensor {
-    pub(super) fn dtype(&self) -> Result<DataType, Failure> {
-        let dtype = DataType::from_name(&self.data_type);
-        Ok(dtype.ok_or_else(|| format!("unknown data type {:?}", self.data_type))?)
-    }
-
-    /// The bytes, in a number for memory of this process.
-    pub(super) fn bytes(&self) -> usize {
-        self.byte_size
-            .and_then(|bytes| usize::try_from(bytes).ok())
-            .unwrap_or(0)
-    }
 }
 
 /// How the in-process call is made.

@@ -6,10 +6,8 @@
 //! engine through the same interface, with inputs and outputs at fixed places.
 
 mod body;
-mod bystanders;
 mod client;
 mod clients;
-mod contents;
 mod in_process;
 mod job;
 mod meter;
@@ -18,13 +16,13 @@ mod report;
 mod ring;
 mod run;
 mod signal;
-mod spread;
 mod target;
 mod totals;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use adjoin_cli_kit::{bystanders, contents, machine, spread};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Transport;
 use super::bystanders::SHARE_MAX;
+use super::machine::Machine;
 use super::plan::Plan;
 use super::totals::{Counted, Totals};
 use crate::output::{bytes_text, grouped, grouped_rate};
@@ -44,40 +45,6 @@ pub(super) struct Report {
     /// Payload that travelled in the messages of one request, where it did.
     pub(super) message_bytes: Option<u64>,
     pub(super) totals: Totals,
-}
-
-/// The machine, in words.
-#[derive(Clone, Debug)]
-pub(super) struct Machine {
-    cores: usize,
-    processor: String,
-    kernel: String,
-}
-
-impl Machine {
-    pub(super) fn of_this() -> Self {
-        let information = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let processor = information
-            .lines()
-            .find_map(|line| line.strip_prefix("model name"));
-        let processor = processor.map(|line| line.trim_start_matches(['\t', ' ', ':']).to_owned());
-        Self {
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            processor: processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-            kernel: rustix::system::uname()
-                .release()
-                .to_string_lossy()
-                .into_owned(),
-        }
-    }
-
-    fn text(&self) -> String {
-        let cores = if self.cores == 1 { "core" } else { "cores" };
-        format!(
-            "{} {cores}, {}, Linux {}",
-            self.cores, self.processor, self.kernel
-        )
-    }
 }
 
 impl Report {

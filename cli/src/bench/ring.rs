@@ -118,7 +118,7 @@ impl Caller for RingCaller {
 }
 
 fn write(request: &mut Request, contents: &mut Contents) -> Result<(), Failure> {
-    for (index, bytes) in contents.next().iter().enumerate() {
+    for (index, bytes) in contents.turn().iter().enumerate() {
         request.input_bytes_mut_at(index)?.copy_from_slice(bytes);
     }
     Ok(())

@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use super::digits::{Digits, INPUT, MODEL, OUTPUT, Reading, SHAPE};
 use crate::control::{ControlError, inference_client};
 use crate::histogram::{Latencies, Pairs};
-use crate::{Failure, child, lanes};
+use crate::{Failure, lanes, process};
 
 /// The first line of a client process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -208,19 +208,19 @@ fn message(image: &[u8]) -> ModelInferRequest {
 
 /// Answers until there are no more commands.
 pub(super) fn run() -> Result<ExitCode, Failure> {
-    let Some(job) = child::next_command::<Job>()? else {
+    let Some(job) = process::next_command::<Job>()? else {
         return Ok(ExitCode::SUCCESS);
     };
     let mut pupil = match Pupil::new(&job) {
         Ok(pupil) => pupil,
         Err(error) => {
-            child::reply::<()>(Err(error))?;
+            process::reply::<()>(Err(error))?;
             return Ok(ExitCode::FAILURE);
         }
     };
-    child::reply(Ok(()))?;
-    while let Some(command) = child::next_command()? {
-        if !child::reply(pupil.obey(command))? {
+    process::reply(Ok(()))?;
+    while let Some(command) = process::next_command()? {
+        if !process::reply(pupil.obey(command))? {
             return Ok(ExitCode::FAILURE);
         }
     }

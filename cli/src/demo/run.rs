@@ -10,10 +10,11 @@ use super::client::{Command, Job, Pass};
 use super::digits::{Digits, MODEL, MODEL_FILE, Reading};
 use super::gallery;
 use super::report::{Report, Stream};
-use crate::child::{ServerHome, ServerProcess, Worker};
+use crate::child::{self, ServerHome, ServerProcess};
 use crate::control::Control;
 use crate::histogram::Latencies;
 use crate::output::Paint;
+use crate::process::Worker;
 use crate::{Failure, output};
 
 pub(super) const CLIENTS: u32 = 4;
@@ -96,7 +97,7 @@ async fn heading(
 async fn start_clients(server: &ServerProcess) -> Result<Vec<Worker>, Failure> {
     let mut clients = Vec::new();
     for number in 1..=CLIENTS {
-        let mut client = Worker::start("demo-client")?;
+        let mut client = child::worker("demo-client")?;
         let name = format!("demo-{number}");
         client
             .send(&Job {

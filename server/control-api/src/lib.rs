@@ -26,5 +26,10 @@ pub mod inference {
     tonic::include_proto!("inference");
 }
 
+/// Socket of the control plane and of the Open Inference Protocol, in the server's socket directory.
+pub const CONTROL_SOCKET: &str = "control.sock";
+/// Socket of the control plane's admin service, which only the server's own user may reach.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+
 /// All descriptors, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

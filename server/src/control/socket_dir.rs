@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+pub use adjoin_control_api::{ADMIN_SOCKET, CONTROL_SOCKET};
 use adjoin_shm::socket::AttachListener;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -13,10 +14,6 @@ use thiserror::Error;
 
 /// Where clients attach.
 pub const ATTACH_SOCKET: &str = "attach.sock";
-/// Control API and Open Inference Protocol.
-pub const CONTROL_SOCKET: &str = "control.sock";
-/// Operators' API, for the server's own user.
-pub const ADMIN_SOCKET: &str = "admin.sock";
 const LOCK_FILE: &str = "adjoin.lock";
 
 /// Longest path of a unix socket in bytes (`sun_path`, with its end mark).

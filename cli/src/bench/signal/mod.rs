@@ -141,7 +141,7 @@ impl Slot {
     }
 
     fn write(&mut self, contents: &mut Contents) {
-        for (input, bytes) in self.inputs.iter_mut().zip(contents.next()) {
+        for (input, bytes) in self.inputs.iter_mut().zip(contents.turn()) {
             input.write(bytes);
         }
     }

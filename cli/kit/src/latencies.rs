@@ -9,48 +9,54 @@ const DIGITS: u8 = 3;
 
 /// Latencies in ns, each kept to three digits.
 #[derive(Clone, Debug)]
-pub(crate) struct Latencies {
+pub struct Latencies {
     histogram: Histogram<u64>,
 }
 
 /// What travels between processes: latencies in ns, and how often each was seen.
-pub(crate) type Pairs = Vec<(u64, u64)>;
+pub type Pairs = Vec<(u64, u64)>;
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Latencies {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS);
         Self {
             histogram: histogram.expect("the bounds are constants that the library takes"),
         }
     }
 
-    pub(crate) fn record(&mut self, latency_ns: u64) {
+    pub fn record(&mut self, latency_ns: u64) {
         self.histogram.saturating_record(latency_ns);
     }
 
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
-    pub(crate) fn pairs(&self) -> Pairs {
+    pub fn pairs(&self) -> Pairs {
         let recorded = self.histogram.iter_recorded();
         recorded
             .map(|step| (step.value_iterated_to(), step.count_at_value()))
             .collect()
     }
 
-    pub(crate) fn merge(&mut self, pairs: &[(u64, u64)]) {
+    pub fn merge(&mut self, pairs: &[(u64, u64)]) {
         for &(latency_ns, count) in pairs {
             self.histogram.saturating_record_n(latency_ns, count);
         }
     }
 
     /// The latency that `quantile` (0 to 1) of all do not exceed, in us; 0 if there are none.
-    pub(crate) fn quantile_us(&self, quantile: f64) -> f64 {
+    pub fn quantile_us(&self, quantile: f64) -> f64 {
         self.histogram.value_at_quantile(quantile) as f64 / 1000.0
     }
 
-    pub(crate) fn median_us(&self) -> f64 {
+    pub fn median_us(&self) -> f64 {
         self.quantile_us(0.5)
     }
 }

@@ -8,11 +8,11 @@ use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
 /// A share of others above which the numbers are not to be relied on.
-pub(super) const SHARE_MAX: f64 = 0.1;
+pub const SHARE_MAX: f64 = 0.1;
 
 /// A look at the machine's processor time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub struct Look {
     at: Instant,
     /// Time in which any core did anything, or was taken by the machine below.
     busy_us: u64,
@@ -21,7 +21,7 @@ pub(super) struct Look {
 
 impl Look {
     /// `None` where the kernel does not tell.
-    pub(super) fn now() -> Option<Self> {
+    pub fn now() -> Option<Self> {
         let text = std::fs::read_to_string("/proc/stat").ok()?;
         let ticks = busy_ticks(text.lines().next()?)?;
         Some(Self {
@@ -33,7 +33,7 @@ impl Look {
 
     /// The share of all cores that went to others since then: neither to this process nor to the
     /// `measured_us` of its clients and the server.
-    pub(super) fn others_since(self, earlier: Self, measured_us: u64) -> f64 {
+    pub fn others_since(self, earlier: Self, measured_us: u64) -> f64 {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let ours_us = measured_us + self.own_us.saturating_sub(earlier.own_us);
         let others_us = self
@@ -46,7 +46,7 @@ impl Look {
 }
 
 /// Processor time of this process so far.
-pub(super) fn process_cpu_us() -> u64 {
+pub fn process_cpu_us() -> u64 {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     cpu.tv_sec.unsigned_abs() * 1_000_000 + cpu.tv_nsec.unsigned_abs() / 1000
 }

@@ -7,7 +7,7 @@ use crate::Failure;
 
 /// For commands that another `adjoin` starts.
 #[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct ParentArguments {
+pub struct ParentArguments {
     /// Ends when the process of this number, its parent, has ended
     #[arg(long, value_name = "PID", hide = true)]
     parent: Option<i32>,
@@ -15,12 +15,12 @@ pub(crate) struct ParentArguments {
 
 impl ParentArguments {
     /// The flag, for a command line that this process puts together.
-    pub(crate) fn flag() -> String {
+    pub fn flag() -> String {
         format!("--parent={}", rustix::process::getpid().as_raw_nonzero())
     }
 
     /// Has the kernel send this process `signal` when its parent ends.
-    pub(crate) fn end_with_parent(self, signal: Signal) -> Result<(), Failure> {
+    pub fn end_with_parent(self, signal: Signal) -> Result<(), Failure> {
         let Some(parent) = self.parent else {
             return Ok(());
         };

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::Failure;
 
 /// Writes text to standard output. That nobody reads it any more, as after `| head`, is no failure.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     let written = stdout
         .write_all(text.as_bytes())
@@ -23,38 +23,38 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Writes a value as JSON for programs, with an end of line.
-pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 /// Says on standard error, in one line, why the command failed.
-pub(crate) fn print_error(error: &(dyn Error + Send + Sync)) {
+pub fn print_error(program: &str, error: &(dyn Error + Send + Sync)) {
     // Nothing is left to be done if that fails, too.
     let _ = writeln!(
         std::io::stderr(),
-        "adjoin: {}",
+        "{program}: {}",
         one_line(&error.to_string())
     );
 }
 
 /// A text of several lines as one.
-pub(crate) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Whether progress may be drawn.
-pub(crate) fn is_progress_wanted() -> bool {
+pub fn is_progress_wanted() -> bool {
     std::io::stderr().is_terminal()
 }
 
 /// Colours for standard output; none where it is no terminal, or where the user wants none.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Paint {
+pub struct Paint {
     is_on: bool,
 }
 
 impl Paint {
-    pub(crate) fn for_stdout() -> Self {
+    pub fn for_stdout() -> Self {
         let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
         Self {
@@ -62,19 +62,19 @@ impl Paint {
         }
     }
 
-    pub(crate) fn bold(self, text: &str) -> String {
+    pub fn bold(self, text: &str) -> String {
         self.paint("1", text)
     }
 
-    pub(crate) fn red(self, text: &str) -> String {
+    pub fn red(self, text: &str) -> String {
         self.paint("31", text)
     }
 
-    pub(crate) fn green(self, text: &str) -> String {
+    pub fn green(self, text: &str) -> String {
         self.paint("32", text)
     }
 
-    pub(crate) fn yellow(self, text: &str) -> String {
+    pub fn yellow(self, text: &str) -> String {
         self.paint("33", text)
     }
 
@@ -88,12 +88,12 @@ impl Paint {
 }
 
 /// A number with its digits in groups of three.
-pub(crate) fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     grouped_digits(&number.to_string())
 }
 
 /// A rate, which is not below zero, without its decimals.
-pub(crate) fn grouped_rate(rate: f64) -> String {
+pub fn grouped_rate(rate: f64) -> String {
     grouped_digits(&format!("{rate:.0}"))
 }
 
@@ -109,7 +109,7 @@ fn grouped_digits(digits: &str) -> String {
 }
 
 /// Bytes for people, in units of 1024.
-pub(crate) fn bytes_text(byte_size: u64) -> String {
+pub fn bytes_text(byte_size: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut size = byte_size as f64;
     let mut unit = 0;
@@ -125,7 +125,7 @@ pub(crate) fn bytes_text(byte_size: u64) -> String {
 }
 
 /// Text from elsewhere as a terminal may show it: control characters do nothing there.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     text.replace(char::is_control, "?")
 }
 

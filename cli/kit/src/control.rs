@@ -12,7 +12,7 @@ use adjoin_control_api::control::{
     ServerStatusResponse, Session,
 };
 use adjoin_control_api::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
-use adjoin_server::control::{ADMIN_SOCKET, CONTROL_SOCKET};
+use adjoin_control_api::{ADMIN_SOCKET, CONTROL_SOCKET};
 use clap::Args;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
@@ -30,7 +30,7 @@ const FRAME_BYTES_MAX: u32 = 1 << 20;
 
 /// Where the server is.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct SocketDirArguments {
+pub struct SocketDirArguments {
     /// Directory of the server's sockets
     #[arg(
         long,
@@ -38,12 +38,12 @@ pub(crate) struct SocketDirArguments {
         env = "ADJOIN_SOCKET_DIR",
         default_value = "/run/adjoin"
     )]
-    pub(crate) socket_dir: PathBuf,
+    pub socket_dir: PathBuf,
 }
 
 /// Why the server was not reached, or did not do what it was asked to.
 #[derive(Debug, Error)]
-pub(crate) enum ControlError {
+pub enum ControlError {
     #[error("no server in {}: {reason}; start one with `adjoin serve --socket-dir {}`, or name another --socket-dir", dir.display(), dir.display())]
     NoServer { dir: PathBuf, reason: &'static str },
     #[error("not permitted to use {}{owner}: {advice}", path.display())]
@@ -97,12 +97,12 @@ async fn channel(
 }
 
 /// A connection to the socket that every client may reach.
-pub(crate) async fn control_channel(socket_dir: &Path) -> Result<Channel, ControlError> {
+pub async fn control_channel(socket_dir: &Path) -> Result<Channel, ControlError> {
     channel(socket_dir, CONTROL_SOCKET, endpoint()).await
 }
 
 /// A connection to the socket of the server's own user.
-pub(crate) async fn admin_channel(socket_dir: &Path) -> Result<Channel, ControlError> {
+pub async fn admin_channel(socket_dir: &Path) -> Result<Channel, ControlError> {
     channel(socket_dir, ADMIN_SOCKET, endpoint()).await
 }
 
@@ -112,7 +112,7 @@ fn endpoint() -> Endpoint {
 }
 
 /// A client of the Open Inference Protocol, for tensors in messages.
-pub(crate) async fn inference_client(
+pub async fn inference_client(
     socket_dir: &Path,
 ) -> Result<GrpcInferenceServiceClient<Channel>, ControlError> {
     let endpoint = endpoint()
@@ -166,7 +166,7 @@ fn owner(path: &Path) -> String {
 }
 
 /// Waits for an answer, but not for ever.
-pub(crate) async fn within<T>(
+pub async fn within<T>(
     limit: Duration,
     answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, ControlError> {
@@ -177,7 +177,7 @@ pub(crate) async fn within<T>(
 }
 
 /// As [`within`], with the usual limit.
-pub(crate) async fn answered<T>(
+pub async fn answered<T>(
     answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, ControlError> {
     within(ANSWER_TIMEOUT, answer).await
@@ -185,12 +185,12 @@ pub(crate) async fn answered<T>(
 
 /// Asks a server about itself.
 #[derive(Clone, Debug)]
-pub(crate) struct Control {
+pub struct Control {
     client: ControlClient<Channel>,
 }
 
 impl Control {
-    pub(crate) async fn connect(socket_dir: &Path) -> Result<Self, ControlError> {
+    pub async fn connect(socket_dir: &Path) -> Result<Self, ControlError> {
         let channel = control_channel(socket_dir).await?;
         // A repository with some thousands of versions makes more than the usual 4 MiB.
         let client = ControlClient::new(channel).max_decoding_message_size(64 << 20);
@@ -198,22 +198,22 @@ impl Control {
     }
 
     /// All versions of all models, by name and number.
-    pub(crate) async fn models(&mut self) -> Result<Vec<ModelVersion>, ControlError> {
+    pub async fn models(&mut self) -> Result<Vec<ModelVersion>, ControlError> {
         let answer = answered(self.client.list_models(ListModelsRequest {})).await?;
         Ok(answer.models)
     }
 
-    pub(crate) async fn sessions(&mut self) -> Result<Vec<Session>, ControlError> {
+    pub async fn sessions(&mut self) -> Result<Vec<Session>, ControlError> {
         let answer = answered(self.client.list_sessions(ListSessionsRequest {})).await?;
         Ok(answer.sessions)
     }
 
-    pub(crate) async fn status(&mut self) -> Result<ServerStatusResponse, ControlError> {
+    pub async fn status(&mut self) -> Result<ServerStatusResponse, ControlError> {
         answered(self.client.server_status(ServerStatusRequest {})).await
     }
 
     /// The newest ready version of a model, as it would serve a request that names none.
-    pub(crate) async fn ready_model(&mut self, name: &str) -> Result<ModelVersion, ControlError> {
+    pub async fn ready_model(&mut self, name: &str) -> Result<ModelVersion, ControlError> {
         let models = self.models().await?;
         let mut ready = models.iter().filter(|model| model.state == "ready");
         let of_name = |model: &&ModelVersion| model.name == name;

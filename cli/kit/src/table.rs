@@ -6,13 +6,13 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
 /// A column: its heading, and whether it holds numbers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Column {
+pub enum Column {
     Text(&'static str),
     Number(&'static str),
 }
 
 /// The table as text, with an end of line after each row.
-pub(crate) fn render(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub fn render(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)

@@ -12,7 +12,7 @@ use crate::Failure;
 /// A signal ended the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("interrupted")]
-pub(crate) struct Interrupted {
+pub struct Interrupted {
     number: u8,
 }
 
@@ -22,13 +22,13 @@ impl Interrupted {
     const TERMINATE: Self = Self { number: 15 };
 
     /// The exit code that shells expect of a command that a signal ended.
-    pub(crate) fn exit_code(self) -> ExitCode {
+    pub fn exit_code(self) -> ExitCode {
         ExitCode::from(128 + self.number)
     }
 }
 
 /// Runs `work` on this thread until it is done or a signal comes.
-pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

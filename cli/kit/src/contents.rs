@@ -2,12 +2,12 @@
 
 use adjoin_schema::DataType;
 
-use super::job::Tensor;
 use crate::Failure;
+use crate::tensor::Tensor;
 
 /// Contents of the inputs, of which each request is written one after the other.
 #[derive(Debug)]
-pub(super) struct Contents {
+pub struct Contents {
     /// For each content, the bytes of each input.
     contents: Vec<Vec<Vec<u8>>>,
     next: usize,
@@ -17,7 +17,8 @@ pub(super) struct Contents {
 const CONTENTS: usize = 2;
 
 impl Contents {
-    pub(super) fn new(inputs: &[Tensor]) -> Result<Self, Failure> {
+    /// Contents for these inputs, the same in every process.
+    pub fn new(inputs: &[Tensor]) -> Result<Self, Failure> {
         let mut state = 0x9e37_79b9_7f4a_7c15;
         let mut make = |tensor: &Tensor| -> Result<Vec<u8>, Failure> {
             Ok(content(tensor.dtype()?, tensor.bytes(), &mut state))
@@ -29,8 +30,13 @@ impl Contents {
         Ok(Self { contents, next: 0 })
     }
 
+    /// All contents: for each, the bytes of each input.
+    pub fn all(&self) -> &[Vec<Vec<u8>>] {
+        &self.contents
+    }
+
     /// The bytes of each input for the next request.
-    pub(super) fn next(&mut self) -> &[Vec<u8>] {
+    pub fn turn(&mut self) -> &[Vec<u8>] {
         self.next = (self.next + 1) % self.contents.len();
         &self.contents[self.next]
     }
@@ -95,12 +101,12 @@ mod tests {
             tensor("BOOL", &[5]),
         ];
         let mut contents = Contents::new(&inputs).unwrap();
-        let first = contents.next().to_vec();
+        let first = contents.turn().to_vec();
         assert_eq!(
             first.iter().map(Vec::len).collect::<Vec<_>>(),
             [400, 24, 14, 5]
         );
-        assert_ne!(first, contents.next());
+        assert_ne!(first, contents.turn());
         assert!(first[3].iter().all(|&byte| byte <= 1));
     }
 }
