@@ -115,14 +115,23 @@ fn endpoint() -> Endpoint {
 pub async fn inference_client(
     socket_dir: &Path,
 ) -> Result<GrpcInferenceServiceClient<Channel>, ControlError> {
-    let endpoint = endpoint()
+    let channel = channel(socket_dir, CONTROL_SOCKET, for_tensors(endpoint())).await?;
+    Ok(inference_client_on(channel))
+}
+
+/// An endpoint whose connections take whole tensors without stopping.
+pub fn for_tensors(endpoint: Endpoint) -> Endpoint {
+    endpoint
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX);
-    let channel = channel(socket_dir, CONTROL_SOCKET, endpoint).await?;
-    Ok(GrpcInferenceServiceClient::new(channel)
+        .max_frame_size(FRAME_BYTES_MAX)
+}
+
+/// A client of the Open Inference Protocol on a connection that there is.
+pub fn inference_client_on(channel: Channel) -> GrpcInferenceServiceClient<Channel> {
+    GrpcInferenceServiceClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 fn connect_error(socket_dir: &Path, path: &Path, error: std::io::Error) -> ControlError {

@@ -56,6 +56,11 @@ impl Latencies {
         self.histogram.value_at_quantile(quantile) as f64 / 1000.0
     }
 
+    /// The mean in us; 0 if there are none.
+    pub fn mean_us(&self) -> f64 {
+        self.histogram.mean() / 1000.0
+    }
+
     pub fn median_us(&self) -> f64 {
         self.quantile_us(0.5)
     }

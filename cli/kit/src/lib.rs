@@ -2,8 +2,8 @@
 //!
 //! * Programs: [`process`] (workers that are told what to do by lines), [`parent`], [`interrupt`],
 //!   [`output`], [`table`], [`control`] (the server's control plane).
-//! * Measuring: [`latencies`], [`spread`] (a median and how sure it is), [`tensor`] and [`contents`] (what
-//!   requests hold), [`in_process`] (the same call without a server), [`bystanders`] (what others used
+//! * Measuring: [`latencies`], [`spread`] (a median and how sure it is), [`tensor`], [`contents`] and
+//!   [`session_size`] (what requests hold and need), [`in_process`] (the same call without a server), [`bystanders`] (what others used
 //!   meanwhile), [`machine`].
 
 pub mod bystanders;
@@ -16,6 +16,7 @@ pub mod machine;
 pub mod output;
 pub mod parent;
 pub mod process;
+pub mod session_size;
 pub mod spread;
 pub mod table;
 pub mod tensor;

@@ -3,42 +3,20 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use adjoin_cli_kit::session_size::{region_bytes, ring_entries};
 use adjoin_client::{Client, Pending, Request};
 
 use super::client::Caller;
 use super::contents::Contents;
-use super::job::{Job, Tensor};
+use super::job::Job;
 use super::meter::Meter;
 use crate::Failure;
-
-/// Room in a region beside tensors: rings, descriptors.
-const OVERHEAD_BYTES: u64 = 1 << 20;
-/// Room for an output whose size nobody knows.
-const UNKNOWN_BYTES: u64 = 16 << 20;
 
 /// Requests that are written, submitted and waited for.
 pub(super) struct RingCaller {
     requests: Vec<Request>,
     contents: Contents,
     is_rewritten: bool,
-}
-
-/// Bytes of a region that holds these tensors for each request of a pipeline.
-pub(super) fn region_bytes(tensors: &[Tensor], pipeline: u32) -> u64 {
-    let bytes = tensors.iter().map(|tensor| {
-        tensor
-            .byte_size
-            .unwrap_or(UNKNOWN_BYTES)
-            .next_multiple_of(64)
-            + 64
-    });
-    // The client library keeps a sixteenth of the request region for descriptors.
-    OVERHEAD_BYTES + (u64::from(pipeline) * bytes.sum::<u64>()).div_ceil(15) * 16
-}
-
-/// Places in the completion ring for a pipeline.
-pub(super) fn ring_entries(pipeline: u32) -> u32 {
-    (2 * pipeline).next_power_of_two().clamp(256, 4096)
 }
 
 impl RingCaller {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use adjoin_cli_kit::session_size::{region_bytes, ring_entries};
 use adjoin_control_api::control::DoorbellSignal;
 use adjoin_control_api::control::control_client::ControlClient;
 use adjoin_schema::PROTOCOL_VERSION;
@@ -25,7 +26,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::bench::job::Job;
-use crate::bench::ring::{region_bytes, ring_entries};
 use crate::{Failure, control};
 
 /// How long the server may take for the handshake.

@@ -1,0 +1,142 @@
+//! The loops: closed and open, over any kind of lane.
+
+use std::cell::RefCell;
+
+use adjoin_cli_kit::Failure;
+use adjoin_cli_kit::contents::Contents;
+use adjoin_shm::clock::now_ns;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::runtime::Runtime;
+use tokio::sync::Mutex;
+
+use super::{Answer, Lane};
+use crate::alarm::Alarm;
+use crate::arrivals::Arrivals;
+use crate::caller::Caller;
+use crate::job::{Job, Phase};
+use crate::meter::Meter;
+
+/// Lanes of one client, all on one thread.
+#[derive(Debug)]
+pub(super) struct Lanes<L> {
+    // Dropped before the runtime that their connections run on.
+    lanes: Vec<L>,
+    runtime: Runtime,
+    contents: RefCell<Contents>,
+    is_rewritten: bool,
+    deadline_ns: Option<u64>,
+}
+
+impl<L: Lane> Lanes<L> {
+    /// Connects, and writes the inputs for the first time.
+    pub(super) fn new(
+        job: &Job,
+        connect: impl Future<Output = Result<Vec<L>, Failure>>,
+    ) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let mut lanes = runtime.block_on(connect)?;
+        let contents = Contents::new(&job.inputs)?;
+        for lane in &mut lanes {
+            lane.write(&contents.all()[0])?;
+        }
+        Ok(Self {
+            lanes,
+            runtime,
+            contents: RefCell::new(contents),
+            is_rewritten: job.is_rewritten,
+            deadline_ns: job.deadline_us.map(|us| us * 1000),
+        })
+    }
+
+    fn reconnects(&self) -> u64 {
+        self.lanes.iter().map(Lane::reconnects).sum()
+    }
+}
+
+impl<L: Lane> Caller for Lanes<L> {
+    fn ask(&mut self, contents: &[Vec<u8>]) -> Result<Vec<Answer>, Failure> {
+        let lane = self.lanes.first_mut().ok_or("a client has a lane")?;
+        lane.write(contents)?;
+        Ok(self.runtime.block_on(lane.ask())?)
+    }
+
+    fn closed(&mut self, meter: Meter) -> Result<Phase, Failure> {
+        let before = self.reconnects();
+        let meter = RefCell::new(meter);
+        let Self {
+            lanes,
+            runtime,
+            contents,
+            ..
+        } = self;
+        let (is_rewritten, deadline_ns) = (self.is_rewritten, self.deadline_ns);
+        let again_and_again = async |lane: &mut L| -> Result<(), Failure> {
+            loop {
+                if is_rewritten {
+                    lane.write(contents.borrow_mut().turn())?;
+                }
+                let began_ns = now_ns();
+                let until_ns = deadline_ns.map(|deadline_ns| began_ns + deadline_ns);
+                let outcome = lane.call(until_ns).await;
+                if !meter.borrow_mut().closed(began_ns, now_ns(), &outcome)? {
+                    return Ok(());
+                }
+            }
+        };
+        runtime.block_on(all(lanes.iter_mut().map(again_and_again)))?;
+        Ok(meter.into_inner().closed_phase(self.reconnects() - before))
+    }
+
+    fn open(&mut self, arrivals: Arrivals, meter: Meter) -> Result<Phase, Failure> {
+        let before = self.reconnects();
+        let meter = RefCell::new(meter);
+        let Self {
+            lanes,
+            runtime,
+            contents,
+            ..
+        } = self;
+        let (is_rewritten, deadline_ns) = (self.is_rewritten, self.deadline_ns);
+        runtime.block_on(async {
+            // Whoever is free takes the next moment and waits for it; the others stand behind.
+            let gate = Mutex::new((arrivals, Alarm::new()?));
+            let when_meant_to = async |lane: &mut L| -> Result<(), Failure> {
+                loop {
+                    if is_rewritten {
+                        lane.write(contents.borrow_mut().turn())?;
+                    }
+                    let intended_ns = {
+                        let mut gate = gate.lock().await;
+                        let Some(intended_ns) = gate.0.next() else {
+                            return Ok(());
+                        };
+                        gate.1.wait_until(intended_ns).await?;
+                        intended_ns
+                    };
+                    let started_ns = now_ns();
+                    let until_ns = deadline_ns.map(|deadline_ns| intended_ns + deadline_ns);
+                    let outcome = lane.call(until_ns).await;
+                    let ended_ns = now_ns();
+                    meter
+                        .borrow_mut()
+                        .open(intended_ns, started_ns, ended_ns, &outcome)?;
+                }
+            };
+            all(lanes.iter_mut().map(when_meant_to)).await
+        })?;
+        Ok(meter.into_inner().open_phase(self.reconnects() - before))
+    }
+}
+
+/// Runs loops until all have ended or one has failed.
+async fn all(
+    loops: impl Iterator<Item = impl Future<Output = Result<(), Failure>>>,
+) -> Result<(), Failure> {
+    let mut loops: FuturesUnordered<_> = loops.collect();
+    while let Some(ended) = loops.next().await {
+        ended?;
+    }
+    Ok(())
+}
