@@ -17,4 +17,9 @@ pub(crate) trait Caller {
 
     /// A phase in which requests are meant to start at given moments; nothing is under way afterwards.
     fn open(&mut self, arrivals: Arrivals, meter: Meter) -> Result<Phase, Failure>;
+
+    /// Gives back what the server holds for this client.
+    fn close(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
 }

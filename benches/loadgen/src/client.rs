@@ -208,9 +208,11 @@ fn serve(job: &Job, commands: &Receiver<Command>, answers: &Sender<Result<Answer
     };
     while let Ok(command) = commands.recv() {
         if !said(obey(job, &mut *caller, &command)) {
-            return;
+            break;
         }
     }
+    // The server may be the one that is gone; then it holds nothing.
+    let _ = caller.close();
 }
 
 /// Connects; a first client also looks at the outputs.

@@ -8,6 +8,7 @@ use adjoin_cli_kit::tensor::Tensor;
 
 use crate::PROGRAM;
 use crate::job::{Command, Done, Job, PhasePlan, ProcessPhase, Ready};
+use crate::lanes::segment;
 
 /// How long clients may take to give back what they hold. A client ends itself when that time is up.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
@@ -119,5 +120,6 @@ impl Drop for Team {
         while !self.workers.iter_mut().all(Worker::has_ended) && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(2));
         }
+        segment::sweep();
     }
 }

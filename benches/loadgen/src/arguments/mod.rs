@@ -8,7 +8,7 @@ mod work;
 
 pub(crate) use common::CommonArguments;
 pub(crate) use group::{Group, parse_group};
-pub(crate) use target::Target;
+pub(crate) use target::{HttpUrl, Target};
 pub(crate) use work::{Work, WorkArguments};
 
 /// Parses a number of seconds.

@@ -128,6 +128,11 @@ impl<L: Lane> Caller for Lanes<L> {
         })?;
         Ok(meter.into_inner().open_phase(self.reconnects() - before))
     }
+
+    fn close(&mut self) -> Result<(), Failure> {
+        let Self { lanes, runtime, .. } = self;
+        runtime.block_on(all(lanes.iter_mut().map(Lane::close)))
+    }
 }
 
 /// Runs loops until all have ended or one has failed.

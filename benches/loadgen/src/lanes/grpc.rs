@@ -1,4 +1,6 @@
-//! The Open Inference Protocol over gRPC: tensors in the messages.
+//! The Open Inference Protocol over gRPC: tensors in the messages, or in a segment of shared memory.
+
+use std::collections::HashMap;
 
 use adjoin_cli_kit::Failure;
 use adjoin_cli_kit::control::{for_tensors, inference_client_on};
@@ -14,33 +16,98 @@ use bytes::Bytes;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::{Answer, CallError, Lane};
+use super::segment::{Place, Segment};
+use super::{Answer, CallError, Lane, shared};
 use crate::job::Job;
 
 /// Calls over a connection that the lanes of a client share.
 #[derive(Debug)]
 pub(super) struct GrpcLane {
+    channel: Channel,
     client: GrpcInferenceServiceClient<Channel>,
     /// Without payload.
     frame: ModelInferRequest,
-    payload: Vec<Bytes>,
+    tensors: Tensors,
+}
+
+/// Where the inputs lie.
+#[derive(Debug)]
+enum Tensors {
+    Message(Vec<Bytes>),
+    /// The outputs, too.
+    Shared(Segment),
 }
 
 /// The lanes of a client.
-pub(super) async fn lanes(job: &Job, address: &str) -> Result<Vec<GrpcLane>, Failure> {
+pub(super) async fn lanes(
+    job: &Job,
+    address: &str,
+    is_shared: bool,
+) -> Result<Vec<GrpcLane>, Failure> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
     let channel = for_tensors(endpoint).connect().await;
     let channel = channel.map_err(|error| {
         let reason = innermost(&error);
         format!("no gRPC server at {address}: {reason}")
     })?;
-    let client = inference_client_on(channel);
-    let lane = || GrpcLane {
-        client: client.clone(),
-        frame: frame(job),
-        payload: vec![Bytes::new(); job.inputs.len()],
+    let mut lanes = Vec::new();
+    for _ in 0..job.lanes {
+        let mut frame = frame(job);
+        // How large outputs are shows in the first answer, which therefore comes in a message.
+        let tensors = if is_shared && !job.outputs.is_empty() {
+            let mut segment = Segment::new(&job.inputs, &job.outputs)?;
+            shared::register(&channel, &mut segment).await?;
+            refer(&mut frame, &segment, &job.outputs)?;
+            Tensors::Shared(segment)
+        } else {
+            Tensors::Message(vec![Bytes::new(); job.inputs.len()])
+        };
+        lanes.push(GrpcLane {
+            channel: channel.clone(),
+            client: inference_client_on(channel.clone()),
+            frame,
+            tensors,
+        });
+    }
+    Ok(lanes)
+}
+
+/// Says where in the segment the tensors lie.
+fn refer(
+    frame: &mut ModelInferRequest,
+    segment: &Segment,
+    outputs: &[Tensor],
+) -> Result<(), Failure> {
+    for (input, place) in frame.inputs.iter_mut().zip(&segment.inputs) {
+        input.parameters = reference(segment, *place)?;
+    }
+    frame.outputs.clear();
+    for (output, place) in outputs.iter().zip(&segment.outputs) {
+        frame.outputs.push(InferRequestedOutputTensor {
+            name: output.name.clone(),
+            parameters: reference(segment, *place)?,
+        });
+    }
+    Ok(())
+}
+
+fn reference(segment: &Segment, place: Place) -> Result<HashMap<String, InferParameter>, Failure> {
+    let parameter = |choice| InferParameter {
+        parameter_choice: Some(choice),
     };
-    Ok((0..job.lanes).map(|_| lane()).collect())
+    let number = |number: u64| i64::try_from(number).map(ParameterChoice::Int64Param);
+    let region = ParameterChoice::StringParam(segment.name().into());
+    Ok(HashMap::from([
+        ("shared_memory_region".into(), parameter(region)),
+        (
+            "shared_memory_offset".into(),
+            parameter(number(place.offset)?),
+        ),
+        (
+            "shared_memory_byte_size".into(),
+            parameter(number(place.byte_size)?),
+        ),
+    ]))
 }
 
 /// A request without its payload.
@@ -66,7 +133,9 @@ fn frame(job: &Job) -> ModelInferRequest {
 impl GrpcLane {
     async fn infer(&mut self, until_ns: Option<u64>) -> Result<ModelInferResponse, CallError> {
         let mut message = self.frame.clone();
-        message.raw_input_contents.clone_from(&self.payload);
+        if let Tensors::Message(payload) = &self.tensors {
+            message.raw_input_contents.clone_from(payload);
+        }
         if let Some(until_ns) = until_ns {
             message
                 .parameters
@@ -74,7 +143,8 @@ impl GrpcLane {
         }
         let answer = self.client.model_infer(message).await;
         let answer = answer.map_err(|status| call_error(&status))?.into_inner();
-        if answer.raw_output_contents.len() != answer.outputs.len() {
+        let is_in_message = matches!(self.tensors, Tensors::Message(_));
+        if is_in_message && answer.raw_output_contents.len() != answer.outputs.len() {
             return Err(CallError::Failed(format!(
                 "{} raw contents for {} outputs",
                 answer.raw_output_contents.len(),
@@ -131,8 +201,13 @@ pub(super) fn rewrite(payload: &mut Bytes, content: &[u8]) {
 
 impl Lane for GrpcLane {
     fn write(&mut self, contents: &[Vec<u8>]) -> Result<(), Failure> {
-        for (payload, content) in self.payload.iter_mut().zip(contents) {
-            rewrite(payload, content);
+        match &mut self.tensors {
+            Tensors::Message(payload) => {
+                for (payload, content) in payload.iter_mut().zip(contents) {
+                    rewrite(payload, content);
+                }
+            }
+            Tensors::Shared(segment) => segment.write(contents)?,
         }
         Ok(())
     }
@@ -143,7 +218,14 @@ impl Lane for GrpcLane {
 
     async fn ask(&mut self) -> Result<Vec<Answer>, CallError> {
         let answer = self.infer(None).await?;
-        let pairs = answer.outputs.into_iter().zip(answer.raw_output_contents);
+        let bytes = match &self.tensors {
+            Tensors::Message(_) => {
+                let contents = answer.raw_output_contents.iter();
+                contents.map(|bytes| bytes.to_vec()).collect()
+            }
+            Tensors::Shared(segment) => segment.outputs().map_err(CallError::failed)?,
+        };
+        let pairs = answer.outputs.into_iter().zip(bytes);
         let answer = pairs.map(|(output, bytes)| Answer {
             tensor: Tensor {
                 name: output.name,
@@ -151,8 +233,15 @@ impl Lane for GrpcLane {
                 shape: output.shape,
                 byte_size: Some(bytes.len() as u64),
             },
-            bytes: bytes.to_vec(),
+            bytes,
         });
         Ok(answer.collect())
+    }
+
+    async fn close(&mut self) -> Result<(), Failure> {
+        match &self.tensors {
+            Tensors::Message(_) => Ok(()),
+            Tensors::Shared(segment) => shared::unregister(&self.channel, segment).await,
+        }
     }
 }

@@ -7,8 +7,13 @@
 mod adjoin;
 mod drive;
 mod grpc;
+mod http;
 mod in_process;
+mod msgpack;
 mod pipelined;
+pub(crate) mod segment;
+mod shared;
+mod v2;
 
 use adjoin_cli_kit::Failure;
 use adjoin_cli_kit::tensor::Tensor;
@@ -30,6 +35,11 @@ pub(crate) trait Lane {
 
     /// As [`Lane::call`], with the outputs.
     async fn ask(&mut self) -> Result<Vec<Answer>, CallError>;
+
+    /// Gives back what the server holds for this lane.
+    async fn close(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Connections that were opened again.
     fn reconnects(&self) -> u64 {
@@ -73,8 +83,18 @@ pub(crate) fn connect(job: &Job) -> Result<Box<dyn Caller>, Failure> {
         Target::Adjoin { socket_dir } => {
             Ok(Box::new(Lanes::new(job, adjoin::thread(job, socket_dir))?))
         }
-        Target::Grpc { address, .. } => Ok(Box::new(Lanes::new(job, grpc::lanes(job, address))?)),
+        Target::Grpc { address, is_shared } => Ok(Box::new(Lanes::new(
+            job,
+            grpc::lanes(job, address, *is_shared),
+        )?)),
         Target::InProcess { model } => Ok(Box::new(Lanes::new(job, in_process::lane(job, model))?)),
+        Target::HttpMsgpack { url, is_form } => Ok(Box::new(Lanes::new(
+            job,
+            msgpack::lanes(job, url, *is_form),
+        )?)),
+        Target::HttpV2 { url, is_shared } => {
+            Ok(Box::new(Lanes::new(job, v2::lanes(job, url, *is_shared))?))
+        }
         other => Err(format!("{other} is not there yet").into()),
     }
 }

@@ -1,0 +1,201 @@
+//! A connection of HTTP/1.1 that stays open, with one request at a time.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use adjoin_cli_kit::Failure;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::http::request::Builder;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::CallError;
+use crate::arguments::HttpUrl;
+
+/// How much of an error's text is shown.
+const REASON_BYTES_MAX: usize = 300;
+
+/// A connection, which is opened again when the server has closed it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    url: HttpUrl,
+    content_type: &'static str,
+    sender: SendRequest<Parts>,
+    reconnects: u64,
+}
+
+/// An answer of status 200.
+#[derive(Debug)]
+pub(super) struct HttpAnswer {
+    pub(super) head: hyper::http::response::Parts,
+    pub(super) body: Bytes,
+}
+
+impl Connection {
+    pub(super) async fn open(url: &HttpUrl, content_type: &'static str) -> Result<Self, Failure> {
+        Ok(Self {
+            sender: connect(&url.authority).await?,
+            url: url.clone(),
+            content_type,
+            reconnects: 0,
+        })
+    }
+
+    /// How often the server had closed it.
+    pub(super) fn reconnects(&self) -> u64 {
+        self.reconnects
+    }
+
+    /// Posts a body, which is sent without being put together, with another header if it needs one.
+    pub(super) async fn post(
+        &mut self,
+        path: &str,
+        parts: &[Bytes],
+        header: Option<(&'static str, &str)>,
+    ) -> Result<HttpAnswer, CallError> {
+        let answer = match self.sender.ready().await {
+            Ok(()) => {
+                self.sender
+                    .send_request(self.request(path, parts, header)?)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        let answer = match answer {
+            // A server may close a connection that was idle at any time, also while a request is on its
+            // way; that is told apart from one that fails by asking again, once.
+            Err(error)
+                if error.is_closed() || error.is_canceled() || error.is_incomplete_message() =>
+            {
+                self.reconnects += 1;
+                self.sender = connect(&self.url.authority)
+                    .await
+                    .map_err(CallError::failed)?;
+                let request = self.request(path, parts, header)?;
+                self.sender.send_request(request).await
+            }
+            answer => answer,
+        };
+        read(answer.map_err(|error| self.failed(&error))?).await
+    }
+
+    fn request(
+        &self,
+        path: &str,
+        parts: &[Bytes],
+        header: Option<(&'static str, &str)>,
+    ) -> Result<Request<Parts>, CallError> {
+        let mut builder: Builder = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(HOST, &self.url.authority)
+            .header(CONTENT_TYPE, self.content_type);
+        if let Some((name, value)) = header {
+            builder = builder.header(name, value);
+        }
+        builder.body(Parts::new(parts)).map_err(CallError::failed)
+    }
+
+    fn failed(&self, error: &hyper::Error) -> CallError {
+        CallError::Failed(format!("{}: {error}", self.url.authority))
+    }
+}
+
+async fn connect(authority: &str) -> Result<SendRequest<Parts>, Failure> {
+    let stream = TcpStream::connect(authority).await;
+    let stream = stream.map_err(|error| format!("no HTTP server at {authority}: {error}"))?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // Its end shows in the requests.
+    tokio::spawn(async { connection.await.ok() });
+    Ok(sender)
+}
+
+/// Reads an answer to its end; a server that has too much to do refuses.
+async fn read(answer: Response<Incoming>) -> Result<HttpAnswer, CallError> {
+    let (head, body) = answer.into_parts();
+    let body = whole(body).await.map_err(CallError::failed)?;
+    if head.status == StatusCode::OK {
+        return Ok(HttpAnswer { head, body });
+    }
+    let text = String::from_utf8_lossy(&body[..body.len().min(REASON_BYTES_MAX)]);
+    let text = format!("HTTP {}: {}", head.status, text.trim());
+    Err(match head.status {
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => CallError::Refused(text),
+        _ => CallError::Failed(text),
+    })
+}
+
+/// The whole body; without a copy if it came in one piece.
+async fn whole(mut body: Incoming) -> Result<Bytes, hyper::Error> {
+    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve(expected.max(first.len() + data.len()));
+            all.extend_from_slice(&first);
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// A body of several parts, sent one after the other.
+#[derive(Debug)]
+pub(super) struct Parts {
+    parts: VecDeque<Bytes>,
+    left: u64,
+}
+
+impl Parts {
+    fn new(parts: &[Bytes]) -> Self {
+        let parts: VecDeque<Bytes> = parts
+            .iter()
+            .filter(|part| !part.is_empty())
+            .cloned()
+            .collect();
+        Self {
+            left: parts.iter().map(|part| part.len() as u64).sum(),
+            parts,
+        }
+    }
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let part = self.parts.pop_front();
+        self.left -= part.as_ref().map_or(0, |part| part.len() as u64);
+        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
