@@ -13,6 +13,7 @@ mod caller;
 mod client;
 mod compare;
 mod cpus;
+mod iox;
 mod job;
 mod lanes;
 mod measured;
@@ -55,6 +56,7 @@ enum Command {
     Run(run::RunArguments),
     Compare(compare::CompareArguments),
     Mixed(mixed::MixedArguments),
+    ServeIceoryx2(iox::ServeIceoryx2Arguments),
     #[command(hide = true)]
     Client,
 }
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => interrupt::block_on(run::run(&arguments)),
         Command::Compare(arguments) => interrupt::block_on(compare::run(&arguments)),
         Command::Mixed(arguments) => interrupt::block_on(mixed::run(&arguments)),
+        Command::ServeIceoryx2(arguments) => iox::run(&arguments),
         Command::Client => client::run(),
     };
     match outcome {

@@ -9,6 +9,7 @@ mod work;
 pub(crate) use common::CommonArguments;
 pub(crate) use group::{Group, parse_group};
 pub(crate) use target::{HttpUrl, Target};
+pub(crate) use tensors::parse_input;
 pub(crate) use work::{Work, WorkArguments};
 
 /// Parses a number of seconds.

@@ -4,7 +4,7 @@ use adjoin_cli_kit::tensor::Tensor;
 use adjoin_schema::DataType;
 
 /// Parses an input of the requests.
-pub(super) fn parse_input(text: &str) -> Result<Tensor, String> {
+pub(crate) fn parse_input(text: &str) -> Result<Tensor, String> {
     let wrong = || "it is NAME:DTYPE:1,128, such as input:FP32:1,128".to_owned();
     let (rest, sizes) = text.rsplit_once(':').ok_or_else(wrong)?;
     let (name, data_type) = rest.rsplit_once(':').ok_or_else(wrong)?;

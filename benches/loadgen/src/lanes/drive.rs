@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use super::{Answer, Lane};
 use crate::alarm::Alarm;
+use crate::arguments::Target;
 use crate::arrivals::Arrivals;
 use crate::caller::Caller;
 use crate::job::{Job, Phase};
@@ -45,7 +46,8 @@ impl<L: Lane> Lanes<L> {
             lanes,
             runtime,
             contents: RefCell::new(contents),
-            is_rewritten: job.is_rewritten,
+            // A sample of iceoryx2 is sent once.
+            is_rewritten: job.is_rewritten || matches!(job.target, Target::Iceoryx2 { .. }),
             deadline_ns: job.deadline_us.map(|us| us * 1000),
         })
     }

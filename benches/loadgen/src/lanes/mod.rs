@@ -8,7 +8,8 @@ mod adjoin;
 mod drive;
 mod grpc;
 mod http;
-mod in_process;
+pub(crate) mod in_process;
+mod iox;
 mod msgpack;
 mod pipelined;
 pub(crate) mod segment;
@@ -95,6 +96,6 @@ pub(crate) fn connect(job: &Job) -> Result<Box<dyn Caller>, Failure> {
         Target::HttpV2 { url, is_shared } => {
             Ok(Box::new(Lanes::new(job, v2::lanes(job, url, *is_shared))?))
         }
-        other => Err(format!("{other} is not there yet").into()),
+        Target::Iceoryx2 { service } => Ok(Box::new(Lanes::new(job, iox::lane(job, service))?)),
     }
 }
