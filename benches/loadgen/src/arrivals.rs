@@ -1,5 +1,7 @@
 //! When the requests of an open loop are meant to start: Poisson arrivals, the same for a seed in every run.
 
+use std::ops::Range;
+
 use fastrand::Rng;
 
 /// Moments in order, in ns on the clock of the node.
@@ -9,19 +11,17 @@ pub(crate) struct Arrivals {
     gap_mean_ns: f64,
     /// Kept as a fraction, so that rounding does not add up.
     next_ns: f64,
-    began_ns: u64,
-    ends_ns: u64,
+    span_ns: Range<u64>,
 }
 
 impl Arrivals {
-    /// Arrivals with `rate` of them a second on average, from `began_ns` to `ends_ns`.
-    pub(crate) fn new(rate: f64, seed: u64, began_ns: u64, ends_ns: u64) -> Self {
+    /// Arrivals with `rate` of them a second on average, within `span_ns`.
+    pub(crate) fn new(rate: f64, seed: u64, span_ns: Range<u64>) -> Self {
         let mut arrivals = Self {
             rng: Rng::with_seed(seed),
             gap_mean_ns: 1e9 / rate,
             next_ns: 0.0,
-            began_ns,
-            ends_ns,
+            span_ns,
         };
         arrivals.step();
         arrivals
@@ -30,8 +30,8 @@ impl Arrivals {
     /// The next moment; `None` when there is none before the end.
     pub(crate) fn next(&mut self) -> Option<u64> {
         let offset = std::time::Duration::try_from_secs_f64(self.next_ns / 1e9).ok()?;
-        let at = self.began_ns + u64::try_from(offset.as_nanos()).ok()?;
-        if at >= self.ends_ns {
+        let at = self.span_ns.start + u64::try_from(offset.as_nanos()).ok()?;
+        if at >= self.span_ns.end {
             return None;
         }
         self.step();
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     fn all(rate: f64, seed: u64, seconds: u64) -> Vec<u64> {
-        let mut arrivals = Arrivals::new(rate, seed, 1000, 1000 + seconds * 1_000_000_000);
+        let mut arrivals = Arrivals::new(rate, seed, 1000..1000 + seconds * 1_000_000_000);
         std::iter::from_fn(|| arrivals.next()).collect()
     }
 

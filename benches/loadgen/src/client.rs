@@ -22,7 +22,6 @@ use crate::meter::Meter;
 use crate::processes::Usage;
 use crate::{answers, cpus, lanes};
 use adjoin_cli_kit::contents::Contents;
-use adjoin_shm::clock::now_ns;
 
 /// How long the end may take after standard input has ended.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
@@ -244,7 +243,7 @@ fn phase(job: &Job, caller: &mut dyn Caller, plan: &PhasePlan) -> Result<Phase, 
         Some(rate) => {
             // Clients must not all send at the same moments.
             let seed = plan.seed.wrapping_mul(1_000_003) + u64::from(job.first_client);
-            let arrivals = Arrivals::new(rate, seed, now_ns(), meter.ends_ns());
+            let arrivals = Arrivals::new(rate, seed, meter.span_ns());
             caller.open(arrivals, meter)
         }
         None => caller.closed(meter),

@@ -1,5 +1,7 @@
 //! One phase of a client: which requests count, as what, and when it is over.
 
+use std::ops::Range;
+
 use adjoin_cli_kit::Failure;
 use adjoin_cli_kit::latencies::Latencies;
 use adjoin_shm::clock::now_ns;
@@ -14,6 +16,7 @@ const SETTLING_NS_MAX: u64 = 20_000_000;
 /// Counts the requests of a phase.
 #[derive(Debug)]
 pub(crate) struct Meter {
+    began_ns: u64,
     counts_from_ns: u64,
     ends_ns: u64,
     deadline_ns: Option<u64>,
@@ -44,6 +47,7 @@ impl Meter {
     ) -> Self {
         let length_ns = length_ms * 1_000_000;
         Self {
+            began_ns: now_ns,
             counts_from_ns: now_ns + SETTLING_NS_MAX.min(length_ns / 10),
             ends_ns: now_ns + length_ns,
             deadline_ns: deadline_us.map(|us| us * 1000),
@@ -61,9 +65,9 @@ impl Meter {
         }
     }
 
-    /// When the phase is over.
-    pub(crate) fn ends_ns(&self) -> u64 {
-        self.ends_ns
+    /// From when to when the phase lasts.
+    pub(crate) fn span_ns(&self) -> Range<u64> {
+        self.began_ns..self.ends_ns
     }
 
     /// Takes a request of a closed loop; whether another one is to follow. The first request of a phase

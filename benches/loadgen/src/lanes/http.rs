@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use hyper::http::request::Builder;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -71,9 +73,7 @@ impl Connection {
         let answer = match answer {
             // A server may close a connection that was idle at any time, also while a request is on its
             // way; that is told apart from one that fails by asking again, once.
-            Err(error)
-                if error.is_closed() || error.is_canceled() || error.is_incomplete_message() =>
-            {
+            Err(error) if is_hang_up(&error) => {
                 self.reconnects += 1;
                 self.sender = connect(&self.url.authority)
                     .await
@@ -100,12 +100,31 @@ impl Connection {
         if let Some((name, value)) = header {
             builder = builder.header(name, value);
         }
-        builder.body(Parts::new(parts)).map_err(CallError::failed)
+        let body = Parts::new(parts);
+        // Said also of an empty one, which some servers insist on.
+        builder
+            .header(CONTENT_LENGTH, body.left)
+            .body(body)
+            .map_err(CallError::failed)
     }
 
     fn failed(&self, error: &hyper::Error) -> CallError {
         CallError::Failed(format!("{}: {error}", self.url.authority))
     }
+}
+
+/// Whether the server has ended the connection, one way or the other.
+fn is_hang_up(error: &hyper::Error) -> bool {
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
+    let is_reset = cause.is_some_and(|cause| {
+        matches!(
+            cause.kind(),
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+        )
+    });
+    is_reset || error.is_closed() || error.is_canceled() || error.is_incomplete_message()
 }
 
 async fn connect(authority: &str) -> Result<SendRequest<Parts>, Failure> {
