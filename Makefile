@@ -39,12 +39,12 @@ doc: need-cargo
 
 # Unit tests, property tests, conformance of both engines, generated code, golden bytes.
 unit: tools
-	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests
+	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests --exclude adjoin-loadgen
 
-# Real processes: the `adjoin` command and client programs.
+# Real processes: the `adjoin` command, client programs, the load generator.
 system: tools
 	$(CARGO) build --locked -p adjoin -p adjoin-tests
-	$(CARGO) test --locked -p adjoin-tests
+	$(CARGO) test --locked -p adjoin-tests -p adjoin-loadgen
 
 # Every interleaving of ring and doorbell. Another target directory, as the flag changes every crate.
 loom: need-cargo
