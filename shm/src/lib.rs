@@ -28,6 +28,8 @@
 #[cfg(not(loom))]
 mod arena;
 #[cfg(not(loom))]
+mod blank;
+#[cfg(not(loom))]
 mod buffer;
 #[cfg(not(loom))]
 pub mod clock;

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+use crate::blank::Blank;
 use crate::memfd::MemfdError;
 
 /// What this process may do with a mapping.
@@ -21,6 +22,8 @@ pub(crate) struct Mapping {
     start: NonNull<u8>,
     byte_size: usize,
     access: Access,
+    /// For mappings that children get as zeros.
+    blank: Option<Blank>,
 }
 
 // SAFETY: the mapping is plain memory owned by this value; it is not tied to a thread.
@@ -59,6 +62,7 @@ impl Mapping {
             start,
             byte_size: len,
             access,
+            blank: None,
         })
     }
 
@@ -80,6 +84,7 @@ impl Mapping {
             start,
             byte_size,
             access: Access::ReadWrite,
+            blank: None,
         })
     }
 
@@ -96,9 +101,12 @@ impl Mapping {
         }
     }
 
-    /// Leaves the mapping out of forked children: a child has no session, and shares no memory.
-    pub(crate) fn dont_fork(&self) -> Result<(), MemfdError> {
-        self.advise(Advice::LinuxDontFork)
+    /// Leaves the mapping out of forked children, which have no session and share no memory. They find
+    /// private zeros there.
+    pub(crate) fn blank_in_children(&mut self) -> Result<(), MemfdError> {
+        self.advise(Advice::LinuxDontFork)?;
+        self.blank = Some(Blank::new(self.start, self.byte_size, self.is_writable()));
+        Ok(())
     }
 
     /// Forked children see zeros here.
@@ -127,6 +135,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.blank.take().is_some_and(|blank| !blank.is_mapped()) {
+            return;
+        }
         // SAFETY: the range is exactly what was mapped, and this value was its only owner.
         // An error would mean a wrong range, which `new` rules out; there is nobody to tell.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.byte_size) };

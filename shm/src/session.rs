@@ -213,7 +213,7 @@ pub struct ClientMemory {
 
 impl ClientMemory {
     /// Checks, maps and populates both regions. The response region is mapped read-only. Forked
-    /// children inherit neither.
+    /// children inherit neither, and find zeros of their own at the same addresses.
     ///
     /// # Errors
     /// If a descriptor is not sealed memory of the agreed size, or cannot be mapped.
@@ -225,9 +225,9 @@ impl ClientMemory {
         let map = |fd: &OwnedFd, kind, access| {
             let byte_size = layout.region_bytes(kind);
             memfd::check_received(fd, byte_size)?;
-            let mapping = Mapping::shared(fd, byte_size, access)?;
+            let mut mapping = Mapping::shared(fd, byte_size, access)?;
             mapping.populate()?;
-            mapping.dont_fork()?;
+            mapping.blank_in_children()?;
             Ok(Region::new(mapping))
         };
         let request = map(request_fd, RegionKind::Request, Access::ReadWrite)?;
