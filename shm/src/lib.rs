@@ -54,9 +54,10 @@ pub mod socket;
 #[cfg(not(loom))]
 mod spin;
 mod sync;
-
 #[cfg(not(loom))]
 mod view;
+#[cfg(not(loom))]
+mod writable;
 
 #[cfg(not(loom))]
 pub use arena::{Arena, OwnedRange};
@@ -78,3 +79,5 @@ pub use session::{ClientMemory, SessionMemory};
 pub use spin::SpinBudget;
 #[cfg(not(loom))]
 pub use view::{Element, ElementError, output_slice};
+#[cfg(not(loom))]
+pub use writable::WritablePart;

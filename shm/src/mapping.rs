@@ -66,6 +66,36 @@ impl Mapping {
         })
     }
 
+    /// Maps a part of a memory file so that what this process writes there stays its own: a page is shared until
+    /// it is written, and a copy from then on. `offset` is a multiple of the page size.
+    pub(crate) fn copy_on_write(
+        fd: impl AsFd,
+        offset: u64,
+        byte_size: usize,
+    ) -> Result<Self, MemfdError> {
+        let failed = |errno| MemfdError::new("mapping", byte_size as u64, errno);
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh address chosen by the kernel aliases nothing in this process.
+        let start = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                byte_size,
+                protection,
+                MapFlags::PRIVATE,
+                fd,
+                offset,
+            )
+        }
+        .map_err(failed)?;
+        let start = NonNull::new(start.cast()).ok_or_else(|| failed(Errno::FAULT))?;
+        Ok(Self {
+            start,
+            byte_size,
+            access: Access::ReadWrite,
+            blank: None,
+        })
+    }
+
     /// Maps private, zeroed memory.
     pub(crate) fn private(byte_size: usize) -> Result<Self, MemfdError> {
         let failed = |errno| MemfdError::new("allocation", byte_size as u64, errno);

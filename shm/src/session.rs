@@ -7,12 +7,15 @@ use adjoin_schema::layout::{
     CPU_OFFSET, HEAD_OFFSET, RegionKind, STATE_OFFSET, SessionLayout, TAIL_OFFSET, WAIT_OFFSET,
 };
 
+use rustix::io::Errno;
+
 use crate::arena::Arena;
 use crate::mapping::{Access, Mapping};
 use crate::memfd::{self, MemfdError};
 use crate::region::Region;
 use crate::ring::RingView;
 use crate::sync::{AtomicU32, Ordering};
+use crate::writable::WritablePart;
 
 /// Both regions and where their parts lie.
 #[derive(Clone, Debug)]
@@ -209,6 +212,7 @@ impl Drop for SessionMemory {
 #[derive(Debug)]
 pub struct ClientMemory {
     parts: Parts,
+    response_fd: OwnedFd,
 }
 
 impl ClientMemory {
@@ -232,16 +236,32 @@ impl ClientMemory {
         };
         let request = map(request_fd, RegionKind::Request, Access::ReadWrite)?;
         let response = map(response_fd, RegionKind::Response, Access::ReadOnly)?;
+        let response_fd = response_fd
+            .try_clone()
+            .map_err(|error| MemfdError::new("keeping a descriptor", 0, errno_of(&error)))?;
         Ok(Self {
             parts: Parts {
                 layout,
                 request,
                 response,
             },
+            response_fd,
         })
     }
 
     parts_accessors!();
+
+    /// A part of the response region that this process may write without anybody else seeing it.
+    ///
+    /// # Errors
+    /// If the range is not in the region, or the system has no addresses left.
+    pub fn writable_response(
+        &self,
+        offset: u64,
+        byte_size: u64,
+    ) -> Result<WritablePart, MemfdError> {
+        WritablePart::new(&self.response_fd, &self.parts.response, offset, byte_size)
+    }
 
     /// The payload space of the request region.
     #[must_use]
@@ -253,12 +273,15 @@ impl ClientMemory {
     }
 }
 
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ring::{Consumer, Producer};
     use adjoin_schema::layout::MAGIC;
-    use rustix::io::Errno;
 
     fn layout() -> SessionLayout {
         SessionLayout::new(1 << 18, 1 << 17, 64).unwrap()
@@ -322,6 +345,23 @@ mod tests {
         drop(server);
         assert_eq!((blocks(&request), blocks(&response)), (0, 0));
         assert_eq!(client.response().header().magic, 0);
+    }
+
+    #[test]
+    fn writable_part_shows_the_region_and_keeps_writes_to_itself() {
+        let server = SessionMemory::create(layout(), 1).unwrap();
+        let [request, response] = server.client_fds().map(clone_fd);
+        let client = ClientMemory::map(layout(), &request, &response).unwrap();
+        let arena = server.response_arena();
+        let mut range = arena.allocate(5000).unwrap();
+        range.write(&[5; 5000]);
+        let part = client.writable_response(range.offset(), 5000).unwrap();
+        // SAFETY: 5000 bytes are mapped there, and only this thread knows the part.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(part.start().as_ptr(), 5000) };
+        assert_eq!(bytes, [5; 5000]);
+        bytes[0] = 9;
+        assert_eq!(range.payload().to_vec(), [5; 5000]);
+        assert!(client.writable_response(1 << 17, 1).is_err());
     }
 
     #[test]
