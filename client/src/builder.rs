@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::exchange::{Exchange, Input};
 use crate::tensor::names;
-use crate::{InferError, Model, Request, RequestError};
+use crate::{Model, Request, RequestError};
 
 /// A request that is being put together. [`RequestBuilder::build`] takes its place in shared memory.
 #[derive(Clone, Debug)]
@@ -115,11 +115,7 @@ impl RequestBuilder {
         let mut exchange = Exchange::new(client, session, target, inputs, wanted, may_prepare);
         exchange.extents = exchange
             .place(&exchange.session)
-            .map_err(|error| match error {
-                InferError::RegionFull(full) => RequestError::RegionFull(full),
-                InferError::Invalid(explanation) => RequestError::Descriptor(explanation),
-                other => other.into(),
-            })?;
+            .map_err(RequestError::of_placement)?;
         Ok(Request::new(exchange))
     }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use adjoin_schema::descriptor::{Rejection, RequestDescriptor, TensorDescriptor};
 use adjoin_schema::layout::CompletionEntry;
@@ -68,6 +69,8 @@ pub(crate) struct Exchange {
     pub(crate) stage: Stage,
     pub(crate) spin: SpinBudget,
     pub(crate) is_any_lost: bool,
+    /// Another number whenever the extents are others.
+    pub(crate) place_id: u64,
 }
 
 impl Exchange {
@@ -92,6 +95,7 @@ impl Exchange {
             stage: Stage::Idle,
             spin: session.spin_budget(),
             is_any_lost: false,
+            place_id: next_place_id(),
             session,
         }
     }
@@ -102,7 +106,10 @@ impl Exchange {
     }
 
     /// What the request says to the server, about its inputs in `ranges`.
-    pub(crate) fn descriptor<'e>(&'e self, ranges: &[OwnedRange]) -> RequestDescriptor<'e> {
+    pub(crate) fn descriptor<'r>(
+        &self,
+        ranges: impl Iterator<Item = &'r OwnedRange>,
+    ) -> RequestDescriptor<'_> {
         let tensors = self
             .inputs
             .iter()
@@ -124,12 +131,21 @@ impl Exchange {
     }
 
     pub(crate) fn explain(&self, rejection: Rejection) -> Explanation {
-        let request = self.descriptor(&self.extents.inputs);
+        let request = self.descriptor(self.extents.inputs.iter().map(|range| &**range));
         Explanation::new(rejection, Some(&request), Some(&self.target.info))
     }
 
-    /// The extent of an input, to be written.
+    /// The extent of an input, to be written by its one owner.
     pub(crate) fn input_range(&mut self, index: usize) -> Result<&mut OwnedRange, TensorError> {
+        let range = Arc::get_mut(self.shared_input(index)?);
+        range.ok_or(TensorError::Shared)
+    }
+
+    /// The extent of an input, to be written by those who share it.
+    pub(crate) fn shared_input(
+        &mut self,
+        index: usize,
+    ) -> Result<&mut Arc<OwnedRange>, TensorError> {
         if !self.session.is_ours() {
             return Err(TensorError::Forked);
         }
@@ -179,7 +195,6 @@ impl Exchange {
     }
 
     /// The claim on a slot, while the request is with the server.
-    #[cfg(feature = "tokio")]
     pub(crate) fn ticket(&self) -> Option<Ticket> {
         match self.stage {
             Stage::InFlight(flight) => Some(flight.ticket),
@@ -190,6 +205,7 @@ impl Exchange {
     /// What the server keeps for this request goes back, and it begins anew with other extents.
     pub(crate) fn begin_in(&mut self, session: Arc<Session>, extents: Extents) {
         self.session.retire(self.preparation, self.completion());
+        self.place_id = next_place_id();
         self.extents = extents;
         self.preparation = initial(self.may_prepare);
         self.answer = Answer::default();
@@ -198,6 +214,12 @@ impl Exchange {
         self.session = session;
         self.is_any_lost = self.inputs.iter().any(|input| input.is_lost);
     }
+}
+
+/// A number that no place of a request had before.
+fn next_place_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// Whether the next submission asks for a preparation.

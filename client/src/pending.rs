@@ -2,11 +2,15 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use adjoin_shm::SpinBudget;
 
 use crate::exchange::Exchange;
 use crate::response::Response;
-use crate::{InferError, Request};
+use crate::session::Session;
+use crate::{InferError, Request, RequestError};
 
 /// A submitted request. Its inputs belong to the server until the answer is there.
 ///
@@ -81,10 +85,43 @@ impl Pending {
         self.outcome.is_some()
     }
 
+    /// Whether there is something for [`Pending::is_done`] to find, from what was harvested so far: a load
+    /// and a comparison.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        let session = &self.exchange.session;
+        let is_out = |ticket| !session.inflight.is_done(ticket) && session.end().is_none();
+        self.outcome.is_some() || !self.exchange.ticket().is_some_and(is_out)
+    }
+
+    /// Looks for the answer within a budget of the caller's and never sleeps; whether it is there. For those
+    /// who hold something meanwhile that others wait for.
+    pub fn spin(&mut self, budget: &mut SpinBudget) -> bool {
+        if self.outcome.is_none() {
+            self.exchange.look_within(budget);
+        }
+        self.is_done()
+    }
+
+    /// Cancels the request and makes another one with the same bytes in fresh memory, without waiting for
+    /// the answer.
+    ///
+    /// # Errors
+    /// As [`RequestBuilder::build`](crate::RequestBuilder::build). The request is cancelled all the same.
+    pub fn replace(mut self) -> Result<Request, RequestError> {
+        self.cancel();
+        self.exchange.duplicate().map(Request::new)
+    }
+
     /// Asks the server to drop the request. An answer comes all the same: `Cancelled`, or what it was
     /// if the request was running already.
     pub fn cancel(&mut self) {
         self.exchange.cancel();
+    }
+
+    /// The session that the request is in.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.exchange.session
     }
 
     /// The outcome, if it is there.

@@ -13,26 +13,54 @@ use smallvec::SmallVec;
 use crate::exchange::Exchange;
 use crate::reclaim::Extents;
 use crate::session::Session;
-use crate::{ConnectError, Explanation, InferError};
+use crate::{ConnectError, Explanation, InferError, RequestError};
 
 type Ranges = SmallVec<[OwnedRange; 2]>;
 
 impl Exchange {
-    /// Room for the inputs and the descriptor in a session, with the descriptor written.
+    /// Takes room in a session, with the inputs as they happen to be there.
     pub(crate) fn place(&self, session: &Session) -> Result<Extents, InferError> {
+        let (inputs, descriptor) = self.room(session)?;
+        Ok(extents(inputs, Some(descriptor)))
+    }
+
+    /// Takes room in a session, with the inputs as they are in this request.
+    pub(crate) fn place_with_inputs(&self, session: &Session) -> Result<Extents, InferError> {
+        let (mut inputs, descriptor) = self.room(session)?;
+        self.copy_inputs(&mut inputs);
+        Ok(extents(inputs, Some(descriptor)))
+    }
+
+    /// Room for the inputs and the descriptor in a session, with the descriptor written.
+    fn room(&self, session: &Session) -> Result<(Ranges, OwnedRange), InferError> {
         let byte_sizes = self.inputs.iter().map(|input| input.byte_size);
         let inputs = session.allocate_inputs(byte_sizes)?;
         let mut writer = DescriptorWriter::new();
-        let request = self.descriptor(&inputs);
+        let request = self.descriptor(inputs.iter());
         let bytes = writer.request(&request).map_err(|rejection| {
             InferError::Invalid(Explanation::new(rejection, Some(&request), None))
         })?;
         let mut descriptor = session.allocate_descriptor(bytes.len() as u64)?;
         descriptor.write(bytes);
-        Ok(Extents {
-            inputs,
-            descriptor: Some(descriptor),
-        })
+        Ok((inputs, descriptor))
+    }
+
+    /// Another exchange with the same inputs, in a session that takes requests.
+    pub(crate) fn duplicate(&self) -> Result<Self, RequestError> {
+        let session = self.client.live_session()?;
+        let mut copy = Self::new(
+            self.client.clone(),
+            session,
+            Arc::clone(&self.target),
+            self.inputs.clone(),
+            self.wanted.clone(),
+            self.may_prepare,
+        );
+        copy.extents = self
+            .place_with_inputs(&copy.session)
+            .map_err(RequestError::of_placement)?;
+        copy.is_any_lost = self.is_any_lost;
+        Ok(copy)
     }
 
     /// Takes the inputs out of a session that runs nothing any more, into private memory: a server that
@@ -51,11 +79,7 @@ impl Exchange {
         for input in &mut self.inputs {
             input.is_lost |= is_lost && input.byte_size > 0;
         }
-        let extents = Extents {
-            inputs,
-            descriptor: None,
-        };
-        self.begin_in(Arc::clone(&self.session), extents);
+        self.begin_in(Arc::clone(&self.session), extents(inputs, None));
         self.is_ashore = true;
         Ok(())
     }
@@ -65,8 +89,7 @@ impl Exchange {
     pub(crate) fn move_over(&mut self) -> Result<(), InferError> {
         self.leave_session()?;
         let session = self.client.live_session()?;
-        let mut extents = self.place(&session)?;
-        self.copy_inputs(&mut extents.inputs);
+        let extents = self.place_with_inputs(&session)?;
         self.begin_in(session, extents);
         self.is_ashore = false;
         Ok(())
@@ -91,5 +114,12 @@ impl Exchange {
         for (from, to) in self.extents.inputs.iter().zip(to) {
             from.payload().copy_to(&mut to.payload_mut());
         }
+    }
+}
+
+fn extents(inputs: Ranges, descriptor: Option<OwnedRange>) -> Extents {
+    Extents {
+        inputs: inputs.into_iter().map(Arc::new).collect(),
+        descriptor,
     }
 }

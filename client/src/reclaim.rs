@@ -1,6 +1,8 @@
 //! What a request leaves behind: memory that the server may still read, a number under which it is
 //! prepared, a response that is still out. Here it is decided what goes back when.
 
+use std::sync::Arc;
+
 use adjoin_schema::layout::{CompletionEntry, completion_flags};
 use adjoin_schema::status::Status;
 use adjoin_shm::OwnedRange;
@@ -11,8 +13,8 @@ use crate::session::Session;
 /// The extents of one request in the request region.
 #[derive(Debug, Default)]
 pub(crate) struct Extents {
-    /// Inputs in the request's order.
-    pub(crate) inputs: SmallVec<[OwnedRange; 2]>,
+    /// Inputs in the request's order, each perhaps shared with an [`InputPlace`](crate::InputPlace).
+    pub(crate) inputs: SmallVec<[Arc<OwnedRange>; 2]>,
     /// The descriptor, as long as it is written there.
     pub(crate) descriptor: Option<OwnedRange>,
 }

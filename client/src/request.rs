@@ -1,5 +1,7 @@
 //! A request that is with nobody but its owner: its inputs can be written, and it can be submitted.
 
+use std::sync::Arc;
+
 use adjoin_shm::Element;
 
 use crate::exchange::Exchange;
@@ -7,7 +9,7 @@ use crate::pending::{FailedRequest, Pending};
 use crate::reclaim::Preparation;
 use crate::response::Outputs;
 use crate::tensor::{TensorInfo, check_element, find};
-use crate::{Client, InferError, SubmitOptions, TensorError};
+use crate::{Client, InferError, InputPlace, Lease, SubmitOptions, TensorError};
 
 /// Inputs in shared memory, to be written in place and run, as often as one likes.
 ///
@@ -64,6 +66,43 @@ impl Request {
     /// `IndexOutOfRange`.
     pub fn input_bytes_mut_at(&mut self, index: usize) -> Result<&mut [u8], TensorError> {
         Ok(self.exchange.input_range(index)?.as_mut_slice()?)
+    }
+
+    /// The place of an input, to be written through its address. While it lives, [`Request::input_mut`]
+    /// refuses that input.
+    ///
+    /// # Errors
+    /// `IndexOutOfRange`, or `Forked`.
+    pub fn input_place_at(&mut self, index: usize) -> Result<InputPlace, TensorError> {
+        let range = Arc::clone(self.exchange.shared_input(index)?);
+        Ok(InputPlace::new(&range, &self.exchange.session))
+    }
+
+    /// A number that changes whenever the inputs lie elsewhere, as after a move to another session.
+    #[must_use]
+    pub fn place_id(&self) -> u64 {
+        self.exchange.place_id
+    }
+
+    /// Copies the bytes of another place into an input.
+    ///
+    /// # Errors
+    /// `IndexOutOfRange`, `Shared`, `SizeMismatch`, or `Forked`.
+    pub fn copy_input_from(&mut self, index: usize, from: &InputPlace) -> Result<(), TensorError> {
+        let to = self.exchange.input_range(index)?;
+        let (given, byte_size) = (from.byte_size(), to.byte_size());
+        if given != byte_size {
+            return Err(TensorError::SizeMismatch { given, byte_size });
+        }
+        from.range().payload().copy_to(&mut to.payload_mut());
+        Ok(())
+    }
+
+    /// Takes back what a lease of this request keeps with the server: the next run is a prepared one, and
+    /// its outputs replace those of the lease. A lease of another request, or from before a move,
+    /// just ends.
+    pub fn take_back(&mut self, lease: Lease) {
+        lease.return_to(&mut self.exchange);
     }
 
     /// What an input is; `None` past the last one.

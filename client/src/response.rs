@@ -1,20 +1,23 @@
 //! Outputs, read where the server wrote them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use adjoin_schema::layout::{CompletionEntry, RegionKind, completion_flags};
+use adjoin_schema::layout::{CompletionEntry, completion_flags};
 use adjoin_shm::{Element, output_slice};
 
-use crate::answer::Output;
+use crate::answer::{Answer, Output};
 use crate::exchange::Exchange;
+use crate::session::Session;
 use crate::tensor::{TensorInfo, check_element, find};
-use crate::{InferError, Request, TensorError};
+use crate::{InferError, Lease, OutputPlace, Request, TensorError};
 
 /// The outputs of a request, borrowed from it.
 #[derive(Clone, Copy, Debug)]
 pub struct Outputs<'r> {
-    exchange: &'r Exchange,
-    completion: &'r CompletionEntry,
+    pub(crate) session: &'r Arc<Session>,
+    pub(crate) answer: &'r Answer,
+    pub(crate) completion: &'r CompletionEntry,
 }
 
 /// The answer to a submitted request. Its outputs can be read in place until it is dropped, or made a
@@ -43,11 +46,16 @@ pub struct Stats {
 impl<'r> Outputs<'r> {
     pub(crate) fn of(exchange: &'r Exchange) -> Result<Self, InferError> {
         match exchange.completion() {
-            Some(completion) => Ok(Self {
-                exchange,
-                completion,
-            }),
+            Some(completion) => Ok(Self::in_exchange(exchange, completion)),
             None => Err(InferError::protocol("an answer without a completion")),
+        }
+    }
+
+    fn in_exchange(exchange: &'r Exchange, completion: &'r CompletionEntry) -> Self {
+        Self {
+            session: &exchange.session,
+            answer: &exchange.answer,
+            completion,
         }
     }
 
@@ -96,15 +104,24 @@ impl<'r> Outputs<'r> {
         self.find(name).map(|output| output.shape.as_slice())
     }
 
+    /// The place of an output, by the order of the response.
+    ///
+    /// # Errors
+    /// `IndexOutOfRange`, `Lost`, or `Forked`.
+    pub fn place_at(&self, index: usize) -> Result<OutputPlace, TensorError> {
+        let output = self.output(index)?;
+        OutputPlace::new(self.session, output.offset, output.byte_size)
+    }
+
     /// What an output is; `None` past the last one.
     #[must_use]
     pub fn output_at(&self, index: usize) -> Option<TensorInfo<'r>> {
-        self.exchange.answer.outputs.get(index).map(info)
+        self.answer.outputs.get(index).map(info)
     }
 
     /// What the outputs are.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = TensorInfo<'r>> + use<'r> {
-        self.exchange.answer.outputs.iter().map(info)
+        self.answer.outputs.iter().map(info)
     }
 
     /// How the request ran.
@@ -115,18 +132,18 @@ impl<'r> Outputs<'r> {
             batch_size: completion.batch_size,
             queue: Duration::from_nanos(completion.queue_ns),
             execute: Duration::from_nanos(completion.execute_ns),
-            model_version: self.exchange.answer.model_version,
+            model_version: self.answer.model_version,
             is_output_copied: completion.flags & completion_flags::OUTPUT_COPIED != 0,
         }
     }
 
     fn find(&self, name: &str) -> Result<&'r Output, TensorError> {
-        let outputs = &self.exchange.answer.outputs;
+        let outputs = &self.answer.outputs;
         find(outputs.iter().map(|output| output.name.as_str()), name).map(|index| &outputs[index])
     }
 
     fn output(&self, index: usize) -> Result<&'r Output, TensorError> {
-        let outputs = &self.exchange.answer.outputs;
+        let outputs = &self.answer.outputs;
         let count = outputs.len();
         outputs
             .get(index)
@@ -134,15 +151,8 @@ impl<'r> Outputs<'r> {
     }
 
     fn view<T: Element>(&self, output: &Output) -> Result<&'r [T], TensorError> {
-        let session = &self.exchange.session;
-        if !session.is_ours() {
-            return Err(TensorError::Forked);
-        }
-        // Zeros in place of outputs would be worse than no outputs.
-        if session.is_memory_taken_back(RegionKind::Response) {
-            return Err(TensorError::Lost);
-        }
-        let region = session.memory.response();
+        self.session.check_outputs()?;
+        let region = self.session.memory.response();
         Ok(output_slice(region, output.offset, output.byte_size)?)
     }
 }
@@ -168,10 +178,7 @@ impl Response {
         let completion = exchange
             .completion()
             .expect("a response is only made of an exchange that was answered");
-        Outputs {
-            exchange,
-            completion,
-        }
+        Outputs::in_exchange(exchange, completion)
     }
 
     /// See [`Outputs::get`].
@@ -210,6 +217,14 @@ impl Response {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.outputs().stats()
+    }
+
+    /// Makes it a request again, with its inputs as they are, and keeps the outputs: they stay readable
+    /// until the lease is dropped, however often the request runs meanwhile.
+    #[must_use]
+    pub fn split(mut self) -> (Request, Lease) {
+        let lease = Lease::of(&mut self.exchange);
+        (Request::from_exchange(self.exchange), lease)
     }
 
     /// Gives the outputs back and makes it a request again, with its inputs as they are.

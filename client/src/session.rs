@@ -23,7 +23,7 @@ use crate::inbox::Inbox;
 use crate::inflight::InFlight;
 use crate::submission::Submissions;
 use crate::wait::Sleepers;
-use crate::{Explanation, InferError};
+use crate::{Explanation, InferError, TensorError};
 
 /// How a session ended.
 #[derive(Clone, Debug)]
@@ -190,6 +190,18 @@ impl Session {
         region.header().magic != MAGIC
     }
 
+    /// Whether outputs of this session can be looked at.
+    pub(crate) fn check_outputs(&self) -> Result<(), TensorError> {
+        if !self.is_ours() {
+            return Err(TensorError::Forked);
+        }
+        // Zeros in place of outputs would be worse than no outputs.
+        if self.is_memory_taken_back(RegionKind::Response) {
+            return Err(TensorError::Lost);
+        }
+        Ok(())
+    }
+
     /// Whether the session is over, for looks that may be late.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
@@ -263,13 +275,9 @@ impl fmt::Debug for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        // A forked child closes its copy of the socket, which lives on in the parent.
         if self.is_ours() {
             self.socket.shut_down();
-            return;
         }
-        // In a forked child nothing is mapped at these addresses any more, or something else is: they
-        // must not be unmapped. The socket is closed here and lives on in the parent.
-        std::mem::forget(self.memory.request().clone());
-        std::mem::forget(self.memory.response().clone());
     }
 }

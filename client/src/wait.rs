@@ -35,7 +35,6 @@ pub(crate) enum Wake {
     /// By the futex.
     Thread,
     /// By a packet on the attach socket.
-    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "for tasks"))]
     Task,
 }
 
@@ -91,6 +90,14 @@ impl Session {
         budget: &mut SpinBudget,
         until: Option<Instant>,
     ) -> Waited {
+        if self.wait_awake(ticket, budget) {
+            return Waited::Done;
+        }
+        self.wait_asleep(ticket, budget, until)
+    }
+
+    /// Looks for the completion of a request without sleeping; whether it is there.
+    pub(crate) fn wait_awake(&self, ticket: Ticket, budget: &mut SpinBudget) -> bool {
         let tail = self.memory.completion_ring().tail;
         let server_cpu = self.memory.server_cpu();
         let client_cpu = self.memory.client_cpu();
@@ -112,10 +119,7 @@ impl Session {
             self.try_harvest();
             self.inflight.is_done(ticket)
         };
-        if budget.spin(look, is_futile) {
-            return Waited::Done;
-        }
-        self.wait_asleep(ticket, budget, until, tail)
+        budget.spin(look, is_futile)
     }
 
     #[cold]
@@ -124,8 +128,8 @@ impl Session {
         ticket: Ticket,
         budget: &mut SpinBudget,
         until: Option<Instant>,
-        tail: &AtomicU32,
     ) -> Waited {
+        let tail = self.memory.completion_ring().tail;
         let began_ns = now_ns();
         loop {
             // The tail is read before the last look: what is published after this changes it, and then

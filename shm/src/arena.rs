@@ -113,6 +113,12 @@ impl OwnedRange {
         self.byte_size
     }
 
+    /// Address of the first byte in this process.
+    #[must_use]
+    pub fn start(&self) -> std::ptr::NonNull<u8> {
+        self.address().0
+    }
+
     /// The bytes, to be written.
     pub fn payload_mut(&mut self) -> PayloadMut<'_> {
         let (start, byte_size) = self.address();

@@ -27,8 +27,8 @@ fn in_child(child: impl FnOnce()) -> bool {
 fn client_memory(server: &SessionMemory, layout: SessionLayout) -> ClientMemory {
     let [request, response]: [OwnedFd; 2] = server
         .client_fds()
-        .map(|fd| fd.try_clone_to_owned().unwrap());
-    ClientMemory::map(layout, &request, &response).unwrap()
+        .map(|fd| fd.try_clone_to_owned().expect("a descriptor is free"));
+    ClientMemory::map(layout, &request, &response).expect("sealed memory of that size")
 }
 
 #[test]

@@ -100,6 +100,17 @@ pub enum RequestError {
     Session(Box<InferError>),
 }
 
+impl RequestError {
+    /// Why a request found no place.
+    pub(crate) fn of_placement(error: InferError) -> Self {
+        match error {
+            InferError::RegionFull(full) => Self::RegionFull(full),
+            InferError::Invalid(explanation) => Self::Descriptor(explanation),
+            other => other.into(),
+        }
+    }
+}
+
 impl From<InferError> for RequestError {
     fn from(error: InferError) -> Self {
         Self::Session(Box::new(error))
@@ -139,6 +150,20 @@ pub enum TensorError {
     /// The server took the memory back when it shut down.
     #[error("the output was lost with the session of a server that shut down")]
     Lost,
+    /// The bytes of another place are not as many as the input's.
+    #[error("{given} bytes were given for an input of {byte_size}")]
+    SizeMismatch {
+        /// Bytes that were given.
+        given: u64,
+        /// Bytes of the input.
+        byte_size: u64,
+    },
+    /// A handle on the input's place is out, and whoever has it may be writing.
+    #[error("the input is shared with an `InputPlace`; drop that first, or write through it")]
+    Shared,
+    /// This system refused something.
+    #[error("mapping an output failed: {0}")]
+    System(std::io::Error),
     /// The extent is not where tensors lie.
     #[error(transparent)]
     Element(#[from] adjoin_shm::ElementError),

@@ -8,6 +8,7 @@
 mod allocations;
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod binding;
 mod cancel;
 mod death;
 mod fake;

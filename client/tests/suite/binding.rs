@@ -1,0 +1,274 @@
+//! What language bindings build upon: places that outlive a borrow, leases, and a descriptor to watch.
+#![allow(unsafe_code, reason = "places are addresses")]
+
+use std::time::{Duration, Instant};
+
+use adjoin_client::{InputPlace, Lease, OutputPlace, Pending, SpinBudget, TensorError, Watch};
+use adjoin_schema::layout::{SubmissionKind, submit_flags, wait};
+use rustix::event::{PollFd, PollFlags};
+
+use crate::{Ground, fill, kinds, options, request, row};
+
+fn write(place: &InputPlace, value: f32) {
+    let count = usize::try_from(place.byte_size()).unwrap() / 4;
+    // SAFETY: the place has that many aligned floats, and no request that uses it is under way.
+    let values = unsafe { std::slice::from_raw_parts_mut(place.start().cast().as_ptr(), count) };
+    values.fill(value);
+}
+
+fn read(place: &OutputPlace) -> Vec<f32> {
+    let count = usize::try_from(place.byte_size()).unwrap() / 4;
+    // SAFETY: the place has that many aligned floats, and its lease is not dropped.
+    unsafe { std::slice::from_raw_parts(place.as_ptr().cast(), count) }.to_vec()
+}
+
+fn outputs(lease: &Lease) -> Vec<f32> {
+    lease.outputs().get::<f32>("y").unwrap().to_vec()
+}
+
+fn is_readable(watch: &Watch, at_most: Duration) -> bool {
+    let timeout = rustix::time::Timespec {
+        tv_sec: 0,
+        tv_nsec: i64::from(at_most.subsec_nanos()),
+    };
+    let mut fds = [PollFd::new(watch, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&timeout)).unwrap() > 0
+}
+
+fn until_answered(pending: &Pending, mut turn: impl FnMut()) {
+    let began = Instant::now();
+    while !pending.is_answered() {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        turn();
+    }
+}
+
+#[test]
+fn places_are_written_by_address_and_kept_from_other_requests() {
+    let ground = Ground::new();
+    let server = ground.fake().serve();
+    let client = ground.client();
+    let model = client.model("double").unwrap();
+    let mut first = request(&model, 1);
+    let place = first.input_place_at(0).unwrap();
+    assert!(matches!(
+        first.input_mut::<f32>("x"),
+        Err(TensorError::Shared)
+    ));
+    write(&place, 3.0);
+    let outputs = first.infer().unwrap();
+    assert_eq!(outputs.get::<f32>("y").unwrap(), row(6.0));
+    assert_eq!(read(&outputs.place_at(0).unwrap()), row(6.0));
+    assert!(outputs.place_at(1).is_err());
+
+    // The place outlives its request, and nobody else gets it.
+    drop(first);
+    let mut second = request(&model, 1);
+    assert_ne!(second.input_place_at(0).unwrap().start(), place.start());
+    second.copy_input_from(0, &place).unwrap();
+    assert_eq!(second.infer().unwrap().get::<f32>("y").unwrap(), row(6.0));
+    let mut larger = request(&model, 2);
+    assert!(matches!(
+        larger.copy_input_from(0, &place),
+        Err(TensorError::SizeMismatch {
+            given: 16,
+            byte_size: 32
+        })
+    ));
+    let at = place.start();
+    drop(place);
+    assert_eq!(request(&model, 1).input_place_at(0).unwrap().start(), at);
+    drop((second, larger, model, client));
+    server.join().unwrap();
+}
+
+#[test]
+fn leases_keep_outputs_while_their_request_goes_on() {
+    let ground = Ground::new();
+    let server = ground.fake().serve();
+    let client = ground.client();
+    let mut request = request(&client.model("double").unwrap(), 1);
+    let mut kept: Vec<Lease> = Vec::new();
+    for run in 0..3u8 {
+        fill(&mut request, f32::from(run));
+        let (idle, lease) = request.submit().unwrap().wait().unwrap().split();
+        request = idle;
+        kept.push(lease);
+    }
+    let all: Vec<_> = kept.iter().map(outputs).collect();
+    assert_eq!(all, [row(0.0), row(2.0), row(4.0)]);
+    drop((request, client));
+    // The session stays while a lease does.
+    assert_eq!(outputs(&kept[1]), row(2.0));
+    drop(kept);
+    let peer = server.join().unwrap();
+    assert_eq!(kinds(&peer.log, SubmissionKind::Forget).len(), 3);
+    assert_eq!(peer.response_bytes_out(), 0);
+}
+
+#[test]
+fn leases_that_take_turns_cost_no_preparation() {
+    let ground = Ground::new();
+    let server = ground.fake().serve();
+    let client = ground.client();
+    let model = client.model("double").unwrap();
+    let mut one = request(&model, 1);
+    let mut last: Option<Lease> = None;
+    let mut free: Option<Lease> = None;
+    for run in 0..10u8 {
+        fill(&mut one, f32::from(run));
+        if let Some(lease) = free.take() {
+            one.take_back(lease);
+        }
+        let (idle, lease) = one.submit().unwrap().wait().unwrap().split();
+        one = idle;
+        if let Some(last) = &last {
+            assert_eq!(outputs(last), row(2.0 * f32::from(run - 1)));
+        }
+        assert_eq!(outputs(&lease), row(2.0 * f32::from(run)));
+        free = last.replace(lease);
+    }
+    // That of another request is of no use, and just ends.
+    let mut other = request(&model, 1);
+    other.take_back(last.unwrap());
+    fill(&mut other, 50.0);
+    assert_eq!(other.infer().unwrap().get::<f32>("y").unwrap(), row(100.0));
+    drop((one, free, other, model, client));
+    let peer = server.join().unwrap();
+    let submits = kinds(&peer.log, SubmissionKind::Submit);
+    let prepares = submits
+        .iter()
+        .filter(|entry| entry.flags == submit_flags::PREPARE);
+    assert_eq!((submits.len(), prepares.count()), (11, 3));
+    assert_eq!(peer.response_bytes_out(), 0);
+}
+
+#[test]
+fn lease_of_a_response_that_is_not_prepared_is_released() {
+    let ground = Ground::new();
+    let server = ground.fake().serve();
+    let client = ground.client();
+    let builder = client.model("double").unwrap().request_batch(1).unwrap();
+    let mut request = builder.prepare(false).build().unwrap();
+    fill(&mut request, 1.0);
+    let (mut request, lease) = request.submit().unwrap().wait().unwrap().split();
+    let place = lease.outputs().place_at(0).unwrap();
+    let part = place.writable().unwrap();
+    request.take_back(lease);
+    // SAFETY: the part is private once written, and has the bytes of four floats.
+    unsafe { part.start().cast::<f32>().as_ptr().write(-1.0) };
+    fill(&mut request, 2.0);
+    let outputs = request.infer().unwrap();
+    assert_eq!(outputs.get::<f32>("y").unwrap(), row(4.0));
+    drop((request, place, part, client));
+    let peer = server.join().unwrap();
+    assert_eq!(kinds(&peer.log, SubmissionKind::Release).len(), 2);
+    assert_eq!(peer.response_bytes_out(), 0);
+}
+
+#[test]
+fn replaced_request_has_the_bytes_and_does_not_wait() {
+    let ground = Ground::new();
+    let mut held = None;
+    let server = ground.fake().serve_by(move |peer, entry| {
+        if entry.kind == SubmissionKind::Submit as u8 && held.is_none() {
+            held = Some(entry);
+        } else if entry.kind == SubmissionKind::Cancel as u8 {
+            // It runs to its end all the same, much later.
+        } else {
+            peer.handle(entry);
+            if let Some(held) = held.filter(|_| entry.kind == SubmissionKind::Submit as u8) {
+                peer.handle(held);
+            }
+        }
+    });
+    let client = ground.client();
+    let mut first = request(&client.model("double").unwrap(), 1);
+    fill(&mut first, 7.0);
+    let pending = first.submit().unwrap();
+    let mut second = pending.replace().unwrap();
+    assert_eq!(second.infer().unwrap().get::<f32>("y").unwrap(), row(14.0));
+    drop((second, client));
+    let peer = server.join().unwrap();
+    assert_eq!(kinds(&peer.log, SubmissionKind::Cancel).len(), 1);
+    assert_eq!(peer.response_bytes_out(), 0);
+}
+
+#[test]
+fn spin_looks_and_never_sleeps() {
+    let ground = Ground::new();
+    let server = ground.fake().serve();
+    let client = ground.connect(options().spin(Duration::ZERO));
+    let mut pending = request(&client.model("double").unwrap(), 1)
+        .submit()
+        .unwrap();
+    let mut budget = SpinBudget::new(10_000_000);
+    let began = Instant::now();
+    while !pending.spin(&mut budget) {
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+    assert!(pending.is_done() && pending.wait().is_ok());
+    drop(client);
+    let peer = server.join().unwrap();
+    assert_eq!(peer.wakes & wait::ASLEEP, 0);
+}
+
+#[test]
+fn watch_is_readable_once_armed_and_when_the_session_ends() {
+    let ground = Ground::new();
+    let server = ground.fake().serve_by(|peer, entry| {
+        std::thread::sleep(Duration::from_millis(2));
+        peer.handle(entry);
+    });
+    let client = ground.client();
+    let model = client.model("double").unwrap();
+    let first = request(&model, 1).submit().unwrap();
+    let mut watch = first.watch().unwrap();
+    assert!(watch.is_of(&first));
+    // Without being armed it looks by itself, and no packet comes.
+    until_answered(&first, || watch.look());
+    assert!(first.wait().is_ok() && !is_readable(&watch, Duration::ZERO));
+
+    for _ in 0..3 {
+        let pending = request(&model, 1).submit().unwrap();
+        until_answered(&pending, || {
+            watch.arm();
+            if !pending.is_answered() {
+                is_readable(&watch, Duration::from_millis(500));
+                assert!(watch.read());
+            }
+        });
+        assert!(pending.wait().is_ok());
+    }
+    watch.look();
+    drop((model, client));
+    let peer = server.join().unwrap();
+    assert_ne!(peer.wakes & wait::SOCKET, 0);
+    // It did not keep the session.
+    assert!(is_readable(&watch, Duration::from_millis(500)));
+    assert!(!watch.read());
+}
+
+#[test]
+fn watch_tells_of_the_death_of_the_server() {
+    let ground = Ground::new();
+    let fake = ground.fake();
+    let server = std::thread::spawn(move || {
+        let mut peer = fake.accept();
+        peer.next().unwrap();
+        peer.die();
+    });
+    let client = ground.client();
+    let pending = request(&client.model("double").unwrap(), 1)
+        .submit()
+        .unwrap();
+    let mut watch = pending.watch().unwrap();
+    watch.arm();
+    until_answered(&pending, || {
+        if is_readable(&watch, Duration::from_millis(500)) {
+            assert!(!watch.read());
+        }
+    });
+    assert!(pending.wait().is_err());
+    server.join().unwrap();
+}
