@@ -1,12 +1,15 @@
 //! The parsed form of a response descriptor, kept from one run of a request to the next.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use adjoin_schema::descriptor::parse_response;
 use adjoin_schema::layout::{CompletionEntry, RegionKind, completion_flags};
 use adjoin_schema::limits::DESCRIPTOR_BYTES_MAX;
 use adjoin_schema::{DataType, Shape};
 use adjoin_shm::ClientMemory;
+
+static LAST_LAYOUT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// An output of a response.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(crate) struct Answer {
     /// The descriptor; empty before the first.
     bytes: Vec<u8>,
     scratch: Vec<u8>,
+    /// Another number for every descriptor that was parsed; 0 before the first.
+    pub(crate) layout_id: u64,
     pub(crate) model_version: u64,
     pub(crate) outputs: Vec<Output>,
 }
@@ -61,8 +66,10 @@ impl Answer {
         let payload = memory.layout().payload(RegionKind::Response);
         self.parse(payload)?;
         std::mem::swap(&mut self.bytes, &mut self.scratch);
+        self.layout_id = LAST_LAYOUT_ID.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(())
     }
+
     fn parse(&mut self, payload: Range<u64>) -> Result<(), String> {
         let response = parse_response(&self.scratch, payload)
             .map_err(|rejection| format!("a response descriptor that is not valid: {rejection}"))?;

@@ -8,6 +8,7 @@ use crate::exchange::Exchange;
 use crate::pending::{FailedRequest, Pending};
 use crate::reclaim::Preparation;
 use crate::response::Outputs;
+use crate::session::Standing;
 use crate::tensor::{TensorInfo, check_element, find};
 use crate::{Client, InferError, InputPlace, Lease, SubmitOptions, TensorError};
 
@@ -76,6 +77,21 @@ impl Request {
     pub fn input_place_at(&mut self, index: usize) -> Result<InputPlace, TensorError> {
         let range = Arc::clone(self.exchange.shared_input(index)?);
         Ok(InputPlace::new(&range, &self.exchange.session))
+    }
+
+    /// Whether an input lies at that place now.
+    #[must_use]
+    pub fn is_input_at(&self, index: usize, place: &InputPlace) -> bool {
+        let range = self.exchange.extents.inputs.get(index);
+        range.is_some_and(|range| range.start() == place.start())
+    }
+
+    /// Whether an input went with an earlier session and was not looked at for writing since; see
+    /// [`InferError::InputLost`].
+    #[must_use]
+    pub fn is_input_lost(&self, index: usize) -> bool {
+        let input = self.exchange.inputs.get(index);
+        input.is_some_and(|input| input.is_lost)
     }
 
     /// A number that changes whenever the inputs lie elsewhere, as after a move to another session.
@@ -203,6 +219,14 @@ impl Request {
     #[must_use]
     pub fn is_prepared(&self) -> bool {
         matches!(self.exchange.preparation, Preparation::Done(_))
+    }
+
+    /// Whether the next submission finds its session serving, as far as this side knows. If not, it connects
+    /// first, which may take as long as [`ClientOptions`](crate::ClientOptions) allow.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        let exchange = &self.exchange;
+        !exchange.is_ashore && exchange.session.standing() == Standing::Serving
     }
 
     /// Name of the model.

@@ -113,6 +113,13 @@ impl<'r> Outputs<'r> {
         OutputPlace::new(self.session, output.offset, output.byte_size)
     }
 
+    /// A number that stays the same only while the outputs of one request have the same names, types, shapes
+    /// and places.
+    #[must_use]
+    pub fn layout_id(&self) -> u64 {
+        self.answer.layout_id
+    }
+
     /// What an output is; `None` past the last one.
     #[must_use]
     pub fn output_at(&self, index: usize) -> Option<TensorInfo<'r>> {

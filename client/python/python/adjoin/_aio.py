@@ -1,0 +1,157 @@
+"""Awaiting runs: the event loop watches one descriptor of each session, and no thread is taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from adjoin._adjoin import Future, Model, Watch
+from adjoin.errors import DeadlineExceeded, Error
+
+_SLEEP, _AGAIN, _LATER, _OVER = range(4)
+
+_MOMENT = 0.001
+"""Seconds to the next look at a run that a thread waits for, too."""
+
+
+class _Driver:
+    """Does the waiters of one session on one event loop.
+
+    The server sends a packet for a completion only while the watch is armed, which it is before the loop
+    would sleep. Under load a turn finds something each time, and runs again behind the tasks that it woke.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, watch: Watch) -> None:
+        self._loop = loop
+        self._watch = watch
+        self._is_scheduled = False
+        self._is_over = False
+        self._turned: Optional[asyncio.Future[None]] = None
+        loop.add_reader(watch.fileno(), self._on_readable)
+
+    def add(self, future: Future, waiter: asyncio.Future[None]) -> bool:
+        if self._is_over or not self._watch.add(future, waiter):
+            return False
+        self._schedule()
+        return True
+
+    @property
+    def is_idle(self) -> bool:
+        return len(self._watch) == 0
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
+    def turned(self) -> asyncio.Future[None]:
+        """Done when a run was."""
+        if self._turned is None:
+            self._turned = self._loop.create_future()
+        return self._turned
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._on_turn)
+
+    def _on_turn(self) -> None:
+        self._is_scheduled = False
+        self._do(self._watch.turn(False))
+
+    def _on_readable(self) -> None:
+        self._do(self._watch.turn(True))
+
+    def _do(self, following: int) -> None:
+        if following == _AGAIN:
+            if self._turned is not None and not self._turned.done():
+                self._turned.set_result(None)
+            self._turned = None
+            self._schedule()
+        elif following == _LATER and not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_later(_MOMENT, self._on_turn)
+        elif following == _OVER:
+            self._is_over = True
+            self._loop.remove_reader(self._watch.fileno())
+
+
+_drivers: dict[asyncio.AbstractEventLoop, list[_Driver]] = {}
+
+
+def _wake(future: Future, waiter: asyncio.Future[None]) -> None:
+    """Has `waiter` done when the run is."""
+    loop = asyncio.get_running_loop()
+    drivers = _drivers.get(loop)
+    if drivers is None:
+        for closed in [other for other in _drivers if other.is_closed()]:
+            del _drivers[closed]
+        drivers = _drivers[loop] = []
+    for driver in drivers:
+        if driver.add(future, waiter):
+            return
+    watch = Watch.of(future)
+    if watch is None:
+        loop.call_soon(_retry, future, waiter)
+        return
+    drivers[:] = [driver for driver in drivers if not driver.is_over]
+    driver = _Driver(loop, watch)
+    drivers.append(driver)
+    driver.add(future, waiter)
+
+
+def _retry(future: Future, waiter: asyncio.Future[None]) -> None:
+    """For a run that is over, or that a thread waits for in a session without a driver here."""
+    if waiter.done():
+        return
+    if future.done():
+        waiter.set_result(None)
+    else:
+        asyncio.get_running_loop().call_later(_MOMENT, _wake, future, waiter)
+
+
+async def wait(future: Future) -> Any:
+    """The outcome of a run. Cancelling the wait leaves the run alone."""
+    if not future.done():
+        waiter = asyncio.get_running_loop().create_future()
+        _wake(future, waiter)
+        await waiter
+    return future.result()
+
+
+async def finish(future: Future, timeout: Optional[float] = None) -> Any:
+    """The outcome of a run that nobody else has. Cancelling the wait cancels the run."""
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+    _wake(future, waiter)
+    timer = None if timeout is None else loop.call_later(timeout, _expire, waiter, timeout)
+    try:
+        await waiter
+        return future.result()
+    except (asyncio.CancelledError, DeadlineExceeded):
+        future.cancel()
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _expire(waiter: asyncio.Future[None], timeout: float) -> None:
+    if not waiter.done():
+        waiter.set_exception(DeadlineExceeded(f"no answer within {timeout:g}s", may_have_run=True))
+
+
+async def retry(
+    model: Model,
+    inputs: Optional[Mapping[str, Any]],
+    named: Optional[Mapping[str, Any]],
+    options: dict[str, Any],
+    error: Error,
+) -> Any:
+    """Runs a model for which there was no room, once other runs of this loop have given some."""
+    drivers = _drivers.get(asyncio.get_running_loop(), [])
+    busy = [driver.turned() for driver in drivers if not driver.is_idle]
+    if not busy:
+        raise error
+    await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+    return await model.infer_async(inputs, **options, **(named or {}))
