@@ -103,13 +103,11 @@ impl Pending {
         self.is_done()
     }
 
-    /// Cancels the request and makes another one with the same bytes in fresh memory, without waiting for
-    /// the answer.
+    /// Another request with the same bytes in fresh memory, without waiting for the answer to this one.
     ///
     /// # Errors
-    /// As [`RequestBuilder::build`](crate::RequestBuilder::build). The request is cancelled all the same.
-    pub fn replace(mut self) -> Result<Request, RequestError> {
-        self.cancel();
+    /// As [`RequestBuilder::build`](crate::RequestBuilder::build).
+    pub fn duplicate(&self) -> Result<Request, RequestError> {
         self.exchange.duplicate().map(Request::new)
     }
 

@@ -226,7 +226,8 @@ impl Request {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         let exchange = &self.exchange;
-        !exchange.is_ashore && exchange.session.standing() == Standing::Serving
+        let standing = || exchange.session.standing_before_submission();
+        !exchange.is_ashore && standing() == Standing::Serving
     }
 
     /// Name of the model.

@@ -89,13 +89,7 @@ impl Exchange {
         if !self.session.is_ours() {
             return Err(InferError::Forked);
         }
-        // A sleeping server has to be woken by a system call in any case; then another one tells whether
-        // it is still there, and a restart while this side was idle costs no failed request.
-        let standing = if self.session.server_sleeps() {
-            self.session.standing_by_socket()
-        } else {
-            self.session.standing()
-        };
+        let standing = self.session.standing_before_submission();
         if standing != Standing::Serving || self.is_ashore {
             self.move_over()?;
         }

@@ -142,6 +142,16 @@ impl Session {
         }
     }
 
+    /// As [`Session::standing`]. A sleeping server has to be woken by a system call in any case; then another one
+    /// tells whether it is still there, and a restart while this side was idle costs no failed request.
+    pub(crate) fn standing_before_submission(&self) -> Standing {
+        if self.server_sleeps() {
+            self.standing_by_socket()
+        } else {
+            self.standing()
+        }
+    }
+
     /// As [`Session::standing`], after a look at the socket.
     pub(crate) fn standing_by_socket(&self) -> Standing {
         self.look_for_end();

@@ -167,7 +167,7 @@ fn lease_of_a_response_that_is_not_prepared_is_released() {
 }
 
 #[test]
-fn replaced_request_has_the_bytes_and_does_not_wait() {
+fn duplicate_has_the_bytes_and_does_not_wait() {
     let ground = Ground::new();
     let mut held = None;
     let server = ground.fake().serve_by(move |peer, entry| {
@@ -186,7 +186,8 @@ fn replaced_request_has_the_bytes_and_does_not_wait() {
     let mut first = request(&client.model("double").unwrap(), 1);
     fill(&mut first, 7.0);
     let pending = first.submit().unwrap();
-    let mut second = pending.replace().unwrap();
+    let mut second = pending.duplicate().unwrap();
+    drop(pending);
     assert_eq!(second.infer().unwrap().get::<f32>("y").unwrap(), row(14.0));
     drop((second, client));
     let peer = server.join().unwrap();
