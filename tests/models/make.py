@@ -203,7 +203,7 @@ def bf16() -> onnx.GraphProto:
 def text() -> onnx.GraphProto:
     return graph(
         "text",
-        [("a", STRING, ["batch", "width"]), ("b", STRING, ["batch", "width"])],
+        [("a", STRING, ["batch", "width"]), ("b", STRING, ["batch", "rest"])],
         [("both", STRING, ["batch", "total"])],
         [helper.make_node("Concat", ["a", "b"], ["both"], axis=1)],
     )

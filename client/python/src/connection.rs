@@ -96,6 +96,12 @@ impl Connection {
         cores.iter().for_each(|core| core.close());
     }
 
+    /// Whether the server or a thread has one of the runs.
+    pub(crate) fn is_any_under_way(&self) -> bool {
+        let runs: Vec<Arc<Run>> = self.runs.lock().iter().filter_map(Weak::upgrade).collect();
+        runs.iter().any(|run| run.is_under_way())
+    }
+
     /// Has others give back what they do not need, or waits for one of them; false if there is nothing to
     /// be had that way.
     pub(crate) fn make_room(&self, py: Python<'_>, may_wait: bool) -> PyResult<bool> {
@@ -115,7 +121,7 @@ impl Connection {
         if pools.iter().filter(|pool| pool.clear()).count() > 0 {
             return Ok(true);
         }
-        match runs.first() {
+        match runs.iter().find(|run| run.is_under_way()) {
             Some(oldest) if may_wait => oldest.wait(py, None),
             _ => Ok(false),
         }

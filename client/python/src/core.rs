@@ -81,9 +81,13 @@ pub(crate) enum Standing {
 }
 
 impl Core {
-    pub(crate) fn new(connection: &Arc<Connection>, plan: Plan) -> Result<Arc<Self>, Fault> {
+    pub(crate) fn new(
+        py: Python<'_>,
+        connection: &Arc<Connection>,
+        plan: Plan,
+    ) -> Result<Arc<Self>, Fault> {
         connection.check()?;
-        let request = plan.build()?;
+        let request = py.detach(|| plan.build())?;
         let state = State {
             inputs: Inputs::new(&request),
             stage: Stage::Idle(request),
@@ -109,14 +113,48 @@ impl Core {
     /// Works with the request while nobody else has it.
     fn with_request<T>(
         &self,
+        py: Python<'_>,
         work: impl FnOnce(&mut State, &mut Request) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        self.connection.check()?;
-        let mut state = self.lock()?;
-        let mut request = state.take_request()?;
+        let mut request = self.take_request(py)?;
+        let mut state = self.state.lock();
         let outcome = work(&mut state, &mut request);
-        state.stage = Stage::Idle(request);
+        drop(state);
+        self.put(Stage::Idle(request));
         outcome
+    }
+
+    /// Takes the request out, to be used by this thread: it is with nobody else.
+    fn take_request(&self, py: Python<'_>) -> Result<Request, Fault> {
+        self.connection.check()?;
+        let stage = {
+            let mut state = self.lock()?;
+            match state.stage {
+                Stage::Idle(_) | Stage::Abandoned(_) => {
+                    std::mem::replace(&mut state.stage, Stage::Busy)
+                }
+                Stage::Out(_) | Stage::Busy => return Err(Fault::Busy),
+                Stage::Closed => return Err(Fault::Closed),
+            }
+        };
+        let stage = match stage {
+            Stage::Abandoned(pending) => {
+                let (stage, fault) = py.detach(|| reclaim(pending));
+                if let Some(fault) = fault {
+                    self.put(stage);
+                    return Err(fault);
+                }
+                stage
+            }
+            other => other,
+        };
+        match stage {
+            Stage::Idle(request) => Ok(request),
+            other => {
+                self.put(other);
+                Err(Fault::Busy)
+            }
+        }
     }
 
     /// Reads the plan.
@@ -130,7 +168,7 @@ impl Core {
         py: Python<'py>,
         index: usize,
     ) -> PyResult<Bound<'py, PyUntypedArray>> {
-        let (input, place) = match self.with_request(|state, request| {
+        let (input, place) = match self.with_request(py, |state, request| {
             let present = state.inputs.present(py, request, index)?;
             Ok(present.map_err(|place| (state.plan.inputs[index].clone(), place)))
         })? {
@@ -143,13 +181,18 @@ impl Core {
     }
 
     /// Writes the texts of an input of strings, which changes its size.
-    pub(crate) fn set_texts(&self, index: usize, bytes: &[u8]) -> PyResult<()> {
-        Ok(self.with_request(|state, request| state.resize(request, index, bytes))?)
+    pub(crate) fn set_texts(&self, py: Python<'_>, index: usize, bytes: &[u8]) -> PyResult<()> {
+        let mut request = self.take_request(py)?;
+        let plan = self.state.lock().plan.clone();
+        let outcome = py.detach(|| resize(plan, &mut request, index, bytes));
+        let outcome = outcome.map(|plan| self.state.lock().plan = plan);
+        self.put(Stage::Idle(request));
+        Ok(outcome?)
     }
 
     /// The texts of an input of strings, as they were last written.
     pub(crate) fn texts<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyAny>> {
-        let (shape, bytes) = self.with_request(|state, request| {
+        let (shape, bytes) = self.with_request(py, |state, request| {
             let bytes = request.input_bytes_mut_at(index)?.to_vec();
             Ok((state.plan.inputs[index].shape.clone(), bytes))
         })?;
@@ -157,36 +200,28 @@ impl Core {
     }
 
     /// Writes all inputs of a request of which no arrays were given out.
-    pub(crate) fn write(&self, write: impl FnOnce(&mut Request) -> PyResult<()>) -> PyResult<()> {
-        let mut request = self.lock()?.take_request()?;
+    pub(crate) fn write(
+        &self,
+        py: Python<'_>,
+        write: impl FnOnce(&mut Request) -> PyResult<()>,
+    ) -> PyResult<()> {
+        let mut request = self.take_request(py)?;
         let outcome = write(&mut request);
         self.put(Stage::Idle(request));
         outcome
     }
 
-    /// Takes the request out, for a run.
-    fn take<T>(
-        &self,
-        prepare: impl FnOnce(&mut State, &mut Request) -> Result<T, Fault>,
-    ) -> Result<(Request, T), Fault> {
-        let mut state = self.lock()?;
-        let mut request = state.take_request()?;
-        match prepare(&mut state, &mut request) {
-            Ok(prepared) => Ok((request, prepared)),
-            Err(fault) => {
-                state.stage = Stage::Idle(request);
-                Err(fault)
-            }
-        }
-    }
-
     /// Submits the request.
     pub(crate) fn start(&self, py: Python<'_>, options: &RunOptions) -> Result<Flight, Fault> {
-        self.connection.check()?;
-        let (request, (hold, held)) = self.take(|state, request| {
-            state.inputs.bring(py, request)?;
-            Ok((state.choose_hold(py, request), state.held.clone()))
-        })?;
+        let mut request = self.take_request(py)?;
+        let mut state = self.state.lock();
+        if let Err(fault) = state.inputs.bring(py, &mut request) {
+            state.stage = Stage::Idle(request);
+            return Err(fault);
+        }
+        let hold = state.choose_hold(py, &mut request);
+        let held = state.held.clone();
+        drop(state);
         let submit = options.submit;
         let submitted = if request.is_connected() {
             request.submit_with(&submit)
@@ -383,28 +418,6 @@ impl Drop for Core {
 }
 
 impl State {
-    /// The request, to be used by this thread: it is with nobody else.
-    fn take_request(&mut self) -> Result<Request, Fault> {
-        match std::mem::replace(&mut self.stage, Stage::Busy) {
-            Stage::Idle(request) => Ok(request),
-            Stage::Abandoned(pending) => {
-                let request = reclaim(pending);
-                if request.is_err() {
-                    self.stage = Stage::Closed;
-                }
-                request
-            }
-            other => {
-                let fault = match other {
-                    Stage::Closed => Fault::Closed,
-                    _ => Fault::Busy,
-                };
-                self.stage = other;
-                Err(fault)
-            }
-        }
-    }
-
     /// Where the next response goes: not where arrays are that somebody still has.
     fn choose_hold(&mut self, py: Python<'_>, request: &mut Request) -> Arc<Hold> {
         // One without a lease first, if the request has its preparation; otherwise one whose lease has it.
@@ -425,32 +438,43 @@ impl State {
         self.holds.push(Arc::clone(&hold));
         hold
     }
-
-    fn resize(&mut self, request: &mut Request, index: usize, bytes: &[u8]) -> Result<(), Fault> {
-        let len = bytes.len() as u64;
-        if self.plan.inputs[index].string_bytes != Some(len) {
-            let mut plan = self.plan.clone();
-            plan.inputs[index].string_bytes = Some(len);
-            let mut other = plan.build()?;
-            for sibling in (0..plan.inputs.len()).filter(|&sibling| sibling != index) {
-                let place = request.input_place_at(sibling)?;
-                other.copy_input_from(sibling, &place)?;
-            }
-            self.plan = plan;
-            *request = other;
-        }
-        request.input_bytes_mut_at(index)?.copy_from_slice(bytes);
-        Ok(())
-    }
 }
 
-/// The request of a run that nobody waits for, in fresh memory if the server is not done with it.
-fn reclaim(mut pending: Pending) -> Result<Request, Fault> {
+/// Writes the texts of an input, in another request if they are of another size; the plan of that one.
+fn resize(
+    mut plan: Plan,
+    request: &mut Request,
+    index: usize,
+    bytes: &[u8],
+) -> Result<Plan, Fault> {
+    let len = bytes.len() as u64;
+    if plan.inputs[index].string_bytes != Some(len) {
+        plan.inputs[index].string_bytes = Some(len);
+        let mut other = plan.build()?;
+        for sibling in (0..plan.inputs.len()).filter(|&sibling| sibling != index) {
+            let place = request.input_place_at(sibling)?;
+            other.copy_input_from(sibling, &place)?;
+        }
+        *request = other;
+    }
+    request.input_bytes_mut_at(index)?.copy_from_slice(bytes);
+    Ok(plan)
+}
+
+/// The request of a run that nobody waits for, in fresh memory if the server is not done with it; or why there is
+/// none.
+fn reclaim(mut pending: Pending) -> (Stage, Option<Fault>) {
     if !pending.is_done() {
-        return Ok(pending.replace()?);
+        return match pending.duplicate() {
+            Ok(request) => (Stage::Idle(request), None),
+            Err(error) => (Stage::Abandoned(pending), Some(error.into())),
+        };
     }
     match pending.wait() {
-        Ok(response) => Ok(response.into_request()),
-        Err(failed) => failed.request.ok_or_else(|| failed.error.into()),
+        Ok(response) => (Stage::Idle(response.into_request()), None),
+        Err(failed) => match failed.request {
+            Some(request) => (Stage::Idle(request), None),
+            None => (Stage::Closed, Some(failed.error.into())),
+        },
     }
 }

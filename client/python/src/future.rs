@@ -1,14 +1,17 @@
 //! `adjoin.Future`: a run that was submitted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use adjoin_client::Pending;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule};
 
-use crate::core::{Core, Standing};
+use crate::connection::Connection;
+use crate::core::{Core, Flight, Standing};
 use crate::fault::Fault;
 use crate::hold::Hold;
 use crate::model::Model;
@@ -32,9 +35,13 @@ pub(crate) struct Future {
 /// The run behind a future.
 #[derive(Debug)]
 pub(crate) struct Run {
-    core: Arc<Core>,
+    connection: Arc<Connection>,
+    /// Until the outcome was taken: after that a future holds nothing else.
+    core: Mutex<Option<Arc<Core>>>,
     form: Form,
     options: RunOptions,
+    /// Not with the server, until others have given room.
+    is_parked: AtomicBool,
     outcome: Mutex<Option<PyResult<Py<PyAny>>>>,
 }
 
@@ -47,48 +54,85 @@ enum Form {
     Values(Option<Arc<Pool>>),
 }
 
+impl Form {
+    fn is_values(&self) -> bool {
+        matches!(self, Self::Values(_))
+    }
+}
+
 impl Run {
     /// Whether the outcome was taken.
     pub(crate) fn is_settled(&self) -> bool {
         self.outcome.lock().is_some()
     }
 
-    /// Takes the outcome if it is there; whether it was taken, now or before.
+    /// Whether the server or a thread has the run.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.core()
+            .is_some_and(|core| core.glance() != Standing::Idle)
+    }
+
+    /// Takes the outcome if it is there; whether it was taken, now or before. Never waits.
     pub(crate) fn try_settle(&self, py: Python<'_>) -> bool {
-        if self.is_settled() {
+        let Some(core) = self.core() else {
             return true;
-        }
-        if self.core.look() == Standing::Answered
-            && let Some(flight) = self.core.take_flight()
+        };
+        if self.is_parked.load(Ordering::Relaxed) {
+            self.start_again(py, &core);
+        } else if core.look() == Standing::Answered
+            && let Some(flight) = core.take_flight()
         {
-            self.settle(py, flight);
+            self.settle(py, core, flight);
         }
         self.is_settled()
     }
 
-    fn settle(&self, py: Python<'_>, flight: crate::core::Flight) {
-        let outcome = match self.core.finish(py, flight) {
+    /// The request that runs; none once the outcome was taken.
+    fn core(&self) -> Option<Arc<Core>> {
+        self.core.lock().clone()
+    }
+
+    fn settle(&self, py: Python<'_>, core: Arc<Core>, flight: Flight) {
+        let outcome = match core.finish(py, flight) {
             Ok(hold) => self.outcome_of(py, hold),
-            Err(fault) if fault.is_for_want_of_room() => match self.again(py, fault) {
-                Ok(()) => return,
-                Err(fault) => Err(fault.into()),
-            },
+            Err(fault) if fault.is_for_want_of_room() && self.form.is_values() => {
+                return self.park(py, &core, fault);
+            }
             Err(fault) => Err(fault.into()),
         };
-        *self.outcome.lock() = Some(outcome);
+        self.conclude(outcome);
         if let Form::Values(Some(pool)) = &self.form {
-            pool.give(Arc::clone(&self.core));
+            pool.give(core);
         }
     }
 
-    /// Submits a request again for whose outputs there was no room, if others give some.
-    fn again(&self, py: Python<'_>, fault: Fault) -> std::result::Result<(), Fault> {
-        if matches!(self.form, Form::Result) || !self.core.connection.make_room(py, false)? {
-            return Err(fault);
+    fn conclude(&self, outcome: PyResult<Py<PyAny>>) {
+        *self.outcome.lock() = Some(outcome);
+        let core = self.core.lock().take();
+        drop(core);
+    }
+
+    /// There was no room for the outputs. It is tried again, now or when others have given some.
+    fn park(&self, py: Python<'_>, core: &Core, fault: Fault) {
+        match self.connection.make_room(py, false) {
+            Ok(true) => self.start_again(py, core),
+            Ok(false) if self.connection.is_any_under_way() => {
+                self.is_parked.store(true, Ordering::Relaxed);
+            }
+            Ok(false) => self.conclude(Err(fault.into())),
+            Err(error) => self.conclude(Err(error)),
         }
-        let flight = self.core.start(py, &self.options)?;
-        self.core.leave(flight);
-        Ok(())
+    }
+
+    fn start_again(&self, py: Python<'_>, core: &Core) {
+        let outcome = core.start(py, &self.options);
+        let is_full = matches!(&outcome, Err(fault) if fault.is_for_want_of_room());
+        self.is_parked.store(is_full, Ordering::Relaxed);
+        match outcome {
+            Ok(flight) => core.leave(flight),
+            Err(_) if is_full => {}
+            Err(fault) => self.conclude(Err(fault.into())),
+        }
     }
 
     fn outcome_of(&self, py: Python<'_>, hold: Arc<Hold>) -> PyResult<Py<PyAny>> {
@@ -100,13 +144,19 @@ impl Run {
 
     /// Waits for the outcome and takes it; false when the time is up.
     pub(crate) fn wait(&self, py: Python<'_>, until: Option<Instant>) -> PyResult<bool> {
-        while !self.is_settled() {
+        while let Some(core) = self.core() {
             let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if let Some(mut flight) = self.core.take_flight() {
-                match self.core.wait(py, &mut flight, until) {
-                    Ok(true) => self.settle(py, flight),
+            if self.is_parked.load(Ordering::Relaxed) {
+                self.connection.make_room(py, true)?;
+                // Making room looks after parked runs, too.
+                if self.is_parked.load(Ordering::Relaxed) {
+                    self.start_again(py, &core);
+                }
+            } else if let Some(mut flight) = core.take_flight() {
+                match core.wait(py, &mut flight, until) {
+                    Ok(true) => self.settle(py, core, flight),
                     other => {
-                        self.core.leave(flight);
+                        core.leave(flight);
                         return other;
                     }
                 }
@@ -114,7 +164,7 @@ impl Run {
                 return Ok(false);
             } else {
                 let slice = SLICE.min(rest.unwrap_or(SLICE));
-                py.detach(|| self.core.wait_for_return(slice));
+                py.detach(|| core.wait_for_return(slice));
                 py.check_signals()?;
             }
         }
@@ -131,10 +181,10 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if self.outcome.get_mut().is_none()
-            && let Some(flight) = self.core.take_flight()
+        if let Some(core) = self.core.get_mut().take()
+            && let Some(flight) = core.take_flight()
         {
-            self.core.abandon(flight);
+            core.abandon(flight);
         }
     }
 }
@@ -142,12 +192,14 @@ impl Drop for Run {
 impl Future {
     fn new(core: Arc<Core>, form: Form, options: RunOptions) -> Self {
         let run = Arc::new(Run {
-            core,
+            connection: Arc::clone(&core.connection),
+            core: Mutex::new(Some(core)),
             form,
             options,
+            is_parked: AtomicBool::new(false),
             outcome: Mutex::new(None),
         });
-        run.core.connection.enter_run(&run);
+        run.connection.enter_run(&run);
         Self { run }
     }
 
@@ -184,16 +236,12 @@ impl Future {
 
     /// Where the run stands, by what was harvested so far; idle once the outcome was taken.
     pub(crate) fn standing(&self) -> Standing {
-        if self.run.is_settled() {
-            Standing::Idle
-        } else {
-            self.run.core.glance()
-        }
+        self.run.core().map_or(Standing::Idle, |core| core.glance())
     }
 
-    /// The request that runs.
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.run.core
+    /// Reads the pending request of a run that nobody waits for.
+    pub(crate) fn with_pending<T>(&self, read: impl FnOnce(&Pending) -> T) -> Option<T> {
+        self.run.core()?.with_pending(read)
     }
 }
 
@@ -260,7 +308,9 @@ impl Future {
         if self.run.try_settle(py) {
             return false;
         }
-        self.run.core.cancel();
+        if let Some(core) = self.run.core() {
+            core.cancel();
+        }
         true
     }
 

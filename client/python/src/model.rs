@@ -192,7 +192,7 @@ impl Model {
             outputs: outputs.unwrap_or_default(),
             may_prepare: true,
         };
-        let make = || Core::new(&self.connection, plan.clone());
+        let make = || Core::new(py, &self.connection, plan.clone());
         let core = quick::with_room(py, self, true, make)?;
         Request::new(py, core, &self.names)
     }

@@ -28,7 +28,7 @@ impl RunOptions {
             .transpose()?;
         let submit = SubmitOptions::new().priority(priority);
         let submit = match deadline.or(timeout) {
-            Some(after) => submit.deadline_in(after),
+            Some(after) => submit.deadline_at(Instant::now() + after),
             None => submit,
         };
         Ok(Self { timeout, submit })

@@ -80,10 +80,10 @@ impl<'py> Arguments<'py> {
         let core = match pooled {
             Some(core) => core,
             None => with_room(py, model, may_wait, || {
-                Core::new(&model.connection, self.plan(model))
+                Core::new(py, &model.connection, self.plan(model))
             })?,
         };
-        core.write(|request| {
+        core.write(py, |request| {
             for (index, (value, _)) in self.values.iter().enumerate() {
                 let bytes = request
                     .input_bytes_mut_at(index)

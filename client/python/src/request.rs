@@ -42,9 +42,8 @@ impl Request {
         for (index, bytes) in texts {
             // Lengths of empty strings.
             let bytes = usize::try_from(bytes.unwrap_or(0)).unwrap_or(0);
-            core.set_texts(index, &vec![0; bytes])?;
+            core.set_texts(py, index, &vec![0; bytes])?;
         }
-        let _ = py;
         Ok(Self {
             core,
             names: Arc::clone(names),
@@ -91,7 +90,7 @@ impl Request {
         if spec.dtype == DataType::Bytes {
             let texts = strings::encode(&spec.name, value)?;
             check_shape(&spec.name, &texts.shape, &shape)?;
-            return self.core.set_texts(index, &texts.bytes);
+            return self.core.set_texts(py, index, &texts.bytes);
         }
         let from = quick::as_array(spec, value)?;
         check_shape(&spec.name, &array::shape_of(&from), &shape)?;

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
+use adjoin_client::Pending;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
@@ -43,11 +44,7 @@ impl Watch {
     /// On the session of a run that is under way; None if it is not.
     #[staticmethod]
     fn of(future: &Bound<'_, Future>) -> PyResult<Option<Self>> {
-        let Some(watch) = future
-            .get()
-            .core()
-            .with_pending(adjoin_client::Pending::watch)
-        else {
+        let Some(watch) = future.get().with_pending(Pending::watch) else {
             return Ok(None);
         };
         Ok(Some(Self {
@@ -62,8 +59,8 @@ impl Watch {
 
     /// Has `waiter` done when the future is; false if this is no watch on its session.
     fn add(&self, future: Py<Future>, waiter: Py<PyAny>) -> bool {
-        let core = future.get().core();
-        let is_of = core.with_pending(|pending| self.inner.lock().is_of(pending));
+        let is_of = |pending: &Pending| self.inner.lock().is_of(pending);
+        let is_of = future.get().with_pending(is_of);
         // One that is over already, or that a thread waits for, belongs anywhere.
         if is_of == Some(false) {
             return false;

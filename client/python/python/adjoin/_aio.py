@@ -112,7 +112,7 @@ def _retry(future: Future, waiter: asyncio.Future[None]) -> None:
 
 async def wait(future: Future) -> Any:
     """The outcome of a run. Cancelling the wait leaves the run alone."""
-    if not future.done():
+    while not future.done():
         waiter = asyncio.get_running_loop().create_future()
         _wake(future, waiter)
         await waiter
@@ -121,24 +121,18 @@ async def wait(future: Future) -> Any:
 
 async def finish(future: Future, timeout: Optional[float] = None) -> Any:
     """The outcome of a run that nobody else has. Cancelling the wait cancels the run."""
-    loop = asyncio.get_running_loop()
-    waiter = loop.create_future()
-    _wake(future, waiter)
-    timer = None if timeout is None else loop.call_later(timeout, _expire, waiter, timeout)
     try:
-        await waiter
-        return future.result()
-    except (asyncio.CancelledError, DeadlineExceeded):
+        if timeout is None:
+            return await wait(future)
+        return await asyncio.wait_for(wait(future), timeout)
+    except asyncio.CancelledError:
         future.cancel()
         raise
-    finally:
-        if timer is not None:
-            timer.cancel()
-
-
-def _expire(waiter: asyncio.Future[None], timeout: float) -> None:
-    if not waiter.done():
-        waiter.set_exception(DeadlineExceeded(f"no answer within {timeout:g}s", may_have_run=True))
+    except asyncio.TimeoutError as error:
+        future.cancel()
+        if isinstance(error, Error):
+            raise
+        raise DeadlineExceeded(f"no answer within {timeout:g}s", may_have_run=True) from None
 
 
 async def retry(
