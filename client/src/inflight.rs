@@ -226,7 +226,6 @@ impl InFlight {
     }
 
     /// Has `waker` woken when the completion comes; false if it is there already.
-    #[cfg(feature = "tokio")]
     pub(crate) fn register(&self, ticket: Ticket, waker: &Waker) -> bool {
         let slot = self.slot(ticket.index);
         match &mut *slot.waker.lock() {

@@ -3,38 +3,74 @@
 //! As long as a [`Watch`] is armed, the server sends a packet on the attach socket with each completion,
 //! which costs a system call on either side. So a loop arms it only before it would sleep, and looks by
 //! itself while there is other work: under load no packet is sent at all.
+//!
+//! Several loops, and threads that wait, may share a session. Whoever takes a completion, or reads the packet
+//! that tells of it, rings the bell of the watch that it is for.
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Weak};
+use std::task::{Wake as TaskWake, Waker};
+
+use adjoin_shm::Bell;
 
 use crate::Pending;
 use crate::session::Session;
 use crate::wait::Wake;
 
-/// A descriptor that becomes readable when a session has something to tell. It does not keep the session
+/// A descriptor that becomes readable when there is something to look at in a session. It does not keep the session
 /// open; when that is over, the descriptor is readable for good.
 ///
 /// ```text
-/// loop:  look; take the pending requests that are answered; if there were some, go on with other work
+/// loop:  look; take those pending requests that are answered; if there were some, go on with other work
 ///        arm; if a pending request is answered now, go back
 ///        sleep until the descriptor is readable; read
 /// ```
 pub struct Watch {
-    socket: OwnedFd,
+    ringer: Arc<Ringer>,
     session: Weak<Session>,
-    is_armed: bool,
+    /// Whether the server is asked for packets.
+    is_announced: bool,
+}
+
+/// What the slots of watched requests have.
+struct Ringer {
+    bell: Bell,
+    is_armed: AtomicBool,
+}
+
+impl TaskWake for Ringer {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // SYNC: pairs with the fence in `arm`: either this side sees that it is armed, or that side the answer.
+        fence(Ordering::SeqCst);
+        if self.is_armed.swap(false, Ordering::Relaxed) {
+            self.bell.ring();
+        }
+    }
 }
 
 impl Watch {
     fn new(session: &Arc<Session>) -> io::Result<Self> {
+        let ringer = Ringer {
+            bell: Bell::beside(&session.socket)?,
+            is_armed: AtomicBool::new(false),
+        };
         Ok(Self {
-            // Of its own, as other loops may watch the same socket.
-            socket: session.socket.as_fd().try_clone_to_owned()?,
+            ringer: Arc::new(ringer),
             session: Arc::downgrade(session),
-            is_armed: false,
+            is_announced: false,
         })
+    }
+
+    /// Watches a request of the session from now on; false if it is answered already, or another session's.
+    pub fn add(&self, pending: &Pending) -> bool {
+        self.is_of(pending) && pending.register(&Waker::from(Arc::clone(&self.ringer)))
     }
 
     /// Takes completions, so that [`Pending::is_answered`] knows of them. Disarms.
@@ -45,33 +81,37 @@ impl Watch {
         }
     }
 
-    /// As [`Watch::look`], after the descriptor was readable: also takes what is in the socket. False when the
-    /// session is over, and there is nothing more to watch.
+    /// As [`Watch::look`], after the descriptor was readable. False when the session is over, and there is nothing more
+    /// to watch.
     pub fn read(&mut self) -> bool {
         let Some(session) = self.session() else {
             return false;
         };
         self.disarm(&session);
+        self.ringer.bell.hush();
         session.read_socket();
         session.harvest();
         session.end().is_none()
     }
 
-    /// Asks the server for a packet with the next completion, and takes those that came before it heard of
-    /// that: the caller looks at its pending requests once more before it sleeps.
+    /// Asks to be told of the next completion, and takes those that came before. The caller looks at its
+    /// pending requests once more before it sleeps.
     pub fn arm(&mut self) {
-        if let Some(session) = self.session() {
-            if !self.is_armed {
-                session
-                    .sleepers
-                    .enter(session.memory.client_wait(), Wake::Task);
-                self.is_armed = true;
-            }
-            session.harvest();
+        let Some(session) = self.session() else {
+            return;
+        };
+        self.ringer.is_armed.store(true, Ordering::Relaxed);
+        // SYNC: pairs with the fence in `Ringer::wake_by_ref`.
+        fence(Ordering::SeqCst);
+        if !self.is_announced {
+            let word = session.memory.client_wait();
+            session.sleepers.enter(word, Wake::Task);
+            self.is_announced = true;
         }
+        session.harvest();
     }
 
-    /// Whether it tells of that request.
+    /// Whether it is on the session of that request.
     #[must_use]
     pub fn is_of(&self, pending: &Pending) -> bool {
         std::ptr::eq(self.session.as_ptr(), Arc::as_ptr(pending.session()))
@@ -83,27 +123,33 @@ impl Watch {
     }
 
     fn disarm(&mut self, session: &Session) {
-        if std::mem::take(&mut self.is_armed) {
-            session
-                .sleepers
-                .leave(session.memory.client_wait(), Wake::Task);
+        self.ringer.is_armed.store(false, Ordering::Relaxed);
+        if std::mem::take(&mut self.is_announced) {
+            let word = session.memory.client_wait();
+            session.sleepers.leave(word, Wake::Task);
         }
     }
 }
 
 impl Pending {
-    /// A watch on the session that the request is in.
+    /// A watch on the session that the request is in. It watches no request yet.
     ///
     /// # Errors
     /// The system's, when no descriptors are left.
     pub fn watch(&self) -> io::Result<Watch> {
         Watch::new(self.session())
     }
+
+    /// Has `waker` woken when the answer comes; false if it is there.
+    fn register(&self, waker: &Waker) -> bool {
+        let ticket = self.exchange.ticket();
+        ticket.is_some_and(|ticket| self.session().inflight.register(ticket, waker))
+    }
 }
 
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.ringer.bell.as_fd()
     }
 }
 
@@ -118,8 +164,8 @@ impl Drop for Watch {
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch")
-            .field("socket", &self.socket)
-            .field("is_armed", &self.is_armed)
+            .field("bell", &self.ringer.bell)
+            .field("is_announced", &self.is_announced)
             .finish_non_exhaustive()
     }
 }

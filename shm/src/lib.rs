@@ -28,6 +28,8 @@
 #[cfg(not(loom))]
 mod arena;
 #[cfg(not(loom))]
+mod bell;
+#[cfg(not(loom))]
 mod blank;
 #[cfg(not(loom))]
 mod buffer;
@@ -61,6 +63,8 @@ mod writable;
 
 #[cfg(not(loom))]
 pub use arena::{Arena, OwnedRange};
+#[cfg(not(loom))]
+pub use bell::Bell;
 #[cfg(not(loom))]
 pub use buffer::AlignedBuffer;
 #[cfg(not(loom))]

@@ -168,6 +168,8 @@ pub enum TensorError {
     #[error(transparent)]
     Element(#[from] adjoin_shm::ElementError),
     /// The session belongs to the parent of this process.
-    #[error("this process was forked after the session was opened; its memory is not here")]
+    #[error(
+        "this process was forked after the session was opened, whose memory is not here; connect in the child, with a client of its own"
+    )]
     Forked,
 }

@@ -27,10 +27,7 @@ fn outputs(lease: &Lease) -> Vec<f32> {
 }
 
 fn is_readable(watch: &Watch, at_most: Duration) -> bool {
-    let timeout = rustix::time::Timespec {
-        tv_sec: 0,
-        tv_nsec: i64::from(at_most.subsec_nanos()),
-    };
+    let timeout = rustix::time::Timespec::try_from(at_most).unwrap();
     let mut fds = [PollFd::new(watch, PollFlags::IN)];
     rustix::event::poll(&mut fds, Some(&timeout)).unwrap() > 0
 }
@@ -41,6 +38,17 @@ fn until_answered(pending: &Pending, mut turn: impl FnMut()) {
         assert!(began.elapsed() < Duration::from_secs(20));
         turn();
     }
+}
+
+fn sleep_until_answered(watch: &mut Watch, pending: &Pending) {
+    watch.add(pending);
+    until_answered(pending, || {
+        watch.arm();
+        if !pending.is_answered() {
+            assert!(is_readable(watch, Duration::from_secs(1)), "nobody told");
+            assert!(watch.read());
+        }
+    });
 }
 
 #[test]
@@ -232,13 +240,7 @@ fn watch_is_readable_once_armed_and_when_the_session_ends() {
 
     for _ in 0..3 {
         let pending = request(&model, 1).submit().unwrap();
-        until_answered(&pending, || {
-            watch.arm();
-            if !pending.is_answered() {
-                is_readable(&watch, Duration::from_millis(500));
-                assert!(watch.read());
-            }
-        });
+        sleep_until_answered(&mut watch, &pending);
         assert!(pending.wait().is_ok());
     }
     watch.look();
@@ -248,6 +250,36 @@ fn watch_is_readable_once_armed_and_when_the_session_ends() {
     // It did not keep the session.
     assert!(is_readable(&watch, Duration::from_millis(500)));
     assert!(!watch.read());
+}
+
+#[test]
+fn every_watch_is_told_of_its_own_whoever_takes_the_completions() {
+    const RUNS: usize = 300;
+    let ground = Ground::new();
+    let server = ground.fake().serve();
+    let client = ground.client();
+    let model = client.model("double").unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let model = model.clone();
+            scope.spawn(move || {
+                let mut own = Some(request(&model, 1));
+                let mut watch: Option<Watch> = None;
+                for _ in 0..RUNS {
+                    let pending = own.take().unwrap().submit().unwrap();
+                    let watch = watch.get_or_insert_with(|| pending.watch().unwrap());
+                    sleep_until_answered(watch, &pending);
+                    own = Some(pending.wait().unwrap().into_request());
+                }
+            });
+        }
+        let mut own = request(&model, 1);
+        for _ in 0..RUNS {
+            own.infer().unwrap();
+        }
+    });
+    drop((model, client));
+    server.join().unwrap();
 }
 
 #[test]
