@@ -1,6 +1,5 @@
 //! What the objects of one client share: whether it is closed, and who has what of its memory.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -19,14 +18,14 @@ pub(crate) struct Connection {
     cores: Mutex<Members<Core>>,
     pools: Mutex<Members<Pool>>,
     /// Runs that were submitted, oldest first.
-    runs: Mutex<VecDeque<Weak<Run>>>,
+    runs: Mutex<Members<Run>>,
 }
 
-/// Those that live, and some that do not any more.
+/// Those that are of interest, oldest first, and some that are not any more.
 #[derive(Debug)]
 struct Members<T> {
     all: Vec<Weak<T>>,
-    /// How many there may be before the dead are taken out.
+    /// How many there may be before the others are taken out.
     room: usize,
 }
 
@@ -39,17 +38,37 @@ impl<T> Default for Members<T> {
     }
 }
 
-impl<T> Members<T> {
+impl<T: Member> Members<T> {
     fn add(&mut self, member: &Arc<T>) {
         if self.all.len() >= self.room {
-            self.all.retain(|member| member.strong_count() > 0);
+            self.all.retain(|member| {
+                member
+                    .upgrade()
+                    .is_some_and(|member| member.is_of_interest())
+            });
             self.room = 16 + 2 * self.all.len();
         }
         self.all.push(Arc::downgrade(member));
     }
 
     fn living(&self) -> Vec<Arc<T>> {
-        self.all.iter().filter_map(Weak::upgrade).collect()
+        let living = self.all.iter().filter_map(Weak::upgrade);
+        living.filter(|member| member.is_of_interest()).collect()
+    }
+}
+
+trait Member {
+    /// Whether a connection has still something to do with it.
+    fn is_of_interest(&self) -> bool {
+        true
+    }
+}
+
+impl Member for Core {}
+impl Member for Pool {}
+impl Member for Run {
+    fn is_of_interest(&self) -> bool {
+        !self.is_settled()
     }
 }
 
@@ -75,14 +94,7 @@ impl Connection {
     }
 
     pub(crate) fn enter_run(&self, run: &Arc<Run>) {
-        let mut runs = self.runs.lock();
-        while runs
-            .front()
-            .is_some_and(|run| run.upgrade().is_none_or(|run| run.is_settled()))
-        {
-            runs.pop_front();
-        }
-        runs.push_back(Arc::downgrade(run));
+        self.runs.lock().add(run);
     }
 
     /// Closes the client: everything goes back that nobody has a view of.
@@ -98,18 +110,14 @@ impl Connection {
 
     /// Whether the server or a thread has one of the runs.
     pub(crate) fn is_any_under_way(&self) -> bool {
-        let runs: Vec<Arc<Run>> = self.runs.lock().iter().filter_map(Weak::upgrade).collect();
+        let runs = self.runs.lock().living();
         runs.iter().any(|run| run.is_under_way())
     }
 
     /// Has others give back what they do not need, or waits for one of them; false if there is nothing to
     /// be had that way.
     pub(crate) fn make_room(&self, py: Python<'_>, may_wait: bool) -> PyResult<bool> {
-        let runs: Vec<Arc<Run>> = {
-            let mut runs = self.runs.lock();
-            runs.retain(|run| run.upgrade().is_some_and(|run| !run.is_settled()));
-            runs.iter().filter_map(Weak::upgrade).collect()
-        };
+        let runs = self.runs.lock().living();
         let mut is_any_settled = false;
         for run in &runs {
             is_any_settled |= run.try_settle(py);

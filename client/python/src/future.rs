@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use adjoin_client::Pending;
 use parking_lot::Mutex;
+use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyModule};
+use pyo3::types::PyModule;
 
 use crate::connection::Connection;
 use crate::core::{Core, Flight, Standing};
 use crate::fault::Fault;
 use crate::hold::Hold;
-use crate::model::Model;
 use crate::options::{RunOptions, seconds};
 use crate::pool::Pool;
 use crate::quick;
@@ -225,13 +225,9 @@ impl Future {
     /// A coroutine that submits once there is room.
     pub(crate) fn retry_async<'py>(
         py: Python<'py>,
-        model: &Bound<'py, Model>,
-        inputs: Option<&Bound<'py, PyAny>>,
-        named: Option<&Bound<'py, PyDict>>,
-        options: &Bound<'py, PyDict>,
-        error: PyErr,
+        arguments: impl PyCallArgs<'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        aio(py)?.call_method1("retry", (model, inputs, named, options, error))
+        aio(py)?.call_method1("retry", arguments)
     }
 
     /// Where the run stands, by what was harvested so far; idle once the outcome was taken.

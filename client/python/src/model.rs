@@ -293,13 +293,33 @@ impl Model {
             Ok(future) => future.finish_async(py, timeout),
             Err(fault) if fault.is_for_want_of_room() => {
                 let again = PyDict::new(py);
-                again.set_item("timeout", timeout)?;
-                again.set_item("deadline", deadline)?;
+                again.set_item("deadline", deadline.or(timeout))?;
                 again.set_item("priority", priority)?;
                 again.set_item("outputs", outputs)?;
-                Future::retry_async(py, slf, inputs, named, &again, PyErr::from(fault))
+                Future::retry_async(py, (slf, inputs, named, timeout, again))
             }
             Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// As `submit`, but None where that would wait. For `adjoin._aio` alone.
+    #[pyo3(signature = (inputs, named, *, deadline, priority, outputs))]
+    fn _try_submit<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: Option<&Bound<'py, PyAny>>,
+        named: Option<&Bound<'py, PyDict>>,
+        deadline: Option<f64>,
+        priority: u16,
+        outputs: Option<Vec<String>>,
+    ) -> PyResult<Option<Future>> {
+        let options = RunOptions::new(None, deadline, priority)?;
+        let arguments = Arguments::new(py, self, inputs, named, outputs)?;
+        match self.start(py, &arguments, options, false) {
+            Err(fault) if fault.is_for_want_of_room() && self.connection.is_any_under_way() => {
+                Ok(None)
+            }
+            outcome => Ok(outcome.map(Some)?),
         }
     }
 

@@ -59,10 +59,13 @@ impl Watch {
 
     /// Has `waiter` done when the future is; false if this is no watch on its session.
     fn add(&self, future: Py<Future>, waiter: Py<PyAny>) -> bool {
-        let is_of = |pending: &Pending| self.inner.lock().is_of(pending);
-        let is_of = future.get().with_pending(is_of);
-        // One that is over already, or that a thread waits for, belongs anywhere.
-        if is_of == Some(false) {
+        let watched = future.get().with_pending(|pending| {
+            let inner = self.inner.lock();
+            // One that is answered already is found by the next turn.
+            inner.is_of(pending).then(|| inner.add(pending))
+        });
+        // One that is over, or that a thread waits for, belongs anywhere.
+        if watched == Some(None) {
             return false;
         }
         self.waiting.lock().push(Waiting { future, waiter });

@@ -139,13 +139,15 @@ async def retry(
     model: Model,
     inputs: Optional[Mapping[str, Any]],
     named: Optional[Mapping[str, Any]],
+    timeout: Optional[float],
     options: dict[str, Any],
-    error: Error,
 ) -> Any:
-    """Runs a model for which there was no room, once other runs of this loop have given some."""
-    drivers = _drivers.get(asyncio.get_running_loop(), [])
-    busy = [driver.turned() for driver in drivers if not driver.is_idle]
-    if not busy:
-        raise error
-    await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
-    return await model.infer_async(inputs, **options, **(named or {}))
+    """Runs a model for which there was no room, once other runs have given some."""
+    while (future := model._try_submit(inputs, named, **options)) is None:
+        drivers = _drivers.get(asyncio.get_running_loop(), [])
+        busy = [driver.turned() for driver in drivers if not driver.is_idle]
+        if busy:
+            await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(_MOMENT)
+    return await finish(future, timeout)
