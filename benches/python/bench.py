@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import adjoin
 import numpy as np
@@ -65,7 +65,7 @@ def served(options: argparse.Namespace) -> Iterator[str]:
             server.wait()
 
 
-def clocked(call: Callable[[], object], before: Optional[Callable[[], object]] = None) -> Phase:
+def clocked(call: Callable[[], object], before: Callable[[], object] | None = None) -> Phase:
     """A phase of calls, each with its time in ns; `before` runs outside the clock."""
 
     def phase(seconds: float) -> Times:
@@ -89,7 +89,9 @@ def clocked(call: Callable[[], object], before: Optional[Callable[[], object]] =
 class Case:
     """One model with one shape, in all forms."""
 
-    def __init__(self, socket_dir: str, options: argparse.Namespace, name: str, **dims: int) -> None:
+    def __init__(
+        self, socket_dir: str, options: argparse.Namespace, name: str, **dims: int
+    ) -> None:
         self.name = name
         self.client = adjoin.connect(socket_dir, request_bytes=256 << 20, response_bytes=256 << 20)
         self.model = self.client.model(name)

@@ -26,7 +26,7 @@ const SLICE: Duration = Duration::from_millis(50);
 /// A run that was submitted, by `Model.submit` or `Request.submit`. Dropping it cancels the run.
 ///
 /// It can be awaited, as often as one likes.
-#[pyclass(frozen, module = "adjoin")]
+#[pyclass(frozen, generic, module = "adjoin")]
 #[derive(Debug)]
 pub(crate) struct Future {
     run: Arc<Run>,

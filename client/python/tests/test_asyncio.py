@@ -93,7 +93,9 @@ def test_outputs_without_room_find_it(shared_server: Server) -> None:
         ones = np.ones((4096, 4), np.float32)
 
         async def main() -> None:
-            outputs = await asyncio.gather(*[model.infer_async(a=ones * i, b=ones) for i in range(20)])
+            outputs = await asyncio.gather(
+                *[model.infer_async(a=ones * i, b=ones) for i in range(20)]
+            )
             assert [int(y["sum"][9, 0]) for y in outputs] == list(range(1, 21))
 
         asyncio.run(main())

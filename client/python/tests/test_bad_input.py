@@ -171,7 +171,9 @@ def test_too_small_a_region_says_what_to_set(shared_server: Server) -> None:
         with pytest.raises(MemoryError, match="request_bytes"):
             client.model("add")(a=rows, b=rows)
     with shared_server.client(response_bytes=1 << 17) as client:
-        with pytest.raises(adjoin.ResponseRegionFull, match="160256 bytes.*response_bytes") as caught:
+        with pytest.raises(
+            adjoin.ResponseRegionFull, match="160256 bytes.*response_bytes"
+        ) as caught:
             client.model("add")(a=rows, b=rows)
         assert caught.value.status == "response_region_full"
         with pytest.raises(adjoin.ResponseRegionFull, match="response_bytes"):

@@ -1,4 +1,4 @@
-"""Tensors of other libraries, in and out, by DLPack: numpy and tvm_ffi, and torch where it is installed."""
+"""Tensors of other libraries by DLPack: numpy, tvm_ffi, and torch where it is installed."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def test_numpy_sees_a_read_only_array_and_shares_the_pages(client: adjoin.Client
     with open("/proc/self/smaps") as maps:
         text = maps.read()
     mapping = next(
-        part
-        for part in text.split("VmFlags")
-        if "adjoin-response" in part and is_in(part, start)
+        part for part in text.split("VmFlags") if "adjoin-response" in part and is_in(part, start)
     )
     assert "Private_Dirty:         0 kB" in mapping
     assert "Anonymous:             0 kB" in mapping

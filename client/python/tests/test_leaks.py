@@ -68,7 +68,7 @@ def test_footprint_is_flat_over_many_requests(client: adjoin.Client) -> None:
 def test_sessions_leave_nothing_behind(shared_server: Server) -> None:
     def connect(count: int) -> None:
         for _ in range(count):
-            with shared_server.client() as client:
+            with shared_server.client(request_bytes=1 << 18, response_bytes=1 << 18) as client:
                 model = client.model("add")
                 model(a=ONES, b=ONES)
                 request = model.request()

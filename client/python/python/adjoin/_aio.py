@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 from adjoin._adjoin import Future, Model, Watch
 from adjoin.errors import DeadlineExceeded, Error
@@ -18,8 +18,9 @@ _MOMENT = 0.001
 class _Driver:
     """Does the waiters of one session on one event loop.
 
-    The server sends a packet for a completion only while the watch is armed, which it is before the loop
-    would sleep. Under load a turn finds something each time, and runs again behind the tasks that it woke.
+    The server sends a packet for a completion only while the watch is armed, which it is before the
+    loop would sleep. Under load a turn finds something each time, and runs again behind the tasks
+    that it woke.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, watch: Watch) -> None:
@@ -27,10 +28,10 @@ class _Driver:
         self._watch = watch
         self._is_scheduled = False
         self._is_over = False
-        self._turned: Optional[asyncio.Future[None]] = None
+        self._turned: asyncio.Future[None] | None = None
         loop.add_reader(watch.fileno(), self._on_readable)
 
-    def add(self, future: Future, waiter: asyncio.Future[None]) -> bool:
+    def add(self, future: Future[Any], waiter: asyncio.Future[None]) -> bool:
         if self._is_over or not self._watch.add(future, waiter):
             return False
         self._schedule()
@@ -79,7 +80,7 @@ class _Driver:
 _drivers: dict[asyncio.AbstractEventLoop, list[_Driver]] = {}
 
 
-def _wake(future: Future, waiter: asyncio.Future[None]) -> None:
+def _wake(future: Future[Any], waiter: asyncio.Future[None]) -> None:
     """Has `waiter` done when the run is."""
     loop = asyncio.get_running_loop()
     drivers = _drivers.get(loop)
@@ -100,7 +101,7 @@ def _wake(future: Future, waiter: asyncio.Future[None]) -> None:
     driver.add(future, waiter)
 
 
-def _retry(future: Future, waiter: asyncio.Future[None]) -> None:
+def _retry(future: Future[Any], waiter: asyncio.Future[None]) -> None:
     """For a run that is over, or that a thread waits for in a session without a driver here."""
     if waiter.done():
         return
@@ -110,7 +111,7 @@ def _retry(future: Future, waiter: asyncio.Future[None]) -> None:
         asyncio.get_running_loop().call_later(_MOMENT, _wake, future, waiter)
 
 
-async def wait(future: Future) -> Any:
+async def wait(future: Future[Any]) -> Any:
     """The outcome of a run. Cancelling the wait leaves the run alone."""
     while not future.done():
         waiter = asyncio.get_running_loop().create_future()
@@ -119,7 +120,7 @@ async def wait(future: Future) -> Any:
     return future.result()
 
 
-async def finish(future: Future, timeout: Optional[float] = None) -> Any:
+async def finish(future: Future[Any], timeout: float | None = None) -> Any:
     """The outcome of a run that nobody else has. Cancelling the wait cancels the run."""
     try:
         if timeout is None:
@@ -137,9 +138,9 @@ async def finish(future: Future, timeout: Optional[float] = None) -> Any:
 
 async def retry(
     model: Model,
-    inputs: Optional[Mapping[str, Any]],
-    named: Optional[Mapping[str, Any]],
-    timeout: Optional[float],
+    inputs: Mapping[str, Any] | None,
+    named: Mapping[str, Any] | None,
+    timeout: float | None,
     options: dict[str, Any],
 ) -> Any:
     """Runs a model for which there was no room, once other runs have given some."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,8 +17,8 @@ else:
 class OutputArray(_Array):
     """A read-only array over an output, where the server wrote it.
 
-    Exports itself by DLPack without a copy, also to libraries that know no read-only memory: what they
-    write stays in a private copy of the page. What is computed from it is of class `numpy.ndarray`.
+    Exports itself by DLPack without a copy, also to libraries that know no read-only memory: what
+    they write stays in a private copy of the page. What is computed from it is a `numpy.ndarray`.
     """
 
     __slots__ = ()
@@ -32,9 +32,9 @@ class OutputArray(_Array):
         self,
         *,
         stream: Any = None,
-        max_version: Optional[tuple[int, int]] = None,
-        dl_device: Optional[tuple[int, int]] = None,
-        copy: Optional[bool] = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
     ) -> Any:
         if stream is not None:
             raise ValueError(f"stream is {stream!r}; an array on the CPU has none")
@@ -44,7 +44,7 @@ class OutputArray(_Array):
         exported = None if copy else export_dlpack(self, is_versioned)
         return np.array(self).__dlpack__() if exported is None else exported
 
-    def __dlpack_device__(self) -> tuple[int, int]:
+    def __dlpack_device__(self) -> tuple[Literal[1], Literal[0]]:
         return (1, 0)
 
     def __reduce__(self) -> Any:

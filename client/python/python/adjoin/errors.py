@@ -1,8 +1,6 @@
-"""What can go wrong. All exceptions derive from :class:`Error`, and most from a built-in one as well."""
+"""What can go wrong. All exceptions derive from `Error`, and most from a built-in one as well."""
 
 from __future__ import annotations
-
-from typing import Optional
 
 
 class Error(Exception):
@@ -11,7 +9,7 @@ class Error(Exception):
     The message names the value that was wrong, what holds instead, and what to do.
     """
 
-    status: Optional[str]
+    status: str | None
     """The server's status, such as ``"queue_full"``; ``None`` where this side found the fault."""
 
     retryable: bool
@@ -25,7 +23,7 @@ class Error(Exception):
         self,
         message: str = "",
         *,
-        status: Optional[str] = None,
+        status: str | None = None,
         retryable: bool = False,
         may_have_run: bool = False,
     ) -> None:
@@ -121,11 +119,11 @@ class NotExecuted(Error):
 
 
 class RequestRegionFull(Error, MemoryError):
-    """The session has no room for the inputs; see ``request_bytes`` of :func:`adjoin.connect`."""
+    """The session has no room for the inputs; see ``request_bytes`` of `adjoin.connect`."""
 
 
 class ResponseRegionFull(Error, MemoryError):
-    """The session has no room for the outputs; see ``response_bytes`` of :func:`adjoin.connect`."""
+    """The session has no room for the outputs; see ``response_bytes`` of `adjoin.connect`."""
 
 
 class ExecutionFailed(Error, RuntimeError):
