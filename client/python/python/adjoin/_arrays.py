@@ -26,7 +26,8 @@ class OutputArray(_Array):
     def __array_wrap__(
         self, array: _Array, context: Any = None, return_scalar: bool = False
     ) -> Any:
-        return array[()] if return_scalar else array.view(np.ndarray)
+        # numpy 1 does not say which arrays are to be scalars.
+        return array[()] if return_scalar or array.ndim == 0 else array.view(np.ndarray)
 
     def __dlpack__(
         self,

@@ -1,0 +1,30 @@
+#!/bin/sh
+# check.sh DIR: builds the wheel with what `cargo build` has compiled, installs it into a fresh virtual environment
+# DIR/venv, and checks the package: lints, types, stubs, the reference, tests against target/debug/adjoin.
+# What follows DIR goes to pytest.
+set -eu
+dir=$1
+shift
+here=$(dirname "$0")
+root=$here/../..
+venv=$dir/venv
+python=$venv/bin/python
+
+"${PYTHON:-python3}" -m venv --clear "$venv"
+"$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-dev.txt" || {
+    echo "check.sh: pip could not install requirements-dev.txt; is PyPI, or a mirror of it, within reach?" >&2
+    exit 1
+}
+rm -rf "$dir/wheels"
+VIRTUAL_ENV=$venv "$venv/bin/maturin" build --quiet --locked -m "$here/Cargo.toml" -o "$dir/wheels"
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps "$dir"/wheels/adjoin-*.whl
+
+config=$here/pyproject.toml
+for folder in "$here" "$root/examples/python" "$root/benches/python"; do
+    "$venv/bin/ruff" check --quiet --config "$config" "$folder"
+    "$venv/bin/ruff" format --quiet --check --config "$config" "$folder"
+done
+"$venv/bin/mypy" --config-file "$config" "$here/python"
+"$python" -m mypy.stubtest adjoin --ignore-disjoint-bases --mypy-config-file "$config"
+"$python" "$here/reference.py" --check
+exec "$python" -m pytest --quiet "$@" -c "$config" "$here/tests"
