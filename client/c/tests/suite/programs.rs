@@ -68,3 +68,8 @@ fn descriptors_and_memory_stay_flat_over_a_hundred_thousand_requests() {
     // The sanitizer keeps what was freed, so that there only leaks and descriptors are looked for.
     run_program(&source("flat.c"), setup.start(), &["1000000"]);
 }
+
+#[test]
+fn the_wrapper_throws_and_frees() {
+    story("wrapper.cpp", Setup::new(&["add", "strings"]).start());
+}
