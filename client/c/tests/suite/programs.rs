@@ -58,7 +58,7 @@ fn models_describe_themselves() {
 
 #[test]
 fn strings_go_both_ways() {
-    story("strings.c", Setup::new(&["strings"]).start());
+    story("strings.c", Setup::new(&["text"]).start());
 }
 
 #[test]
@@ -71,5 +71,5 @@ fn descriptors_and_memory_stay_flat_over_a_hundred_thousand_requests() {
 
 #[test]
 fn the_wrapper_throws_and_frees() {
-    story("wrapper.cpp", Setup::new(&["add", "strings"]).start());
+    story("wrapper.cpp", Setup::new(&["add", "text"]).start());
 }

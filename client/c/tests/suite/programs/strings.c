@@ -1,4 +1,5 @@
-/* Strings: packed, unpacked, refused where they do not add up, and through the model strings, which gives them back. */
+/* Strings: packed, unpacked, refused where they do not add up, and through the model text, which puts those of
+ * two inputs side by side. */
 #include "check.h"
 
 static const char *const words[] = {"zero", "", "zwei\xc3\xb6", "d\0rei"};
@@ -47,28 +48,32 @@ static void wrong(void) {
 }
 
 static void through_a_model(const adjoin_client *client) {
-    adjoin_model *model = model_of(client, "strings");
+    adjoin_model *model = model_of(client, "text");
     adjoin_builder *builder;
     adjoin_request *request;
-    adjoin_input input;
-    adjoin_output output;
-    const int64_t shape[] = {2, 2};
-    size_t byte_size, found_lengths[4];
+    adjoin_input a, b;
+    adjoin_output both;
+    const int64_t shape[] = {1, 2};
+    size_t sizes[2], found_lengths[4];
     const char *found[4];
-    OK(adjoin_bytes_size(words, lengths, 4, &byte_size, error));
+    OK(adjoin_bytes_size(words, lengths, 2, &sizes[0], error));
+    OK(adjoin_bytes_size(words + 2, lengths + 2, 2, &sizes[1], error));
     OK(adjoin_builder_new(model, &builder, error));
-    REFUSED(ADJOIN_STATUS_BYTE_SIZE_MISMATCH, "\"words\"", adjoin_builder_input(builder, "words", shape, 2, error));
-    OK(adjoin_builder_bytes_input(builder, "words", shape, 2, byte_size, error));
+    REFUSED(ADJOIN_STATUS_BYTE_SIZE_MISMATCH, "\"a\"", adjoin_builder_input(builder, "a", shape, 2, error));
+    OK(adjoin_builder_bytes_input(builder, "a", shape, 2, sizes[0], error));
+    OK(adjoin_builder_bytes_input(builder, "b", shape, 2, sizes[1], error));
     OK(adjoin_builder_build(builder, &request, error));
-    OK(adjoin_request_input(request, "words", ADJOIN_DTYPE_BYTES, &input, error));
-    CHECK(input.byte_size == byte_size);
-    OK(adjoin_bytes_pack(words, lengths, 4, input.data, input.byte_size, error));
+    OK(adjoin_request_input(request, "a", ADJOIN_DTYPE_BYTES, &a, error));
+    OK(adjoin_request_input(request, "b", ADJOIN_DTYPE_BYTES, &b, error));
+    CHECK(a.byte_size == sizes[0] && b.byte_size == sizes[1]);
+    OK(adjoin_bytes_pack(words, lengths, 2, a.data, a.byte_size, error));
+    OK(adjoin_bytes_pack(words + 2, lengths + 2, 2, b.data, b.byte_size, error));
     OK(adjoin_request_infer(request, ADJOIN_FOREVER, error));
-    OK(adjoin_request_output(request, "same", ADJOIN_DTYPE_BYTES, &output, error));
-    OK(adjoin_bytes_unpack(output.data, output.byte_size, 4, found, found_lengths, error));
+    OK(adjoin_request_output(request, "both", ADJOIN_DTYPE_BYTES, &both, error));
+    OK(adjoin_bytes_unpack(both.data, both.byte_size, 4, found, found_lengths, error));
     for (int i = 0; i < 4; i++)
         CHECK(found_lengths[i] == lengths[i] && memcmp(found[i], words[i], lengths[i]) == 0);
-    ((unsigned char *)input.data)[0] = 200;
+    ((unsigned char *)a.data)[0] = 200;
     CHECK(adjoin_request_infer(request, ADJOIN_FOREVER, error) != ADJOIN_STATUS_OK);
     adjoin_request_free(request);
     adjoin_builder_free(builder);

@@ -88,16 +88,20 @@ void throws(const adjoin::Client &client, const adjoin::Model &model) {
 }
 
 void strings(const adjoin::Client &client) {
-    const adjoin::Model model = client.model("strings");
+    const adjoin::Model model = client.model("text");
     const char *const words[] = {"one", "two"};
     std::size_t byte_size;
     CHECK(adjoin_bytes_size(words, nullptr, 2, &byte_size, nullptr) == ADJOIN_STATUS_OK);
-    adjoin::Request request = model.builder().bytes_input("words", {1, 2}, byte_size).build();
-    auto input = request.input<std::byte>("words");
-    CHECK(adjoin_bytes_pack(words, nullptr, 2, input.data(), input.size(), nullptr) == ADJOIN_STATUS_OK);
+    adjoin::Builder builder = model.builder();
+    adjoin::Request request =
+        builder.bytes_input("a", {1, 2}, byte_size).bytes_input("b", {1, 2}, byte_size).build();
+    for (const char *name : {"a", "b"}) {
+        const auto input = request.input<std::byte>(name);
+        CHECK(adjoin_bytes_pack(words, nullptr, 2, input.data(), input.size(), nullptr) == ADJOIN_STATUS_OK);
+    }
     request.infer();
-    const auto same = request.strings("same");
-    CHECK(same.size() == 2 && same[0] == "one" && same[1] == "two");
+    const auto both = request.strings("both");
+    CHECK(both.size() == 4 && both[0] == "one" && both[3] == "two");
 }
 
 } // namespace
