@@ -142,6 +142,7 @@ impl Session {
             self.finish(end);
         } else if news.woken {
             self.harvest();
+            self.watches.tell();
         }
     }
 

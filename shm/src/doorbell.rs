@@ -94,6 +94,11 @@ mod system {
             Self { fd }
         }
 
+        /// Makes it silent again, where it does not belong to a peer.
+        pub fn clear(&self) {
+            let _ = rustix::io::read(&self.fd, &mut [0; 8]);
+        }
+
         /// Wakes whoever polls it.
         pub fn notify(&self) {
             // The counter is nearly full after 2^64 - 2 of these; EAGAIN then still means "readable".
