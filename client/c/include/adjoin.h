@@ -14,8 +14,8 @@
  * allow it, text that is not UTF-8, and numbers that are no adjoin_dtype are errors. Passing a
  * handle that was freed, or an address that is none, is undefined, and mostly an error.
  *
- * Threads. Clients and models may be used by any number of threads at a time; every other handle
- * by one at a time, whichever it is.
+ * Threads. Clients, models and watches may be used by any number of threads at a time; every other
+ * handle by one at a time, whichever it is.
  *
  * Pointers that a call gives out are there for as long as its comment says. Those that a call takes
  * are looked at during the call only.
@@ -265,6 +265,19 @@ typedef struct adjoin_options adjoin_options;
 /// waiting from there to answered, or back to idle if it failed. One thread at a time: a call that
 /// meets another one on the same request fails with ADJOIN_STATUS_WRONG_STATE.
 typedef struct adjoin_request adjoin_request;
+
+/// A descriptor for poll, epoll and event loops, by which requests of any number of clients are
+/// watched. Any number of threads at a time.
+///
+///     adjoin_request_set_watch for each request, once
+///     submit
+///     loop:
+///         adjoin_watch_arm
+///         for each request in flight: adjoin_request_is_done, and adjoin_request_wait if so
+///         if there was one: submit it again or another one, and go back to the beginning
+///         sleep until adjoin_watch_fd is readable
+///         adjoin_watch_read
+typedef struct adjoin_watch adjoin_watch;
 
 /// What a model takes or gives. The pointers are there for as long as the model.
 typedef struct {
@@ -569,9 +582,10 @@ size_t adjoin_request_input_count(const adjoin_request *request);
 /// what was last written, at first what was in that memory before.
 ///
 /// The address can be kept from run to run. It changes when the request moves to another session,
-/// because the server was restarted. The submission that moves it still succeeds, as what was written
-/// before goes along; later ones fail with ADJOIN_STATUS_INPUT_MOVED until every address that was given
-/// out has been asked for again. What was written through an old one meanwhile is not seen.
+/// because the server was restarted. The submission that moves it still succeeds, as what was
+/// written before goes along; later ones fail with ADJOIN_STATUS_INPUT_MOVED until every address
+/// that was given out has been asked for again. What was written through an old one meanwhile is
+/// not seen.
 ///
 /// While the request is in flight the call fails with ADJOIN_STATUS_WRONG_STATE.
 adjoin_status adjoin_request_input(adjoin_request *request,
@@ -617,6 +631,9 @@ adjoin_status adjoin_request_infer(adjoin_request *request,
 
 /// Submits the request and does not wait. Until it was waited for, its inputs belong to the server.
 /// The outputs of the last run end with this call, whatever its outcome.
+///
+/// ADJOIN_STATUS_SYSTEM says that the request is in flight and could not be watched; see
+/// adjoin_request_set_watch.
 adjoin_status adjoin_request_submit(adjoin_request *request, adjoin_error *error);
 
 /// Waits for the outputs of a submitted request, as adjoin_request_infer does. Done at once if they
@@ -659,6 +676,33 @@ adjoin_status adjoin_request_output_at(const adjoin_request *request,
 adjoin_status adjoin_request_stats(const adjoin_request *request,
                                    adjoin_stats *stats,
                                    adjoin_error *error);
+
+/// Writes a watch to `watch`, to be freed with adjoin_watch_free; NULL if the call fails.
+adjoin_status adjoin_watch_new(adjoin_watch **watch, adjoin_error *error);
+
+/// Frees a watch and closes its descriptor. Requests that it watches go on without it. NULL is
+/// allowed.
+void adjoin_watch_free(adjoin_watch *watch);
+
+/// The descriptor, for as long as the watch; -1 of NULL. It becomes readable when a request that is
+/// watched may be done. Do nothing but poll it.
+int adjoin_watch_fd(const adjoin_watch *watch);
+
+/// Has the descriptor become readable with the next answer. Call it before every sleep, and look at
+/// the requests in flight once more after it: what came before is not told.
+///
+/// While it is armed, each answer costs the server a system call; so a loop that has other work
+/// does that first.
+adjoin_status adjoin_watch_arm(const adjoin_watch *watch, adjoin_error *error);
+
+/// Makes the descriptor silent again, after it was readable.
+adjoin_status adjoin_watch_read(const adjoin_watch *watch, adjoin_error *error);
+
+/// Has all later submissions of a request by adjoin_request_submit watched; by none for NULL. The
+/// request may be in flight already: then this one is watched too.
+adjoin_status adjoin_request_set_watch(adjoin_request *request,
+                                       const adjoin_watch *watch,
+                                       adjoin_error *error);
 
 /// Writes to `byte_size` how many bytes `count` strings take in a tensor of ADJOIN_DTYPE_BYTES.
 ///

@@ -100,6 +100,25 @@ template <> constexpr adjoin_dtype dtype<std::byte>() { return ADJOIN_DTYPE_ANY;
 
 } // namespace detail
 
+/// A descriptor for event loops; see adjoin_watch.
+class Watch {
+public:
+    Watch() {
+        adjoin_watch *watch;
+        detail::check(adjoin_watch_new(&watch, detail::error()));
+        handle_.reset(watch);
+    }
+
+    adjoin_watch *get() const noexcept { return handle_.get(); }
+
+    int fd() const noexcept { return adjoin_watch_fd(get()); }
+    void arm() { detail::check(adjoin_watch_arm(get(), detail::error())); }
+    void read() { detail::check(adjoin_watch_read(get(), detail::error())); }
+
+private:
+    detail::Handle<adjoin_watch, adjoin_watch_free> handle_;
+};
+
 /// A request; see adjoin_request. Element types are those of detail::dtype, and std::byte for the bytes
 /// of any other.
 class Request {
@@ -153,6 +172,10 @@ public:
     }
     void set_priority(std::uint16_t level) {
         detail::check(adjoin_request_set_priority(get(), level, detail::error()));
+    }
+
+    void set_watch(const Watch &watch) {
+        detail::check(adjoin_request_set_watch(get(), watch.get(), detail::error()));
     }
 
     /// Submits and waits.

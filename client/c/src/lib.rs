@@ -37,6 +37,8 @@ pub mod run;
 
 pub mod output;
 
+pub mod watch;
+
 pub mod bytes;
 
 mod call;

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char};
 use std::ptr;
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard, TryLockError, Weak};
 use std::time::Duration;
 
 use adjoin_client::{
@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::handle::{self, Handle};
 use crate::output::Names;
 use crate::status::AdjoinStatus;
+use crate::watch::Sessions;
 
 /// A request of one model: its inputs in shared memory, to be written in place and run as often as
 /// one likes, and the outputs of its last run.
@@ -81,6 +82,7 @@ pub(crate) struct Held {
     /// From a submission to its deadline.
     pub(crate) deadline: Option<Duration>,
     pub(crate) priority: u16,
+    pub(crate) watch: Option<Weak<Sessions>>,
     pub(crate) output_names: Names,
     /// For each input the place whose address the caller has, and the number of the place.
     given: Vec<Option<(u64, InputPlace)>>,
@@ -108,6 +110,7 @@ impl AdjoinRequest {
             stage: Stage::Idle(request),
             deadline: None,
             priority: 0,
+            watch: None,
             output_names: Names::default(),
             given: inputs.iter().map(|_| None).collect(),
         };
@@ -299,9 +302,10 @@ pub unsafe extern "C" fn adjoin_request_input_count(request: *const AdjoinReques
 /// what was last written, at first what was in that memory before.
 ///
 /// The address can be kept from run to run. It changes when the request moves to another session,
-/// because the server was restarted. The submission that moves it still succeeds, as what was written
-/// before goes along; later ones fail with ADJOIN_STATUS_INPUT_MOVED until every address that was given
-/// out has been asked for again. What was written through an old one meanwhile is not seen.
+/// because the server was restarted. The submission that moves it still succeeds, as what was
+/// written before goes along; later ones fail with ADJOIN_STATUS_INPUT_MOVED until every address
+/// that was given out has been asked for again. What was written through an old one meanwhile is
+/// not seen.
 ///
 /// While the request is in flight the call fails with ADJOIN_STATUS_WRONG_STATE.
 #[unsafe(no_mangle)]

@@ -1,5 +1,7 @@
 //! Running requests: submission, waiting, cancelling.
 
+use std::sync::Weak;
+
 use adjoin_client::InferError;
 
 use crate::call::{Out, duration};
@@ -9,6 +11,14 @@ use crate::request::{AdjoinRequest, Held, Stage, with_held};
 use crate::status::AdjoinStatus;
 
 impl Held {
+    /// Has a request in flight watched, if it is to be.
+    pub(crate) fn add_to_watch(&self) -> Result<(), Failure> {
+        match (&self.stage, self.watch.as_ref().and_then(Weak::upgrade)) {
+            (Stage::InFlight(pending), Some(sessions)) => sessions.add(pending),
+            _ => Ok(()),
+        }
+    }
+
     fn wait(&mut self, timeout_ns: u64) -> Result<(), Failure> {
         let pending = match &mut self.stage {
             Stage::InFlight(pending) => pending,
@@ -103,13 +113,20 @@ pub unsafe extern "C" fn adjoin_request_infer(
 
 /// Submits the request and does not wait. Until it was waited for, its inputs belong to the server.
 /// The outputs of the last run end with this call, whatever its outcome.
+///
+/// ADJOIN_STATUS_SYSTEM says that the request is in flight and could not be watched; see
+/// adjoin_request_set_watch.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adjoin_request_submit(
     request: *mut AdjoinRequest,
     error: *mut AdjoinError,
 ) -> AdjoinStatus {
+    let submit = |held: &mut Held| {
+        held.submit()?;
+        held.add_to_watch()
+    };
     // SAFETY: passed on.
-    unsafe { with_held(request, error, Held::submit) }
+    unsafe { with_held(request, error, submit) }
 }
 
 /// Waits for the outputs of a submitted request, as adjoin_request_infer does. Done at once if they

@@ -73,3 +73,9 @@ fn descriptors_and_memory_stay_flat_over_a_hundred_thousand_requests() {
 fn the_wrapper_throws_and_frees() {
     story("wrapper.cpp", Setup::new(&["add", "text"]).start());
 }
+
+#[test]
+fn an_event_loop_sleeps_on_one_descriptor() {
+    let setup = Setup::new(&["add", "slow"]).config("max_batch_size = 1");
+    story("events.c", setup.start());
+}

@@ -118,6 +118,27 @@ static void builders(const adjoin_model *model) {
     adjoin_builder_free(NULL);
 }
 
+static void watches(adjoin_request *request) {
+    adjoin_watch *watch;
+    REFUSED(ADJOIN_STATUS_INVALID_ARGUMENT, "watch is NULL", adjoin_watch_new(NULL, error));
+    OK(adjoin_watch_new(&watch, error));
+    CHECK(adjoin_watch_fd(NULL) == -1 && adjoin_watch_fd(watch) >= 0);
+    REFUSED(ADJOIN_STATUS_INVALID_ARGUMENT, "watch is NULL", adjoin_watch_arm(NULL, error));
+    REFUSED(ADJOIN_STATUS_INVALID_ARGUMENT, "watch is NULL", adjoin_watch_read(NULL, error));
+    WRONG("request is NULL", adjoin_request_set_watch, NULL, watch);
+    WRONG("watch at", adjoin_request_set_watch, request, (const adjoin_watch *)(const void *)request);
+    /* One that watches nothing, and one that is freed before its request. */
+    OK(adjoin_watch_arm(watch, error));
+    OK(adjoin_watch_read(watch, error));
+    OK(adjoin_request_set_watch(request, watch, error));
+    adjoin_watch_free(watch);
+    add_works(request, 1, 1);
+    OK(adjoin_request_submit(request, error));
+    OK(adjoin_request_set_watch(request, NULL, error));
+    OK(adjoin_request_wait(request, ADJOIN_FOREVER, error));
+    adjoin_watch_free(NULL);
+}
+
 static void requests(adjoin_request *request) {
     adjoin_input input;
     adjoin_output output;
@@ -174,6 +195,7 @@ int main(int count, char **arguments) {
     clients(arguments[1], client);
     models(client, model);
     builders(model);
+    watches(request);
     requests(request);
     /* In the order in which they were made, which is as good as any. */
     adjoin_client_free(client);

@@ -1,4 +1,5 @@
 /* A forked child: it has no session, is told so, may free what it has, and may connect by itself. Its parent goes on. */
+#include <poll.h>
 #include <sys/wait.h>
 
 #include "check.h"
@@ -15,7 +16,11 @@ int main(int count, char **arguments) {
     input[0] = 5;
     add_works(answered, 1, 2);
     const float *sum = output_of(answered, "sum");
+    adjoin_watch *watch;
+    OK(adjoin_watch_new(&watch, error));
+    OK(adjoin_request_set_watch(under_way, watch, error));
     OK(adjoin_request_submit(under_way, error));
+    OK(adjoin_watch_arm(watch, error));
 
     pid_t child = fork();
     CHECK(child >= 0);
@@ -42,6 +47,9 @@ int main(int count, char **arguments) {
         EXPECT(ADJOIN_STATUS_FORKED, adjoin_request_wait(under_way, 0, error));
         EXPECT(ADJOIN_STATUS_FORKED, adjoin_request_is_done(under_way, &is_done, error));
         CHECK(adjoin_client_session_id(client) == 0);
+        REFUSED(ADJOIN_STATUS_FORKED, "forked", adjoin_watch_arm(watch, error));
+        REFUSED(ADJOIN_STATUS_FORKED, "forked", adjoin_watch_read(watch, error));
+        adjoin_watch_free(watch);
         own = connect_to(arguments[1]);
         model = model_of(own, "add");
         request = add_request(model, 1);
@@ -61,11 +69,16 @@ int main(int count, char **arguments) {
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     CHECK(sum[0] == 3 && input[0] == 5);
+    /* The child has taken nothing out of the parent's watch. */
+    struct pollfd fd = {adjoin_watch_fd(watch), POLLIN, 0};
+    CHECK(poll(&fd, 1, 30000) == 1);
+    OK(adjoin_watch_read(watch, error));
     OK(adjoin_request_wait(under_way, ADJOIN_FOREVER, error));
     CHECK(output_of(under_way, "y")[0] == 0);
     add_works(idle, 3, 4);
     add_works(answered, 5, 6);
     CHECK(adjoin_client_reconnects(client) == 0);
+    adjoin_watch_free(watch);
     adjoin_request_free(idle);
     adjoin_request_free(answered);
     adjoin_request_free(under_way);

@@ -5,6 +5,7 @@
 #include <iostream>
 #include <utility>
 
+#include <poll.h>
 #include <unistd.h>
 
 #include "adjoin.hpp"
@@ -66,6 +67,19 @@ void runs(const adjoin::Model &model) {
     }
 }
 
+void watched(const adjoin::Model &model) {
+    adjoin::Watch watch;
+    adjoin::Request request = model.request(1);
+    request.set_watch(watch);
+    request.submit();
+    for (watch.arm(); !request.is_done(); watch.arm()) {
+        pollfd fd = {watch.fd(), POLLIN, 0};
+        CHECK(poll(&fd, 1, 30000) == 1);
+        watch.read();
+    }
+    request.wait();
+}
+
 void throws(const adjoin::Client &client, const adjoin::Model &model) {
     const adjoin::Error unknown = thrown([&] { client.model("subtract"); });
     CHECK(unknown.status() == ADJOIN_STATUS_MODEL_NOT_FOUND && says(unknown, "subtract"));
@@ -124,6 +138,7 @@ int main(int count, char **arguments) {
     CHECK(model.inputs().size() == 2 && model.outputs().size() == 1);
     CHECK(std::strcmp(model.inputs()[1].name, "b") == 0);
     runs(model);
+    watched(model);
     throws(client, model);
     strings(client);
     runs(model.with_version(1));
