@@ -38,3 +38,32 @@ fn example_in_cpp_reads_digits() {
         assert!(well, "{line}");
     }
 }
+
+/// The programs in a document, by the language of their code blocks.
+fn programs(document: &str, language: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join(document)).unwrap();
+    let fence = format!("\n```{language}\n");
+    text.split(&fence)
+        .skip(1)
+        .map(|block| block.split("\n```").next().unwrap().to_owned() + "\n")
+        .collect()
+}
+
+fn run_documented(document: &str, language: &str, count: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let sources = programs(document, language);
+    assert_eq!(sources.len(), count, "programs in {document}");
+    let mut server = Setup::new(&["digits"]).start();
+    for text in sources {
+        let path = directory.path().join("source").with_extension(language);
+        std::fs::write(&path, text).unwrap();
+        let program = Source::new(path.to_str().unwrap()).compile(Link::Shared, directory.path());
+        run(&program, &mut server, &[]);
+    }
+}
+
+#[test]
+fn programs_in_the_documents_run() {
+    run_documented("docs/c.md", "c", 2);
+    run_documented("docs/c.md", "cpp", 1);
+}
