@@ -153,7 +153,7 @@ enum adjoin_status
     /// The server has not taken earlier entries from the submission ring; it seems to have stopped.
     /// Not submitted.
     ADJOIN_STATUS_SUBMISSION_RING_FULL = 1005,
-    /// The time was up. A request is still with the server.
+    /// The time was up. A request that was submitted is still with the server.
     ADJOIN_STATUS_TIMEOUT = 1006,
     /// The server is gone. The next call opens a session with the next server.
     ADJOIN_STATUS_SERVER_GONE = 1007,

@@ -120,7 +120,7 @@ pub enum AdjoinStatus {
     /// The server has not taken earlier entries from the submission ring; it seems to have stopped.
     /// Not submitted.
     SubmissionRingFull = 1005,
-    /// The time was up. A request is still with the server.
+    /// The time was up. A request that was submitted is still with the server.
     Timeout = 1006,
     /// The server is gone. The next call opens a session with the next server.
     ServerGone = 1007,
@@ -293,6 +293,7 @@ impl From<&TensorError> for AdjoinStatus {
             TensorError::DataTypeMismatch { .. } => Self::DataTypeMismatch,
             TensorError::Lost => Self::OutputLost,
             TensorError::Forked => Self::Forked,
+            TensorError::System(_) => Self::System,
             _ => Self::ClientInternal,
         }
     }
