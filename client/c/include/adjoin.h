@@ -100,6 +100,8 @@ enum adjoin_status
     ADJOIN_STATUS_DEADLINE_EXCEEDED = 201,
     /// The response region has no room for the outputs. Not executed.
     ADJOIN_STATUS_RESPONSE_REGION_FULL = 202,
+    /// The request would have ended after its deadline. Not executed.
+    ADJOIN_STATUS_DEADLINE_UNREACHABLE = 203,
     /// The model is loading, or failed to load.
     ADJOIN_STATUS_MODEL_NOT_READY = 300,
     /// The request was cancelled before it ran.

@@ -62,6 +62,8 @@ pub enum AdjoinStatus {
     DeadlineExceeded = 201,
     /// The response region has no room for the outputs. Not executed.
     ResponseRegionFull = 202,
+    /// The request would have ended after its deadline. Not executed.
+    DeadlineUnreachable = 203,
 
     /// The model is loading, or failed to load.
     ModelNotReady = 300,
@@ -174,6 +176,7 @@ const NAMES: &[(AdjoinStatus, &CStr)] = &[
     (AdjoinStatus::QueueFull, c"queue_full"),
     (AdjoinStatus::DeadlineExceeded, c"deadline_exceeded"),
     (AdjoinStatus::ResponseRegionFull, c"response_region_full"),
+    (AdjoinStatus::DeadlineUnreachable, c"deadline_unreachable"),
     (AdjoinStatus::ModelNotReady, c"model_not_ready"),
     (AdjoinStatus::Cancelled, c"cancelled"),
     (AdjoinStatus::NotExecuted, c"not_executed"),
