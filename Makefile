@@ -41,8 +41,7 @@ doc: need-cargo
 
 # Unit tests, property tests, conformance of both engines, generated code, golden bytes.
 unit: tools
-	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests --exclude adjoin-loadgen
-	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests --exclude adjoin-c
+	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests --exclude adjoin-loadgen --exclude adjoin-c
 
 # Real processes: the `adjoin` command, client programs, the load generator.
 system: tools

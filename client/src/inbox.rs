@@ -142,7 +142,6 @@ impl Session {
             self.finish(end);
         } else if news.woken {
             self.harvest();
-            self.watches.tell();
         }
     }
 

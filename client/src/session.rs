@@ -23,7 +23,6 @@ use crate::inbox::Inbox;
 use crate::inflight::InFlight;
 use crate::submission::Submissions;
 use crate::wait::Sleepers;
-use crate::watch::Watches;
 use crate::{Explanation, InferError, TensorError};
 
 /// How a session ended.
@@ -77,7 +76,6 @@ pub(crate) struct Session {
     pub(crate) submissions: Mutex<Submissions>,
     pub(crate) sleepers: Sleepers,
     pub(crate) inbox: Mutex<Inbox>,
-    pub(crate) watches: Watches,
     pub(crate) event: EventNotifier,
     spin: Duration,
     tensors: Arena,
@@ -112,7 +110,6 @@ impl Session {
             submissions: Mutex::default(),
             sleepers: Sleepers::default(),
             inbox: Mutex::default(),
-            watches: Watches::default(),
             event,
             spin,
             tensors: arena(middle..payload.end),

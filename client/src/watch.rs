@@ -16,10 +16,6 @@ use std::task::{Wake as TaskWake, Waker};
 
 use adjoin_shm::Bell;
 
-use adjoin_shm::doorbell::EventNotifier;
-use parking_lot::Mutex;
-use rustix::event::epoll;
-
 use crate::Pending;
 use crate::session::Session;
 use crate::wait::Wake;
@@ -34,12 +30,6 @@ use crate::wait::Wake;
 /// ```
 pub struct Watch {
     ringer: Arc<Ringer>,
-    /// Readable when one of the next two is.
-    fd: OwnedFd,
-    #[expect(dead_code, reason = "held for `fd`, which does not keep it open")]
-    socket: OwnedFd,
-    /// Notified when somebody else took a packet from the socket.
-    told: Arc<EventNotifier>,
     session: Weak<Session>,
     /// Whether the server is asked for packets.
     is_announced: bool,
@@ -65,26 +55,6 @@ impl TaskWake for Ringer {
     }
 }
 
-/// The watches of a session that are told of packets which others read: a question about a model, on any
-/// thread, takes what comes before its answer.
-#[derive(Debug, Default)]
-pub(crate) struct Watches {
-    told: Mutex<Vec<Weak<EventNotifier>>>,
-}
-
-impl Watches {
-    /// After completions that a packet announced were taken.
-    pub(crate) fn tell(&self) {
-        self.told.lock().retain(|told| match told.upgrade() {
-            Some(told) => {
-                told.notify();
-                true
-            }
-            None => false,
-        });
-    }
-}
-
 impl Watch {
     fn new(session: &Arc<Session>) -> io::Result<Self> {
         let ringer = Ringer {
@@ -93,18 +63,6 @@ impl Watch {
         };
         Ok(Self {
             ringer: Arc::new(ringer),
-        // Of its own, so that it tells of the end when the session has closed its own.
-        let socket = session.socket.as_fd().try_clone_to_owned()?;
-        let told = Arc::new(EventNotifier::new()?);
-        let fd = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let data = epoll::EventData::new_u64(0);
-        epoll::add(&fd, &socket, data, epoll::EventFlags::IN)?;
-        epoll::add(&fd, &*told, data, epoll::EventFlags::IN)?;
-        session.watches.told.lock().push(Arc::downgrade(&told));
-        Ok(Self {
-            fd,
-            socket,
-            told,
             session: Arc::downgrade(session),
             is_announced: false,
         })
@@ -132,8 +90,6 @@ impl Watch {
         self.disarm(&session);
         self.ringer.bell.hush();
         session.read_socket();
-        // Whoever told of something took the completions first, so the caller's look finds them.
-        self.told.clear();
         session.harvest();
         session.end().is_none()
     }
@@ -194,7 +150,6 @@ impl Pending {
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ringer.bell.as_fd()
-        self.fd.as_fd()
     }
 }
 
@@ -211,8 +166,6 @@ impl fmt::Debug for Watch {
         f.debug_struct("Watch")
             .field("bell", &self.ringer.bell)
             .field("is_announced", &self.is_announced)
-            .field("fd", &self.fd)
-            .field("is_armed", &self.is_armed)
             .finish_non_exhaustive()
     }
 }

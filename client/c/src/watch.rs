@@ -6,6 +6,7 @@ use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adjoin_client::{InferError, Pending, Watch};
+use adjoin_shm::doorbell::EventNotifier;
 use rustix::event::epoll;
 
 use crate::call::{Out, ask, call, free};
@@ -42,6 +43,8 @@ impl Handle for AdjoinWatch {
 pub struct Sessions {
     /// Readable when one of them is.
     fd: OwnedFd,
+    /// Notified of requests that were answered before they could be watched.
+    answered: EventNotifier,
     /// A forked child shares the descriptor, and must not take anything out of it.
     process: u32,
     state: Mutex<State>,
@@ -55,8 +58,13 @@ struct State {
 
 impl Sessions {
     fn new() -> Result<Self, Failure> {
+        let fd = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| system(&errno))?;
+        let answered = EventNotifier::new().map_err(|errno| system(&errno))?;
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&fd, &answered, data, epoll::EventFlags::IN).map_err(|errno| system(&errno))?;
         Ok(Self {
-            fd: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| system(&errno))?,
+            fd,
+            answered,
             process: std::process::id(),
             state: Mutex::default(),
         })
@@ -73,7 +81,8 @@ impl Sessions {
     /// Sees to it that the session of a request is among those that are watched.
     pub(crate) fn add(&self, pending: &Pending) -> Result<(), Failure> {
         let mut state = self.state()?;
-        if state.watches.iter().any(|watch| watch.is_of(pending)) {
+        if let Some(watch) = state.watches.iter().find(|watch| watch.is_of(pending)) {
+            self.add_to(watch, pending);
             return Ok(());
         }
         let mut watch = pending.watch().map_err(|error| system(&error))?;
@@ -83,8 +92,16 @@ impl Sessions {
         if state.is_armed {
             watch.arm();
         }
+        self.add_to(&watch, pending);
         state.watches.push(watch);
         Ok(())
+    }
+
+    fn add_to(&self, watch: &Watch, pending: &Pending) {
+        if !watch.add(pending) {
+            // It is answered already, perhaps while another thread sleeps on the descriptor.
+            self.answered.notify();
+        }
     }
 
     fn arm(&self) -> Result<(), Failure> {
@@ -97,6 +114,7 @@ impl Sessions {
     fn read(&self) -> Result<(), Failure> {
         let mut state = self.state()?;
         state.is_armed = false;
+        self.answered.clear();
         state.watches.retain_mut(|watch| {
             let goes_on = watch.read();
             if !goes_on {

@@ -278,28 +278,6 @@ fn every_watch_is_told_of_its_own_whoever_takes_the_completions() {
             own.infer().unwrap();
         }
     });
-fn watch_is_told_of_packets_that_others_read() {
-    let ground = Ground::new();
-    let (go, gate) = std::sync::mpsc::channel::<()>();
-    let server = ground.fake().serve_by(move |peer, entry| {
-        if entry.kind == SubmissionKind::Submit as u8 {
-            gate.recv().unwrap();
-        }
-        peer.handle(entry);
-    });
-    let client = ground.client();
-    let model = client.model("double").unwrap();
-    let pending = request(&model, 1).submit().unwrap();
-    let mut watch = pending.watch().unwrap();
-    watch.arm();
-    go.send(()).unwrap();
-    while !is_readable(&watch, Duration::from_millis(500)) {}
-    // As another thread may: the answer to this question comes behind the packet for the watch.
-    client.model("double").unwrap();
-    assert!(is_readable(&watch, Duration::ZERO));
-    assert!(watch.read() && pending.is_answered());
-    assert!(!is_readable(&watch, Duration::ZERO));
-    assert!(pending.wait().is_ok());
     drop((model, client));
     server.join().unwrap();
 }
