@@ -19,6 +19,7 @@ export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
 
 .PHONY: help demo test check fmt clippy doc unit loom system c models tools generate header bench install-c clean
+.PHONY: help demo test check fmt clippy doc unit loom system python models tools generate bench bench-python clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -28,6 +29,7 @@ demo: need-cargo
 	env -u ADJOIN_ONNXRUNTIME target/release/adjoin demo
 
 test: fmt clippy doc unit system c loom check-models
+test: fmt clippy doc unit system python loom check-models
 	@echo "all tests passed"
 
 fmt: need-cargo
@@ -57,6 +59,11 @@ c: tools need-cxx
 loom: need-cargo
 	RUSTFLAGS="--cfg loom" $(CARGO) test --locked --release --target-dir target/loom -p adjoin-shm --test loom
 
+# The Python client: its wheel in a fresh virtual environment, lints, types, and tests against the command.
+python: tools
+	$(CARGO) build --locked -p adjoin
+	PYTHON="$(PYTHON)" client/python/check.sh target/python
+
 # The test models that are checked in give what numpy gives, and are what their script writes.
 check-models: tools
 	$(VENV)/bin/python tests/models/make.py --check
@@ -67,6 +74,9 @@ models: tools
 bench: tools models
 	$(CARGO) build --release --locked -p adjoin
 	benches/run.sh
+
+bench-python: tools models
+	PYTHON="$(PYTHON)" benches/python/run.sh
 
 generate: tools
 	rm -rf schema/src/generated
