@@ -50,7 +50,7 @@ pub(crate) struct Client {
 /// ------
 /// ServerUnavailable, PermissionDenied, SessionRefused, ProtocolMismatch, ProtocolError
 #[pyfunction]
-#[pyo3(signature = (dir=None, *, request_bytes=16 << 20, response_bytes=16 << 20, ring_entries=256, name="", spin=100e-6, answer_timeout=5.0, reconnect_timeout=0.0))]
+#[pyo3(signature = (dir=None, *, request_bytes=16777216, response_bytes=16777216, ring_entries=256, name="", spin=100e-6, answer_timeout=5.0, reconnect_timeout=0.0))]
 #[expect(
     clippy::too_many_arguments,
     reason = "they have names where this is called"

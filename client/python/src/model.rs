@@ -197,7 +197,8 @@ impl Model {
         Request::new(py, core, &self.names)
     }
 
-    /// Runs the model once: copies arrays in, waits, and gives arrays that own their data.
+    /// Runs the model once: copies arrays in, waits, and gives arrays that own their data. The short form is a
+    /// call, ``model(image=images)``.
     ///
     /// Parameters
     /// ----------
@@ -229,7 +230,7 @@ impl Model {
         clippy::too_many_arguments,
         reason = "they have names where this is called"
     )]
-    fn __call__<'py>(
+    fn infer<'py>(
         &self,
         py: Python<'py>,
         inputs: Option<&Bound<'py, PyAny>>,
@@ -244,15 +245,34 @@ impl Model {
         quick::infer(py, self, &arguments, &options)
     }
 
+    /// As `infer`.
+    #[pyo3(signature = (inputs=None, /, *, timeout=None, deadline=None, priority=0, outputs=None, **named))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they have names where this is called"
+    )]
+    fn __call__<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: Option<&Bound<'py, PyAny>>,
+        timeout: Option<f64>,
+        deadline: Option<f64>,
+        priority: u16,
+        outputs: Option<Vec<String>>,
+        named: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        self.infer(py, inputs, timeout, deadline, priority, outputs, named)
+    }
+
     /// Submits a run and does not wait for its answer. Where the session has no place for another request, it
     /// waits for one of the earlier ones.
     ///
-    /// Parameters are those of a call, without ``timeout``.
+    /// Parameters are those of `infer`, without ``timeout``.
     ///
     /// Returns
     /// -------
     /// Future
-    ///     Of a dict as a call gives it. Dropping the future cancels the request.
+    ///     Of a dict as `infer` gives it. Dropping the future cancels the request.
     #[pyo3(signature = (inputs=None, /, *, deadline=None, priority=0, outputs=None, **named))]
     fn submit<'py>(
         &self,
@@ -270,7 +290,7 @@ impl Model {
 
     /// Runs the model once, for ``await``. No thread is taken: the event loop watches a descriptor.
     ///
-    /// Parameters are those of a call.
+    /// Parameters are those of `infer`.
     ///
     /// Returns
     /// -------

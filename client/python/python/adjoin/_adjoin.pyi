@@ -28,11 +28,11 @@ _Values = dict[str, NDArray[Any]]
 def connect(
     dir: str | PathLike[str] | None = None,
     *,
-    request_bytes: int = ...,
-    response_bytes: int = ...,
+    request_bytes: int = 16777216,
+    response_bytes: int = 16777216,
     ring_entries: int = 256,
     name: str = "",
-    spin: float = ...,
+    spin: float = 0.0001,
     answer_timeout: float = 5.0,
     reconnect_timeout: float = 0.0,
 ) -> Client: ...
@@ -100,6 +100,17 @@ class Model:
         outputs: Sequence[str] | None = None,
         **dimensions: int,
     ) -> Request: ...
+    def infer(
+        self,
+        inputs: Mapping[str, ArrayLike] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        priority: int = 0,
+        outputs: Sequence[str] | None = None,
+        **named: Any,
+    ) -> _Values: ...
     def __call__(
         self,
         inputs: Mapping[str, ArrayLike] | None = None,
