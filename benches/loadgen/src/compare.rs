@@ -85,6 +85,7 @@ pub(crate) async fn run(arguments: &CompareArguments) -> Result<(), Failure> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    targets.iter_mut().for_each(Measured::look_at_memory);
     report.print(&targets)?;
     Measured::end_all(targets).await
 }

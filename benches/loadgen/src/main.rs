@@ -39,13 +39,24 @@ const PROGRAM: &str = "adjoin-loadgen";
 
 /// Drives adjoin and the servers it is compared with, all with the same inputs.
 ///
-/// Targets: adjoin:SOCKET_DIR, grpc:HOST:PORT, in-process:MODEL_FILE. What is inside the clock, and the keys of
-/// the results, are described in benches/loadgen/README.md.
+/// Targets:
+///   adjoin:SOCKET_DIR        adjoin's client library, prepared requests in place
+///   grpc:HOST:PORT           Open Inference Protocol over gRPC, raw contents
+///   grpc-shm:HOST:PORT       the same with system shared memory
+///   http-msgpack:URL         POST of {"shape": [..], "data": bin} as msgpack
+///   http-multipart:URL       the same body in the form field `data`
+///   http-v2:HOST:PORT        Open Inference Protocol over HTTP with binary tensors
+///   http-v2-shm:HOST:PORT    the same with system shared memory
+///   in-process:MODEL_FILE    ONNX Runtime in the client, inputs and outputs at fixed places
+///   iceoryx2:SERVICE         iceoryx2 request-response with `adjoin-loadgen serve-iceoryx2`
 ///
-/// Exit codes: 0 measured, 1 failed (one line on standard error says why), 2 wrong usage, 130 or 143
-/// interrupted.
+/// Clients are processes with connections that stay open. The clock of a request runs from the moment when its
+/// inputs lie in memory until its outputs can be read. What is inside it for each protocol, and what the keys of
+/// the JSON mean, is in benches/loadgen/README.md.
+///
+/// Exit codes: 0 measured, 1 failed (one line on standard error says why), 2 wrong usage, 130 or 143 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version)]
+#[command(name = PROGRAM, version, verbatim_doc_comment)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

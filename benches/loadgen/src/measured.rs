@@ -5,7 +5,7 @@ use adjoin_cli_kit::tensor::Tensor;
 
 use crate::arguments::{Target, Work};
 use crate::job::PhasePlan;
-use crate::processes::Usage;
+use crate::processes::{Memory, Usage};
 use crate::server::{Counters, Server};
 use crate::team::Team;
 use crate::totals::{ServerSpent, Totals};
@@ -33,6 +33,8 @@ pub(crate) struct Measured {
     pub(crate) totals: Totals,
     /// Of the last phase.
     pub(crate) counters: Option<Counters>,
+    /// Of the processes that are counted, after the last phase.
+    pub(crate) memory: Option<Memory>,
 }
 
 /// A look at a server before a phase.
@@ -56,6 +58,7 @@ impl Measured {
             verify_error_max: None,
             totals: Totals::default(),
             counters: None,
+            memory: None,
         })
     }
 
@@ -120,6 +123,12 @@ impl Measured {
         let before = self.before().await?;
         self.begin(length_ms, seed).await?;
         self.finish(before).await
+    }
+
+    /// Looks at the memory of the server while its clients are connected.
+    pub(crate) fn look_at_memory(&mut self) {
+        let pids = &self.work.server_pids;
+        self.memory = (!pids.is_empty()).then(|| Memory::of_trees(pids));
     }
 
     /// Forgets what was measured so far.

@@ -12,7 +12,7 @@ use crate::{prepare, progress};
 /// Measures one target under clients of several kinds at the same time, each kind by itself.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MixedArguments {
-    /// What is driven
+    /// What is driven, such as adjoin:/run/adjoin; `adjoin-loadgen --help` lists the kinds
     #[arg(long, value_name = "TARGET")]
     target: Target,
 
@@ -64,6 +64,7 @@ pub(crate) async fn run(arguments: &MixedArguments) -> Result<(), Failure> {
     let report = Report::begin(Kind::Mixed, &arguments.common);
     progress::meanwhile(&bar, phase(&mut groups, length_ms, 1)).await?;
     bar.finish_and_clear();
+    groups.iter_mut().for_each(Measured::look_at_memory);
     report.print(&groups)?;
     Measured::end_all(groups).await
 }

@@ -1,4 +1,4 @@
-//! Processor time and context switches of processes, read from `/proc`.
+//! Processor time, context switches and memory of processes, read from `/proc`.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -63,6 +63,35 @@ impl Usage {
         }
         sum
     }
+}
+
+/// Memory of processes, where each page counts in parts for those that have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) pss_bytes: u64,
+    /// Of that, memory that is made to be shared: regions of sessions, segments.
+    pub(crate) pss_shared_bytes: u64,
+}
+
+impl Memory {
+    /// Of these processes and all their descendants.
+    pub(crate) fn of_trees(roots: &[u32]) -> Self {
+        let mut sum = Self::default();
+        for pid in with_descendants(roots, &parents()) {
+            let path = format!("/proc/{pid}/smaps_rollup");
+            let text = fs::read_to_string(path).unwrap_or_default();
+            sum.pss_bytes += kib(&text, "Pss:") * 1024;
+            sum.pss_shared_bytes += kib(&text, "Pss_Shmem:") * 1024;
+        }
+        sum
+    }
+}
+
+/// A line such as `Pss:    443 kB`; 0 if there is none.
+fn kib(text: &str, key: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(key));
+    let number = value.and_then(|value| value.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// The process and all that descend from it.
@@ -135,6 +164,9 @@ mod tests {
         assert_eq!(run_time_ns("109417 5038 2\n"), 109_417);
         let status = "Name:\tx\nvoluntary_ctxt_switches:\t5\nnonvoluntary_ctxt_switches:\t2\n";
         assert_eq!(context_switches(status), 7);
+        let rollup = "Rss:\t9 kB\nPss:    443 kB\nPss_Anon:   1 kB\nPss_Shmem:  12 kB\n";
+        assert_eq!((kib(rollup, "Pss:"), kib(rollup, "Pss_Shmem:")), (443, 12));
+        assert_eq!(kib(rollup, "Pss_File:"), 0);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What was measured: as JSON with stable keys, and as a table.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use adjoin_cli_kit::Failure;
@@ -78,12 +79,15 @@ struct Line {
     server_cpu_s: Option<f64>,
     server_context_switches_per_request: Option<f64>,
     mean_batch_rows: Option<f64>,
+    mean_execute_us: Option<f64>,
     bytes_copied_per_request: Option<f64>,
     server_wakeups_per_request: Option<f64>,
     client_wakeups_per_request: Option<f64>,
     server_resident_bytes: Option<u64>,
     region_bytes: Option<u64>,
     sessions: Option<u32>,
+    server_pss_bytes: Option<u64>,
+    server_pss_shared_bytes: Option<u64>,
     reconnects: u64,
     verified: bool,
     verify_error_max: Option<f64>,
@@ -95,6 +99,7 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     histogram_us: Option<Vec<(f64, u64)>>,
     other_processes_share: Option<f64>,
+    notes: BTreeMap<String, String>,
     machine: String,
     version: &'static str,
     command: String,
@@ -236,6 +241,9 @@ impl Report {
             server_context_switches_per_request: totals.server_context_switches().map(by_server),
             mean_batch_rows: growth
                 .map(|growth| rounded(growth.rows as f64 / growth.executions.max(1) as f64)),
+            mean_execute_us: growth.filter(|growth| growth.executions > 0).map(|growth| {
+                rounded(growth.execute_ns as f64 / 1000.0 / growth.executions as f64)
+            }),
             bytes_copied_per_request: growth
                 .map(|growth| rounded(growth.bytes_copied as f64 / growth.requests.max(1) as f64)),
             server_wakeups_per_request: growth.map(|growth| by_server(growth.wakeups)),
@@ -243,6 +251,8 @@ impl Report {
             server_resident_bytes: counters.map(|counters| counters.resident_bytes()),
             region_bytes: counters.map(|counters| counters.region_bytes()),
             sessions: counters.map(|counters| counters.sessions()),
+            server_pss_bytes: of.memory.map(|memory| memory.pss_bytes),
+            server_pss_shared_bytes: of.memory.map(|memory| memory.pss_shared_bytes),
             reconnects: totals.reconnects,
             verified: of.verify_error_max.is_some(),
             verify_error_max: of.verify_error_max,
@@ -253,6 +263,7 @@ impl Report {
             phase_ms,
             histogram_us: histogram,
             other_processes_share: share.map(rounded),
+            notes: self.common.notes.iter().cloned().collect(),
             machine: Machine::of_this().text(),
             version: env!("CARGO_PKG_VERSION"),
             command: command(),

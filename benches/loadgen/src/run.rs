@@ -11,7 +11,7 @@ use crate::{prepare, progress};
 /// Measures one target.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunArguments {
-    /// What is driven: adjoin:SOCKET_DIR, grpc:HOST:PORT or in-process:MODEL_FILE
+    /// What is driven, such as adjoin:/run/adjoin; `adjoin-loadgen --help` lists the kinds
     #[arg(long, value_name = "TARGET")]
     target: Target,
 
@@ -92,6 +92,7 @@ pub(crate) async fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let report = Report::begin(Kind::Run, &arguments.common);
     progress::meanwhile(&bar, measured.phase(length_ms, arguments.seed)).await?;
     bar.finish_and_clear();
+    measured.look_at_memory();
     report.print(std::slice::from_ref(&measured))?;
     measured.end().await
 }

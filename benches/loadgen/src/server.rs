@@ -28,6 +28,8 @@ pub(crate) struct Growth {
     pub(crate) executions: u64,
     pub(crate) rows: u64,
     pub(crate) bytes_copied: u64,
+    /// Time of the batches in the engine.
+    pub(crate) execute_ns: u64,
     /// Times that the server woke from sleep.
     pub(crate) wakeups: u64,
     /// Wake-ups that it sent to sleeping clients.
@@ -90,6 +92,7 @@ impl Counters {
             executions: now.execution_count.saturating_sub(before.execution_count),
             rows: now.inference_count.saturating_sub(before.inference_count),
             bytes_copied: copied(now).saturating_sub(copied(before)),
+            execute_ns: now.execute_ns.saturating_sub(before.execute_ns),
             wakeups: of_server(|status| status.wakeups),
             client_wakeups: of_server(|status| status.client_wakeups),
         }
@@ -103,6 +106,7 @@ impl std::ops::AddAssign for Growth {
         self.executions += more.executions;
         self.rows += more.rows;
         self.bytes_copied += more.bytes_copied;
+        self.execute_ns += more.execute_ns;
         self.wakeups += more.wakeups;
         self.client_wakeups += more.client_wakeups;
     }

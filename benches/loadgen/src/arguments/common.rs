@@ -33,6 +33,10 @@ pub(crate) struct CommonArguments {
     #[arg(long, value_name = "FILE", env = "ADJOIN_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
 
+    /// Something that stands in the results, such as a setting of the server; repeatable
+    #[arg(long = "note", value_name = "KEY=VALUE", value_parser = parse_note)]
+    pub(crate) notes: Vec<(String, String)>,
+
     /// Writes JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -40,4 +44,11 @@ pub(crate) struct CommonArguments {
     /// Adds the histogram of the latencies to the JSON
     #[arg(long, requires = "json")]
     pub(crate) histogram: bool,
+}
+
+fn parse_note(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it is KEY=VALUE".into()),
+    }
 }
