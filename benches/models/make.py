@@ -5,6 +5,8 @@ output named `output`, both float32, and takes any batch size:
 
   identity   [batch,n] -> the same           what the server itself costs
   mlp        [batch,128] -> [batch,10]       a small model: 128, 256 with Relu, 10
+  heavy      [batch,1024] -> [batch,1024]    some milliseconds, and for 16 rows not
+             many more than for one: matrices that do not fit any cache
   resnet50   [batch,3,224,224] -> [batch,1000]
              ResNet-50 v1.5 with the batch norms folded into the convolutions
 
@@ -39,6 +41,9 @@ IR_VERSION = 8
 # One stage of ResNet-50 each: inner width, number of blocks, first stride.
 RESNET50_STAGES = [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]
 EXPANSION = 4
+
+HEAVY_WIDTH = 1024
+HEAVY_LAYERS = 2
 
 # How strongly a residual block adds to what passes it by. With full He-normal
 # weights on both paths the values would double at every one of the 16 blocks.
@@ -127,6 +132,23 @@ def mlp() -> onnx.ModelProto:
     return g.model("mlp", ["batch", 128], ["batch", 10])
 
 
+def heavy() -> onnx.ModelProto:
+    """Dense layers whose 64 MiB of weights have to be read whatever the batch."""
+    g = Graph(seed=3)
+    x = "input"
+    for layer in range(HEAVY_LAYERS):
+        is_last = layer == HEAVY_LAYERS - 1
+        x = g.relu(g.dense(x, f"wide{layer}", HEAVY_WIDTH, 4 * HEAVY_WIDTH))
+        x = g.dense(
+            x,
+            f"narrow{layer}",
+            4 * HEAVY_WIDTH,
+            HEAVY_WIDTH,
+            output="output" if is_last else None,
+        )
+    return g.model("heavy", ["batch", HEAVY_WIDTH], ["batch", HEAVY_WIDTH])
+
+
 def bottleneck(
     g: Graph, x: str, name: str, inputs: int, width: int, stride: int
 ) -> str:
@@ -165,6 +187,7 @@ def resnet50() -> onnx.ModelProto:
 MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "identity": identity,
     "mlp": mlp,
+    "heavy": heavy,
     "resnet50": resnet50,
 }
 
