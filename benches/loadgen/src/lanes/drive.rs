@@ -7,13 +7,13 @@ use adjoin_cli_kit::contents::Contents;
 use adjoin_shm::clock::now_ns;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::runtime::Runtime;
-use tokio::sync::Mutex;
 
-use super::{Answer, Lane};
+use super::{Answer, CallError, Lane};
 use crate::alarm::Alarm;
 use crate::arguments::Target;
 use crate::arrivals::Arrivals;
 use crate::caller::Caller;
+use crate::client;
 use crate::job::{Job, Phase};
 use crate::meter::Meter;
 
@@ -91,9 +91,8 @@ impl<L: Lane> Caller for Lanes<L> {
         Ok(meter.into_inner().closed_phase(self.reconnects() - before))
     }
 
-    fn open(&mut self, arrivals: Arrivals, meter: Meter) -> Result<Phase, Failure> {
+    fn open(&mut self, mut arrivals: Arrivals, mut meter: Meter) -> Result<Phase, Failure> {
         let before = self.reconnects();
-        let meter = RefCell::new(meter);
         let Self {
             lanes,
             runtime,
@@ -101,39 +100,81 @@ impl<L: Lane> Caller for Lanes<L> {
             ..
         } = self;
         let (is_rewritten, deadline_ns) = (self.is_rewritten, self.deadline_ns);
+        if is_rewritten {
+            for lane in &mut *lanes {
+                lane.write(contents.borrow_mut().turn())?;
+            }
+        }
         runtime.block_on(async {
-            // Whoever is free takes the next moment and waits for it; the others stand behind.
-            let gate = Mutex::new((arrivals, Alarm::new()?));
-            let when_meant_to = async |lane: &mut L| -> Result<(), Failure> {
-                loop {
-                    if is_rewritten {
-                        lane.write(contents.borrow_mut().turn())?;
+            let alarm = Alarm::new()?;
+            let mut next_ns = arrivals.next();
+            let mut running = FuturesUnordered::new();
+            loop {
+                let ended = if let Some(intended_ns) = next_ns
+                    && let Some(lane) = lanes.pop()
+                {
+                    tokio::select! {
+                        biased;
+                        Some(ended) = running.next(), if !running.is_empty() => {
+                            lanes.push(lane);
+                            ended
+                        }
+                        is_time = alarm.wait_until(intended_ns) => {
+                            is_time?;
+                            running.push(call(lane, intended_ns, deadline_ns));
+                            next_ns = arrivals.next().filter(|_| !client::is_told_to_end());
+                            continue;
+                        }
                     }
-                    let intended_ns = {
-                        let mut gate = gate.lock().await;
-                        let Some(intended_ns) = gate.0.next() else {
-                            return Ok(());
-                        };
-                        gate.1.wait_until(intended_ns).await?;
-                        intended_ns
-                    };
-                    let started_ns = now_ns();
-                    let until_ns = deadline_ns.map(|deadline_ns| intended_ns + deadline_ns);
-                    let outcome = lane.call(until_ns).await;
-                    let ended_ns = now_ns();
-                    meter
-                        .borrow_mut()
-                        .open(intended_ns, started_ns, ended_ns, &outcome)?;
+                } else {
+                    match running.next().await {
+                        Some(ended) => ended,
+                        None => return Ok::<(), Failure>(()),
+                    }
+                };
+                let Ended {
+                    mut lane,
+                    intended_ns,
+                    started_ns,
+                    ended_ns,
+                    outcome,
+                } = ended;
+                meter.open(intended_ns, started_ns, ended_ns, &outcome)?;
+                if is_rewritten {
+                    lane.write(contents.borrow_mut().turn())?;
                 }
-            };
-            all(lanes.iter_mut().map(when_meant_to)).await
+                // The last one that was used is the next one, so that no more are used than are needed.
+                lanes.push(lane);
+            }
         })?;
-        Ok(meter.into_inner().open_phase(self.reconnects() - before))
+        Ok(meter.open_phase(self.reconnects() - before))
     }
 
     fn close(&mut self) -> Result<(), Failure> {
         let Self { lanes, runtime, .. } = self;
         runtime.block_on(all(lanes.iter_mut().map(Lane::close)))
+    }
+}
+
+/// A request of an open loop that was answered.
+struct Ended<L> {
+    lane: L,
+    intended_ns: u64,
+    started_ns: u64,
+    ended_ns: u64,
+    outcome: Result<(), CallError>,
+}
+
+async fn call<L: Lane>(mut lane: L, intended_ns: u64, deadline_ns: Option<u64>) -> Ended<L> {
+    let started_ns = now_ns();
+    let until_ns = deadline_ns.map(|deadline_ns| intended_ns + deadline_ns);
+    let outcome = lane.call(until_ns).await;
+    Ended {
+        lane,
+        intended_ns,
+        started_ns,
+        ended_ns: now_ns(),
+        outcome,
     }
 }
 

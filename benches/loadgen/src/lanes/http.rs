@@ -7,7 +7,6 @@ use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use adjoin_cli_kit::Failure;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -29,7 +28,8 @@ const REASON_BYTES_MAX: usize = 300;
 pub(super) struct Connection {
     url: HttpUrl,
     content_type: &'static str,
-    sender: SendRequest<Parts>,
+    /// `None` until the first request.
+    sender: Option<SendRequest<Parts>>,
     reconnects: u64,
 }
 
@@ -41,13 +41,14 @@ pub(super) struct HttpAnswer {
 }
 
 impl Connection {
-    pub(super) async fn open(url: &HttpUrl, content_type: &'static str) -> Result<Self, Failure> {
-        Ok(Self {
-            sender: connect(&url.authority).await?,
+    /// A connection that is opened with the first request: in open loop most lanes are never needed.
+    pub(super) fn new(url: &HttpUrl, content_type: &'static str) -> Self {
+        Self {
+            sender: None,
             url: url.clone(),
             content_type,
             reconnects: 0,
-        })
+        }
     }
 
     /// How often the server had closed it.
@@ -62,9 +63,13 @@ impl Connection {
         parts: &[Bytes],
         header: Option<(&'static str, &str)>,
     ) -> Result<HttpAnswer, CallError> {
-        let answer = match self.sender.ready().await {
+        let mut sender = match self.sender.take() {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        let answer = match sender.ready().await {
             Ok(()) => {
-                self.sender
+                sender
                     .send_request(self.request(path, parts, header)?)
                     .await
             }
@@ -75,15 +80,30 @@ impl Connection {
             // way; that is told apart from one that fails by asking again, once.
             Err(error) if is_hang_up(&error) => {
                 self.reconnects += 1;
-                self.sender = connect(&self.url.authority)
+                sender = self.connect().await?;
+                sender
+                    .send_request(self.request(path, parts, header)?)
                     .await
-                    .map_err(CallError::failed)?;
-                let request = self.request(path, parts, header)?;
-                self.sender.send_request(request).await
             }
             answer => answer,
         };
+        self.sender = Some(sender);
         read(answer.map_err(|error| self.failed(&error))?).await
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Parts>, CallError> {
+        let authority = &self.url.authority;
+        let stream = TcpStream::connect(authority).await;
+        let stream = stream.map_err(|error| {
+            CallError::Failed(format!("no HTTP server at {authority}: {error}"))
+        })?;
+        stream.set_nodelay(true).map_err(CallError::failed)?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(CallError::failed)?;
+        // Its end shows in the requests.
+        tokio::spawn(async { connection.await.ok() });
+        Ok(sender)
     }
 
     fn request(
@@ -125,16 +145,6 @@ fn is_hang_up(error: &hyper::Error) -> bool {
         )
     });
     is_reset || error.is_closed() || error.is_canceled() || error.is_incomplete_message()
-}
-
-async fn connect(authority: &str) -> Result<SendRequest<Parts>, Failure> {
-    let stream = TcpStream::connect(authority).await;
-    let stream = stream.map_err(|error| format!("no HTTP server at {authority}: {error}"))?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // Its end shows in the requests.
-    tokio::spawn(async { connection.await.ok() });
-    Ok(sender)
 }
 
 /// Reads an answer to its end; a server that has too much to do refuses.

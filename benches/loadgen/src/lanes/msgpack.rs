@@ -40,7 +40,7 @@ pub(super) async fn lanes(
     let mut lanes = Vec::new();
     for _ in 0..job.lanes {
         lanes.push(MsgpackLane {
-            connection: Connection::open(url, content_type).await?,
+            connection: Connection::new(url, content_type),
             path: url.path.clone(),
             parts: [before.clone(), Bytes::new(), after.clone()],
             data_type: input.data_type.clone(),
