@@ -2,7 +2,8 @@
 # What a request and a session cost as sessions become more: 1, 4, 16, 64 and 256 of them in closed loop, mlp, a
 # million requests and more in all. Writes benches/results/scale.json, one object a line: lines of adjoin-loadgen
 # (see benches/loadgen/README.md), and a line of kind "summary" for each, with the memory of the server that each
-# session takes: what it has beyond its memory without sessions, regions not counted.
+# session takes: by how much its heaps and stacks are larger than after a few sessions that have ended. Regions are
+# not counted in it, nor are the program's own pages, of which other processes may have a part.
 #
 # Needs: make models; cargo build --release -p adjoin -p adjoin-loadgen; ADJOIN_ONNXRUNTIME. Takes half a minute.
 # Environment: ADJOIN, LOADGEN, MODELS, SECONDS_EACH (4), SESSIONS ("1 4 16 64 256").
@@ -11,10 +12,9 @@ cd "$(dirname "$0")/.."
 . benches/servers.sh
 seconds=${SECONDS_EACH:-4}
 
-# Memory of the server in bytes, each page in parts for those that have it; without what is made to be shared.
-private_bytes() {
-    awk '/^Pss:/ { all = $2 } /^Pss_Shmem:/ { shared = $2 } END { print (all - shared) * 1024 }' \
-        "/proc/$server/smaps_rollup"
+# Heaps and stacks of the server, in bytes.
+anonymous_bytes() {
+    awk '/^Pss_Anon:/ { print $2 * 1024 }' "/proc/$server/smaps_rollup"
 }
 
 begin_results scale.json
@@ -29,14 +29,14 @@ intra_op_threads = 1"
     # needs.
     "$loadgen" run --target "adjoin:$home/scale-$sessions" --model mlp --input input:FP32:1,128 --clients 4 \
         --seconds 0.5 --warmup 0.1 > /dev/null
-    without=$(private_bytes)
+    without=$(anonymous_bytes)
     record run --target "adjoin:$home/scale-$sessions" --model mlp --input input:FP32:1,128 \
         --clients "$sessions" --threads-per-process 64 --server-pid "$server" --seconds "$seconds" \
         --note experiment=scale
     of() {
         printf '%s' "$lines" | number "$1"
     }
-    with=$(calculate "$(of server_pss_bytes) - $(of server_pss_shared_bytes)")
+    with=$(of server_pss_anonymous_bytes)
     requests=$(calculate "$requests + $(of requests)")
     printf '{"kind":"summary","experiment":"scale","sessions":%s,"requests":%s,"requests_so_far":%s,"requests_per_s":%s,"server_cpu_us_per_request":%s,"client_cpu_us_per_request":%s,"server_wakeups_per_request":%s,"client_wakeups_per_request":%s,"server_bytes_per_session":%s,"region_bytes_per_session":%s}\n' \
         "$sessions" "$(of requests)" "$requests" "$(of requests_per_s)" "$(of server_cpu_us_per_request)" \

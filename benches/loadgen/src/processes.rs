@@ -71,6 +71,8 @@ pub(crate) struct Memory {
     pub(crate) pss_bytes: u64,
     /// Of that, memory that is made to be shared: regions of sessions, segments.
     pub(crate) pss_shared_bytes: u64,
+    /// Of that, memory without a file: heaps and stacks.
+    pub(crate) pss_anonymous_bytes: u64,
 }
 
 impl Memory {
@@ -82,6 +84,7 @@ impl Memory {
             let text = fs::read_to_string(path).unwrap_or_default();
             sum.pss_bytes += kib(&text, "Pss:") * 1024;
             sum.pss_shared_bytes += kib(&text, "Pss_Shmem:") * 1024;
+            sum.pss_anonymous_bytes += kib(&text, "Pss_Anon:") * 1024;
         }
         sum
     }
