@@ -6,6 +6,7 @@
 #   make bench   figures of README and benches/results
 #   make install-c [PREFIX=/usr/local] [DESTDIR=]
 #                the C client: header, libraries, pkg-config file
+#   make bench-load   batching, scale and a processor limit under load: benches/results
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -20,6 +21,7 @@ export ADJOIN_FLATC ?= $(FLATC)
 
 .PHONY: help demo test check fmt clippy doc unit loom system c models tools generate header bench install-c clean
 .PHONY: help demo test check fmt clippy doc unit loom system python models tools generate bench bench-python clean
+.PHONY: help demo test check fmt clippy doc unit loom system models tools generate bench bench-load clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -77,6 +79,11 @@ bench: tools models
 
 bench-python: tools models
 	PYTHON="$(PYTHON)" benches/python/run.sh
+bench-load: tools models
+	$(CARGO) build --release --locked -p adjoin -p adjoin-loadgen
+	benches/batching.sh
+	benches/scale.sh
+	benches/cpu-limit.sh
 
 generate: tools
 	rm -rf schema/src/generated
