@@ -3,7 +3,7 @@
 use adjoin_cli_kit::Failure;
 use clap::{Args, Parser};
 
-use crate::arguments::{CommonArguments, Target, Work, WorkArguments};
+use crate::arguments::{CommonArguments, Target, Work, WorkArguments, parse_rate};
 use crate::measured::{Measured, Mode};
 use crate::report::{Kind, Report};
 use crate::{prepare, progress};
@@ -23,18 +23,48 @@ pub(crate) struct CompareArguments {
     phase_ms: u64,
 
     #[command(flatten)]
+    pace: PaceArguments,
+
+    #[command(flatten)]
     work: WorkArguments,
 
     #[command(flatten)]
     common: CommonArguments,
 
-    /// A target, then options of the section Work that hold for it alone; `--`, and the next one
+    /// A target, then options of the sections Work and Pace that hold for it alone; `--`, and the next one
     #[arg(
         last = true,
         required = true,
         value_name = "TARGET [OPTIONS] [-- TARGET [OPTIONS]]..."
     )]
     targets: Vec<String>,
+}
+
+/// How requests follow each other.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Pace")]
+struct PaceArguments {
+    /// Open loop with so many requests a second of all clients together, in Poisson's way [default: closed loop]
+    #[arg(long, value_name = "R", value_parser = parse_rate)]
+    rate: Option<f64>,
+
+    /// Most requests that each client has under way at once in open loop [default: 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    in_flight_max: Option<u32>,
+}
+
+impl PaceArguments {
+    /// These options, with those of `common` where they say nothing.
+    fn over(self, common: Self) -> Mode {
+        let in_flight_max = self.in_flight_max.or(common.in_flight_max);
+        match self.rate.or(common.rate) {
+            Some(rate) => Mode::Poisson {
+                rate,
+                in_flight_max: in_flight_max.unwrap_or(64),
+            },
+            None => Mode::Closed,
+        }
+    }
 }
 
 /// What stands between two `--`.
@@ -48,13 +78,17 @@ struct Section {
     target: Target,
 
     #[command(flatten)]
+    pace: PaceArguments,
+
+    #[command(flatten)]
     work: WorkArguments,
 }
 
-fn works(arguments: &CompareArguments) -> Result<Vec<Work>, Failure> {
+fn works(arguments: &CompareArguments) -> Result<Vec<(Work, Mode)>, Failure> {
     let work = |section: &[String]| {
         let section = Section::try_parse_from(section)?;
-        section.work.over(&arguments.work).settle(section.target)
+        let work = section.work.over(&arguments.work).settle(section.target)?;
+        Ok((work, section.pace.over(arguments.pace)))
     };
     let sections = arguments.targets.split(|word| word == "--");
     sections.map(work).collect()
@@ -65,12 +99,13 @@ pub(crate) async fn run(arguments: &CompareArguments) -> Result<(), Failure> {
     let bar = progress::bar(arguments.rounds, "rounds");
     bar.set_message("connecting");
     let mut targets = Vec::new();
-    for work in works {
-        targets.push(prepare::start(&arguments.common, work, Mode::Closed).await?);
+    for (work, mode) in works {
+        targets.push(prepare::start(&arguments.common, work, mode).await?);
     }
     bar.set_message("warming up");
     for target in &mut targets {
-        target.phase(arguments.phase_ms, 0).await?;
+        // Other moments than those that are measured.
+        target.phase(arguments.phase_ms, 1 << 32).await?;
         target.forget();
     }
     bar.set_message("measuring");
@@ -112,7 +147,7 @@ mod tests {
         compare: CompareArguments,
     }
 
-    fn parsed(text: &str) -> Result<Vec<Work>, Failure> {
+    fn parsed(text: &str) -> Result<Vec<(Work, Mode)>, Failure> {
         let words = std::iter::once("compare").chain(text.split_whitespace());
         works(&Line::try_parse_from(words)?.compare)
     }
@@ -122,12 +157,12 @@ mod tests {
         let works = parsed(
             "--model mlp --input x:FP32:1,4 --clients 4 --rounds 3 \
              -- in-process:m.onnx --clients 1 --threads 2 -- adjoin:/run \
-             -- grpc:h:1 --label peer --server-pid 7 --server-pid 8",
+             -- grpc:h:1 --label peer --server-pid 7 --server-pid 8 --rate 50",
         )
         .unwrap();
         let seen: Vec<_> = works
             .iter()
-            .map(|work| (work.label.as_str(), work.clients, work.threads))
+            .map(|(work, _)| (work.label.as_str(), work.clients, work.threads))
             .collect();
         assert_eq!(
             seen,
@@ -137,7 +172,12 @@ mod tests {
                 ("peer", 4, 1)
             ]
         );
-        assert_eq!(works[2].server_pids, [7, 8]);
+        assert_eq!(works[2].0.server_pids, [7, 8]);
+        let open = Mode::Poisson {
+            rate: 50.0,
+            in_flight_max: 64,
+        };
+        assert_eq!((works[1].1, works[2].1), (Mode::Closed, open));
     }
 
     #[test]

@@ -163,11 +163,11 @@ fn serve(arguments: &ServeIceoryx2Arguments, is_to_end: &AtomicBool) -> Result<(
             }
             continue;
         };
-        if request.payload().len() != input_bytes {
-            // Its client waits until it gives up: an answer of another size would be taken for one.
-            continue;
+        if request.payload().len() == input_bytes {
+            work.answer(&request, output_bytes)?;
+        } else {
+            refuse(&request)?;
         }
-        work.answer(&request, output_bytes)?;
         if let Some(doorbells) = &mut doorbells {
             doorbells.ring(&node, request.origin().value())?;
         }
@@ -212,6 +212,15 @@ fn attributes(outputs: &[Tensor], wait: Wait) -> Result<AttributeSpecifier, Fail
         attributes = define(attributes, OUTPUT, serde_json::to_string(output)?)?;
     }
     Ok(attributes)
+}
+
+/// An answer without bytes, to a request of another size than the inputs have.
+fn refuse(request: &Request) -> Result<(), Failure> {
+    let empty = request.loan_slice_uninit(0);
+    let empty = empty.map_err(|error| failure("no memory for an answer", error))?;
+    // A client that is gone gets no answer.
+    let _ = empty.write_from_slice(&[]).send();
+    Ok(())
 }
 
 impl Work {

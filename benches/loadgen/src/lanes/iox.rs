@@ -132,7 +132,7 @@ impl IoxLane {
             if Duration::from_nanos(waited_ns) > ANSWER_TIMEOUT {
                 let seconds = ANSWER_TIMEOUT.as_secs();
                 return Err(CallError::Failed(format!(
-                    "no answer within {seconds} s: the server has ended, or its --input is another one"
+                    "no answer within {seconds} s: the server has ended"
                 )));
             }
             if let Some(doorbells) = &self.doorbells
@@ -166,6 +166,9 @@ impl Lane for IoxLane {
         let response = self.infer()?;
         let bytes = response.payload();
         let (places, byte_size) = layout(&self.outputs);
+        if bytes.is_empty() {
+            return Err(CallError::failed("the service has inputs of another size"));
+        }
         if bytes.len() != byte_size {
             return Err(CallError::Failed(format!(
                 "an answer of {} bytes, not {byte_size}",

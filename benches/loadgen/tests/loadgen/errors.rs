@@ -93,7 +93,12 @@ fn a_service_name_serves_once() {
         server.service
     ));
     assert!(text.contains("served already"), "{text}");
-    // The first one still does.
+    let text = error(&format!(
+        "run --target iceoryx2:{} --input x:FP32:3,3",
+        server.service
+    ));
+    assert!(text.contains("another size"), "{text}");
+    // The first one still serves.
     assert!(server.end());
 }
 

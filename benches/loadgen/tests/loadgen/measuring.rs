@@ -219,7 +219,7 @@ fn targets_are_compared_with_the_first_round_by_round() {
     let lines = measure(&format!(
         "compare --model fixed --input {INPUT} --verify {model} --rounds 5 --phase-ms 40 --clients 2 \
          -- in-process:{model} --clients 1 --label anchor -- adjoin:{} \
-         -- grpc:{address} --label grpc --server-pid {}",
+         -- grpc:{address} --label grpc --server-pid {} --rate 500",
         server.socket_dir().display(),
         server.pid()
     ));
@@ -233,6 +233,11 @@ fn targets_are_compared_with_the_first_round_by_round() {
         assert!(number(&line["round_p50_us"], "median") > 0.0);
     }
     assert_eq!(lines[0]["label"], "anchor");
+    let modes: Vec<_> = lines
+        .iter()
+        .map(|line| line["mode"].as_str().unwrap())
+        .collect();
+    assert_eq!(modes, ["closed", "closed", "poisson"]);
     assert_eq!(
         (&lines[0]["clients"], &lines[1]["clients"]),
         (&1.into(), &2.into())
