@@ -1,12 +1,16 @@
 """Write the models that the benchmarks serve, as a model repository.
 
 Each model goes to OUT/NAME/1/model.onnx, has one input named `input` and one
-output named `output`, both float32, and takes any batch size:
+output named `output`, and takes any batch size. All are float32, except the
+input of fullhd:
 
   identity   [batch,n] -> the same           what the server itself costs
   mlp        [batch,128] -> [batch,10]       a small model: 128, 256 with Relu, 10
   heavy      [batch,1024] -> [batch,1024]    some milliseconds, and for 16 rows not
              many more than for one: matrices that do not fit any cache
+  fullhd     uint8 [batch,1080,1920,3] -> [batch,10]
+             a light model on a large picture, which makes the way there the cost:
+             every 15th pixel of every 15th row, then a linear layer
   resnet50   [batch,3,224,224] -> [batch,1000]
              ResNet-50 v1.5 with the batch norms folded into the convolutions
 
@@ -37,6 +41,8 @@ DEFAULT_OUT = REPOSITORY / "target" / "models"
 
 OPSET = 17
 IR_VERSION = 8
+
+FULLHD_HEIGHT, FULLHD_WIDTH, FULLHD_STRIDE = 1080, 1920, 15
 
 # One stage of ResNet-50 each: inner width, number of blocks, first stride.
 RESNET50_STAGES = [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]
@@ -101,13 +107,21 @@ class Graph:
         bias = self.random(f"{name}.bias", (outputs,), 0.01)
         return self.node("Gemm", [x, weight, bias], output or name)
 
+    def integers(self, name: str, values: list[int]) -> str:
+        self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
     def model(
-        self, name: str, input_shape: list, output_shape: list
+        self,
+        name: str,
+        input_shape: list,
+        output_shape: list,
+        input_type: int = TensorProto.FLOAT,
     ) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             name,
-            [helper.make_tensor_value_info("input", TensorProto.FLOAT, input_shape)],
+            [helper.make_tensor_value_info("input", input_type, input_shape)],
             [helper.make_tensor_value_info("output", TensorProto.FLOAT, output_shape)],
             self.weights,
         )
@@ -147,6 +161,25 @@ def heavy() -> onnx.ModelProto:
             output="output" if is_last else None,
         )
     return g.model("heavy", ["batch", HEAVY_WIDTH], ["batch", HEAVY_WIDTH])
+def fullhd() -> onnx.ModelProto:
+    g = Graph(seed=3)
+    pixels = g.node(
+        "Slice",
+        [
+            "input",
+            g.integers("starts", [0, 0]),
+            g.integers("ends", [FULLHD_HEIGHT, FULLHD_WIDTH]),
+            g.integers("axes", [1, 2]),
+            g.integers("steps", [FULLHD_STRIDE, FULLHD_STRIDE]),
+        ],
+        "pixels",
+    )
+    numbers = g.node("Cast", [pixels], "numbers", to=TensorProto.FLOAT)
+    flat = g.node("Flatten", [numbers], "flat", axis=1)
+    size = (FULLHD_HEIGHT // FULLHD_STRIDE) * (FULLHD_WIDTH // FULLHD_STRIDE) * 3
+    g.dense(flat, "last", size, 10, output="output")
+    shape = ["batch", FULLHD_HEIGHT, FULLHD_WIDTH, 3]
+    return g.model("fullhd", shape, ["batch", 10], TensorProto.UINT8)
 
 
 def bottleneck(
@@ -188,6 +221,7 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "identity": identity,
     "mlp": mlp,
     "heavy": heavy,
+    "fullhd": fullhd,
     "resnet50": resnet50,
 }
 
