@@ -1,0 +1,20 @@
+"""A runtime of MLServer that runs ONNX models. Environment: see serving/engine.py."""
+
+import numpy as np
+from engine import Model
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceRequest, InferenceResponse
+
+
+class OnnxRuntime(MLModel):
+    async def load(self) -> bool:
+        self.model = Model(self.name)
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        rows = NumpyCodec.decode_input(payload.inputs[0])
+        answer = self.model.run(np.ascontiguousarray(rows, self.model.dtype))
+        return InferenceResponse(
+            model_name=self.name, outputs=[NumpyCodec.encode_output("output", answer)]
+        )
