@@ -69,6 +69,22 @@ def pip_install(python: Path, name: str, requirements: Path) -> None:
     raise Unavailable(f"pip cannot install it: {last_error(installed.stderr)}")
 
 
+def add_wheel(python: Path, wheel: Path) -> str:
+    """Installs a wheel without what it depends on; says why not if it cannot be."""
+    if not wheel.is_file():
+        raise Problem(f"there is no wheel at {wheel}")
+    installed = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        + ["--no-deps", "--no-index", "--force-reinstall", wheel],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if installed.returncode == 0:
+        return ""
+    return f"pip cannot install {wheel.name}: {last_error(installed.stderr)}"
+
+
 def last_error(text: str) -> str:
     errors = [line for line in text.splitlines() if line.startswith("ERROR:")]
     return one_line((errors or text.splitlines() or ["pip said nothing"])[-1])

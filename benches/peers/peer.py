@@ -2,13 +2,15 @@
 
 import http.client
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import install, ports
 from .layout import PACKAGE, SERVING, Layout
 from .processes import Server
+from .workloads import Tensor
 
 READY_S = 120.0
 # Requests of one batch at most, and how long the first of them may wait: what dynamic batching is
@@ -85,6 +87,10 @@ class Peer(ABC):
         """The first of its block of ports."""
         return ports.block(self.site.base_port, self.index)
 
+    def ports(self) -> range:
+        """The ports that its servers may listen on."""
+        return range(self.port, self.port + ports.PORTS_EACH)
+
     @property
     def python(self) -> Path:
         return self.site.layout.python(self.name)
@@ -109,6 +115,11 @@ class Peer(ABC):
     @abstractmethod
     def targets(self, model: str, batching: bool) -> list[Target]:
         """The ways to a model; with `batching` also under the settings that batch."""
+
+    @contextmanager
+    def on_demand(self, tensor: Tensor) -> Iterator[tuple[Server, Target] | None]:
+        """A server for requests of this kind alone, for peers that are not started with the others."""
+        yield None
 
     @staticmethod
     def served(model: str, batching: bool) -> list[tuple[str, str]]:

@@ -76,8 +76,27 @@ class Server:
         said = [line for line in lines if line.strip()]
         return one_line(said[-1]) if said else "nothing in its log"
 
+    def pause(self) -> None:
+        """Stops all of its processes where they are, until `resume`."""
+        self._signal_session(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_session(signal.SIGCONT)
+
+    def processor_s(self) -> float:
+        """Processor time that its processes have used."""
+        return sum(ticks for pid, ticks in session(self.pid)) / os.sysconf("SC_CLK_TCK")
+
+    def _signal_session(self, number: signal.Signals) -> None:
+        for pid, _ in session(self.pid):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
     def stop(self) -> None:
         """Asks it to end, and after a while makes it."""
+        self.resume()
         if self._process.poll() is None:
             self._process.send_signal(self._end_signal)
             try:
@@ -89,6 +108,22 @@ class Server:
         except ProcessLookupError:
             pass
         self._process.wait()
+
+
+def session(leader: int) -> list[tuple[int, int]]:
+    """Processes of a session, each with the ticks of processor time that it has used."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # Behind the name of the program, which may hold anything, come state, parent, group, session.
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader:
+            found.append((int(entry.name), int(fields[11]) + int(fields[12])))
+    return found
 
 
 def marked(mark: str | None = None) -> list[int]:

@@ -4,6 +4,9 @@ Its server and client are adjoin-loadgen's. Both wait by looking all the time, s
 whoever is measured beside it: it is measured by itself, with the in-process call for company.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ..peer import READY_S, Peer, Server, Target
 from ..workloads import Tensor
 
@@ -22,22 +25,20 @@ class Iceoryx2(Peer):
     def start(self) -> list[Server]:
         return []
 
-    def serve(self, tensor: Tensor) -> Server:
-        """Starts a server for requests of this kind."""
+    @contextmanager
+    def on_demand(self, tensor: Tensor) -> Iterator[tuple[Server, Target] | None]:
+        service = f"{self.site.mark}-{tensor.model}"
         server = self.spawn(
             f"{self.name}-{tensor.model}",
-            [self.site.loadgen, "serve-iceoryx2", "--service", self.service(tensor)]
+            [self.site.loadgen, "serve-iceoryx2", "--service", service]
             + ["--model", self.site.model_file(tensor.model), "--input", tensor.argument]
             + ["--threads", str(self.site.threads), "--onnxruntime", self.site.onnxruntime],
         )
-        server.wait_ready(lambda: b"ready" in server.log.read_bytes(), READY_S)
-        return server
-
-    def service(self, tensor: Tensor) -> str:
-        return f"{self.site.mark}-{tensor.model}"
-
-    def target(self, tensor: Tensor, server: Server) -> Target:
-        return Target(self.name, "shared memory", f"iceoryx2:{self.service(tensor)}", server.name)
+        try:
+            server.wait_ready(lambda: b"ready" in server.log.read_bytes(), READY_S)
+            yield server, Target(self.name, "shared memory", f"iceoryx2:{service}", server.name)
+        finally:
+            server.stop()
 
     def targets(self, model: str, batching: bool) -> list[Target]:
         return []

@@ -1,0 +1,248 @@
+"""Measures one workload: chooses the targets, calls the clients, puts what they say into the results."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from .fleet import Fleet
+from .loadgen import Caller, Loadgen
+from .peer import Site, Target
+from .problems import Unavailable
+from .pythonclients import PythonClients
+from .results import Results
+from .summary import best, merge_histograms, merge_phases
+from .workloads import LOAD, Closed, Images, Length, Open, Python, Rows, Tensor, Workload
+
+ANCHOR = "in-process"
+# Compared beside the rings in one round: what a server reached with its own best setting.
+LEAST_RATE_PER_S = 1.0
+
+
+def anchor(site: Site, model: str) -> Target:
+    """The call without a server: ONNX Runtime in the client."""
+    address = f"in-process:{site.model_file(model)}"
+    return Target(ANCHOR, "", address, server="", python=ANCHOR)
+
+
+@dataclass
+class Measurer:
+    fleet: Fleet
+    results: Results
+    python_clients: Callable[[Target], str]
+    """Why a target cannot be called from Python, or nothing."""
+
+    @property
+    def site(self) -> Site:
+        return self.fleet.site
+
+    @property
+    def loadgen(self) -> Loadgen:
+        return Loadgen(self.site)
+
+    def measure(self, work: Workload) -> None:
+        match work:
+            case Closed():
+                self.closed(work)
+            case Images():
+                self.images(work)
+            case Open():
+                self.open(work)
+            case Rows():
+                self.rows(work)
+            case Python():
+                self.python(work)
+
+    def closed(self, work: Closed) -> None:
+        targets = self.targets(work.tensor.model, work.batching)
+        self.compare_all(work, targets, work.clients, work.length, work.untouched)
+        for peer in self.fleet.available():
+            self.compare_on_demand(peer, work)
+
+    def images(self, work: Images) -> None:
+        targets = self.targets(work.tensor.model, batching=False)
+        missing = [target for target in targets if not self.results.has(work.id, target)]
+        if not missing:
+            return
+        first = self.loadgen.compare(
+            [Caller(anchor(self.site, work.tensor.model), 1)], work.tensor, Length(1, 200), True
+        )
+        request_s = first[ANCHOR]["p50_us"] / 1e6
+        requests = math.ceil(work.images / work.tensor.rows / work.rounds)
+        length = Length(work.rounds, math.ceil(requests * request_s * 1000))
+        self.compare_all(work, missing, 1, length, untouched=True)
+
+    def targets(self, model: str, batching: bool) -> list[Target]:
+        return [
+            target for peer in self.fleet.available() for target in peer.targets(model, batching)
+        ]
+
+    def compare_all(
+        self,
+        work: Closed | Images,
+        targets: list[Target],
+        clients: int,
+        length: Length,
+        untouched: bool,
+    ) -> None:
+        """Compares the targets in their companies, each in turn with the call in-process."""
+        for company in self.fleet.companies(targets):
+            if all(self.results.has(work.id, target) for target in company):
+                continue
+            with self.fleet.awake(company):
+                callers = [Caller(t, clients, self.fleet.pids(t)) for t in company]
+                self.compare(work.id, callers, work.tensor, clients, length, untouched)
+
+    def compare_on_demand(self, peer, work: Closed) -> None:
+        try:
+            with peer.on_demand(work.tensor) as served:
+                if served is None or self.results.has(work.id, served[1]):
+                    return
+                server, target = served
+                callers = [Caller(target, work.clients, (server.pid,))]
+                self.compare(
+                    work.id, callers, work.tensor, work.clients, work.length, work.untouched
+                )
+        except Unavailable as problem:
+            target = Target(peer.name, "shared memory", "", peer.name)
+            self.results.add(work.id, target, None, str(problem))
+
+    def compare(
+        self,
+        workload: str,
+        callers: list[Caller],
+        tensor: Tensor,
+        clients: int,
+        length: Length,
+        untouched: bool,
+    ) -> None:
+        """One comparison. If it fails, those that fail alone are left out of a second try."""
+        first = Caller(anchor(self.site, tensor.model), clients)
+        try:
+            said = self.loadgen.compare([first, *callers], tensor, length, untouched)
+        except Unavailable as problem:
+            sound = self.sound(workload, callers, tensor)
+            if len(sound) == len(callers):
+                # Nobody fails alone: it is not known who it was.
+                for caller in sound:
+                    self.results.add(workload, caller.target, None, str(problem))
+                return
+            said = self.loadgen.compare([first, *sound], tensor, length, untouched)
+            callers = sound
+        base = said[ANCHOR]
+        if not self.results.has(workload, first.target):
+            self.results.add(workload, first.target, base)
+        for caller in callers:
+            result = said[caller.target.label]
+            result["in_process_p50_us"] = base["p50_us"]
+            result["in_process_requests_per_s"] = base["requests_per_s"]
+            self.results.add(workload, caller.target, result)
+
+    def sound(self, workload: str, callers: list[Caller], tensor: Tensor) -> list[Caller]:
+        """The callers that work by themselves. What is wrong with the others goes into the results."""
+        sound = []
+        for caller in callers:
+            try:
+                self.loadgen.probe(caller, tensor)
+                sound.append(caller)
+            except Unavailable as problem:
+                self.results.add(workload, caller.target, None, str(problem))
+        return sound
+
+    def rows(self, work: Rows) -> None:
+        """What the engine does with batches of the size that the server made of its clients' requests."""
+        target = next(t for t in self.targets(work.tensor.model, False) if t.python == "adjoin")
+        measured = self.results.result(work.batch_of, target)
+        if measured is None or self.results.has(work.id, target):
+            return
+        rows = max(1, round(measured.get("mean_batch_rows", 1)))
+        batch = Tensor(work.tensor.model, work.tensor.dtype, (rows, *work.tensor.shape[1:]))
+        callers = [
+            Caller(anchor(self.site, work.tensor.model), 1, tensor=batch),
+            Caller(target, work.clients, self.fleet.pids(target)),
+        ]
+        try:
+            said = self.loadgen.compare(callers, work.tensor, work.length, untouched=False)
+        except Unavailable as problem:
+            self.results.add(work.id, target, None, str(problem))
+            return
+        for caller, rows_each in zip(callers, (rows, 1), strict=True):
+            result = said[caller.target.label]
+            result["rows_per_s"] = result["requests_per_s"] * rows_each
+            self.results.add(work.id, caller.target, result)
+
+    def open(self, work: Open) -> None:
+        """Each target at its own rate, by itself, under the setting with the most requests per second."""
+        model = work.tensor.model
+        measured = [anchor(self.site, model), *self.targets(model, work.batching)]
+        capacities = {t: self.results.result(work.capacity_of, t) for t in measured}
+        chosen = best(capacities, lambda result: result["requests_per_s"])
+        for company in self.fleet.companies(chosen):
+            with self.fleet.awake(company):
+                for target in company:
+                    if not self.results.has(work.id, target):
+                        rate = LOAD * capacities[target]["requests_per_s"]
+                        self.open_one(work, target, max(rate, LEAST_RATE_PER_S))
+
+    def open_one(self, work: Open, target: Target, rate_per_s: float) -> None:
+        caller = Caller(target, work.clients, self.fleet.pids(target))
+        seconds = work.length.phase_ms / 1000
+        try:
+            parts = [
+                self.loadgen.poisson(caller, work.tensor, rate_per_s, seconds)
+                for _ in range(work.length.rounds)
+            ]
+        except Unavailable as problem:
+            self.results.add(work.id, target, None, str(problem))
+            return
+        self.results.add(work.id, target, merge_histograms(parts))
+
+    def python(self, work: Python) -> None:
+        model = work.tensor.model
+        targets = [t for t in self.targets(model, work.batching) if t.python]
+        if work.batching:
+            native = {t: self.results.result("mlp 16", t) for t in targets}
+            targets = best(native, lambda result: result["requests_per_s"])
+        reachable = []
+        for target in targets:
+            reason = self.python_clients(target)
+            if reason:
+                self.results.add(work.id, target, None, reason)
+            elif not self.results.has(work.id, target):
+                reachable.append(target)
+        for company in self.fleet.companies(reachable):
+            with self.fleet.awake(company), self.drivers(work, company) as drivers:
+                self.python_rounds(work, drivers)
+
+    @contextmanager
+    def drivers(self, work: Python, targets: list[Target]) -> Iterator[list[PythonClients]]:
+        """Clients of the call in-process and of each target that can be reached."""
+        with ExitStack() as stack:
+            started = []
+            for target in (anchor(self.site, work.tensor.model), *targets):
+                clients = PythonClients(self.site, target, work.tensor, work.clients)
+                stack.callback(clients.close)
+                try:
+                    clients.wait_ready()
+                    started.append(clients)
+                except Unavailable as problem:
+                    self.results.add(work.id, target, None, str(problem))
+            yield started
+
+    def python_rounds(self, work: Python, drivers: list[PythonClients]) -> None:
+        phases: dict[Target, list[dict]] = {driver.target: [] for driver in drivers}
+        failed: dict[Target, str] = {}
+        for _ in range(work.length.rounds):
+            for driver in drivers:
+                if driver.target in failed:
+                    continue
+                try:
+                    phases[driver.target].append(driver.phase(work.length.phase_ms / 1000))
+                except Unavailable as problem:
+                    failed[driver.target] = str(problem)
+        base = next((p for t, p in phases.items() if t.peer == ANCHOR and p), None)
+        for target, parts in phases.items():
+            if target in failed:
+                self.results.add(work.id, target, None, failed[target])
+            elif target.peer != ANCHOR or not self.results.has(work.id, target):
+                self.results.add(work.id, target, merge_phases(parts, base))
