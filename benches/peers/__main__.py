@@ -4,7 +4,9 @@ import sys
 
 if sys.version_info < (3, 11):
     version = ".".join(map(str, sys.version_info[:3]))
-    sys.exit(f"bench-peers: needs Python 3.11 or later, and this is {version}; say PYTHON=python3.11")
+    sys.exit(
+        f"bench-peers: needs Python 3.11 or later, and this is {version}; say PYTHON=python3.11"
+    )
 
 from .command import main
 

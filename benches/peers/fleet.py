@@ -1,7 +1,8 @@
 """The servers of a run: installed, started, and asleep while they are not wanted.
 
-A server that uses processor time while nobody asks anything would take it from the others. Such a one is
-found after the start, stopped where it is (SIGSTOP) while others are measured, and measured by itself.
+A server that uses processor time while nobody asks anything would take it from the others. Such a
+one is found after the start, stopped where it is (SIGSTOP) while others are measured, and measured
+by itself.
 """
 
 import time
@@ -58,11 +59,9 @@ class Fleet:
         return [peer for peer in self.peers if self.states[peer.name][0] == MEASURED]
 
     def companies(self, targets: list[Target]) -> list[list[Target]]:
-        """The targets that are measured in one go: those at rest together, each other server alone."""
+        """What is measured in one go: targets at rest together, each other server alone."""
         together = [target for target in targets if target.server not in self.restless]
-        alone = (
-            [target for target in targets if target.server == name] for name in self.restless
-        )
+        alone = ([target for target in targets if target.server == name] for name in self.restless)
         return [company for company in (together, *alone) if company]
 
     @contextmanager

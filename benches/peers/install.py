@@ -21,8 +21,8 @@ UNREACHABLE = re.compile(
 def ensure(layout: Layout, name: str, requirements: Path) -> None:
     """Makes the environment unless it is there with exactly these requirements.
 
-    Raises Unavailable where pip says that something cannot be installed, and Problem where no index is
-    within reach: that would be the same for every other peer.
+    Raises Unavailable where pip says that something cannot be installed, and Problem where no index
+    is within reach: that would be the same for every other peer.
     """
     folder = layout.environment(name)
     stamp = folder / "installed"
@@ -63,8 +63,8 @@ def pip_install(python: Path, name: str, requirements: Path) -> None:
         return
     if UNREACHABLE.search(installed.stderr):
         raise Problem(
-            f"pip reaches no package index to install {name}; connect, point PIP_INDEX_URL to a mirror, "
-            "or name peers that are installed with --peers"
+            f"pip reaches no package index to install {name}; connect, point PIP_INDEX_URL to a "
+            "mirror, or name peers that are installed with --peers"
         )
     raise Unavailable(f"pip cannot install it: {last_error(installed.stderr)}")
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .peer import Site, Target
-from .processes import MARK
 from .problems import Unavailable, one_line
+from .processes import MARK
 from .workloads import Length, Tensor
 
 # Not of a target but of the run, or said elsewhere in the results.
@@ -52,24 +52,22 @@ class Loadgen:
         for caller in callers:
             command += ["--", caller.target.address, *caller.options()]
         # Every phase may be exceeded by a request that takes long.
-        slowest_s = len(callers) * length.rounds * (length.phase_ms / 1000 + 5) + 300
+        slowest_s = len(callers) * length.rounds * (length.phase_ms / 1000 + 5) + 60
         return {line["label"]: clean(line) for line in self.call(command, slowest_s)}
 
-    def poisson(
-        self, caller: Caller, tensor: Tensor, rate_per_s: float, seconds: float
-    ) -> dict:
+    def poisson(self, caller: Caller, tensor: Tensor, rate_per_s: float, seconds: float) -> dict:
         """One caller at a rate, with the histogram of its latencies."""
         command = [self.site.loadgen, "run", "--target", caller.target.address]
         command += [*self.common(tensor, untouched=False), *caller.options()]
         command += ["--mode", "poisson", "--rate", f"{rate_per_s:.3f}", "--seconds", f"{seconds}"]
         command += ["--warmup", "0.3", "--histogram"]
-        return clean(self.call(command, seconds + 300)[0])
+        return clean(self.call(command, 2 * seconds + 30)[0])
 
     def probe(self, caller: Caller, tensor: Tensor) -> None:
         """Raises Unavailable with the reason if this target does not answer, or answers wrongly."""
         command = [self.site.loadgen, "run", "--target", caller.target.address]
         command += [*self.common(tensor, untouched=False), *caller.options()]
-        self.call([*command, "--seconds", "0.05", "--warmup", "0"], 300)
+        self.call([*command, "--seconds", "0.05", "--warmup", "0"], 60)
 
     def common(self, tensor: Tensor, untouched: bool) -> list[str | Path]:
         return [
@@ -85,7 +83,7 @@ class Loadgen:
 
 
 def run_marked(command: Sequence[str | Path], mark: str, timeout_s: float) -> str:
-    """Runs a command in a session of its own, and ends it if this program is interrupted meanwhile."""
+    """Runs a command in a session of its own; ends it if this program is interrupted."""
     process = subprocess.Popen(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,6 @@
-"""Measures one workload: chooses the targets, calls the clients, puts what they say into the results."""
+"""Measures one workload: chooses the targets, calls the clients, puts what they say into the
+results.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,7 +17,6 @@ from .summary import best, merge_histograms, merge_phases
 from .workloads import LOAD, Closed, Images, Length, Open, Python, Rows, Tensor, Workload
 
 ANCHOR = "in-process"
-# Compared beside the rings in one round: what a server reached with its own best setting.
 LEAST_RATE_PER_S = 1.0
 
 
@@ -60,17 +61,14 @@ class Measurer:
             self.compare_on_demand(peer, work)
 
     def images(self, work: Images) -> None:
-        targets = self.targets(work.tensor.model, batching=False)
-        missing = [target for target in targets if not self.results.has(work.id, target)]
-        if not missing:
-            return
         first = self.loadgen.compare(
             [Caller(anchor(self.site, work.tensor.model), 1)], work.tensor, Length(1, 200), True
         )
         request_s = first[ANCHOR]["p50_us"] / 1e6
         requests = math.ceil(work.images / work.tensor.rows / work.rounds)
         length = Length(work.rounds, math.ceil(requests * request_s * 1000))
-        self.compare_all(work, missing, 1, length, untouched=True)
+        targets = self.targets(work.tensor.model, batching=False)
+        self.compare_all(work, targets, 1, length, untouched=True)
 
     def targets(self, model: str, batching: bool) -> list[Target]:
         return [
@@ -86,9 +84,8 @@ class Measurer:
         untouched: bool,
     ) -> None:
         """Compares the targets in their companies, each in turn with the call in-process."""
-        for company in self.fleet.companies(targets):
-            if all(self.results.has(work.id, target) for target in company):
-                continue
+        missing = [target for target in targets if not self.results.has(work.id, target)]
+        for company in self.fleet.companies(missing):
             with self.fleet.awake(company):
                 callers = [Caller(t, clients, self.fleet.pids(t)) for t in company]
                 self.compare(work.id, callers, work.tensor, clients, length, untouched)
@@ -139,7 +136,7 @@ class Measurer:
             self.results.add(workload, caller.target, result)
 
     def sound(self, workload: str, callers: list[Caller], tensor: Tensor) -> list[Caller]:
-        """The callers that work by themselves. What is wrong with the others goes into the results."""
+        """The callers that work alone. What is wrong with others goes into the results."""
         sound = []
         for caller in callers:
             try:
@@ -150,7 +147,9 @@ class Measurer:
         return sound
 
     def rows(self, work: Rows) -> None:
-        """What the engine does with batches of the size that the server made of its clients' requests."""
+        """What the engine does with batches of the size that the server made of its clients'
+        requests.
+        """
         target = next(t for t in self.targets(work.tensor.model, False) if t.python == "adjoin")
         measured = self.results.result(work.batch_of, target)
         if measured is None or self.results.has(work.id, target):
@@ -172,7 +171,9 @@ class Measurer:
             self.results.add(work.id, caller.target, result)
 
     def open(self, work: Open) -> None:
-        """Each target at its own rate, by itself, under the setting with the most requests per second."""
+        """Each target at its own rate, by itself, under the setting with the most requests per
+        second.
+        """
         model = work.tensor.model
         measured = [anchor(self.site, model), *self.targets(model, work.batching)]
         capacities = {t: self.results.result(work.capacity_of, t) for t in measured}

@@ -118,7 +118,7 @@ class Peer(ABC):
 
     @contextmanager
     def on_demand(self, tensor: Tensor) -> Iterator[tuple[Server, Target] | None]:
-        """A server for requests of this kind alone, for peers that are not started with the others."""
+        """A server for such requests alone, of a peer that is not started with the others."""
         yield None
 
     @staticmethod

@@ -22,6 +22,6 @@ def require_free(ports: Iterable[int]) -> None:
                 probe.bind((HOST, port))
             except OSError as problem:
                 raise Problem(
-                    f"port {port} of {HOST} cannot be used ({problem.strerror}); free it, or choose "
-                    "others with --base-port"
+                    f"port {port} of {HOST} cannot be used ({problem.strerror}); free it, or "
+                    "choose others with --base-port"
                 ) from None

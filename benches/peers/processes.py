@@ -1,14 +1,18 @@
 """Servers as processes: started each in a session of its own, and ended with all that they started.
 
-Some servers leave workers behind when they are told to end. So every process of a run carries a mark in
-its environment, which its children inherit, and the clean-up looks for the mark, not for parents.
+Some servers leave workers behind when they are told to end. So every process of a run carries a
+mark in its environment, which its children inherit, and the clean-up looks for the mark, not for
+parents. Marks of runs in one folder begin alike, so that the next run there can end what one left
+that was killed.
 """
 
+import hashlib
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .problems import Unavailable, one_line
@@ -57,24 +61,27 @@ class Server:
         return self._process.pid
 
     def wait_ready(self, ready: Callable[[], bool], timeout_s: float) -> None:
-        """Waits until `ready` says so."""
+        """Waits until `ready` says so. If it never does, the server is ended."""
         end = time.monotonic() + timeout_s
         while not ready():
-            if self._process.poll() is not None:
-                raise Unavailable(
-                    f"{self.name} ended with status {self._process.returncode}: {self.last_words()}"
-                )
-            if time.monotonic() > end:
-                raise Unavailable(
-                    f"{self.name} was not ready within {timeout_s:.0f} s: {self.last_words()}"
-                )
-            time.sleep(POLL_S)
+            status = self._process.poll()
+            if status is None and time.monotonic() < end:
+                time.sleep(POLL_S)
+                continue
+            self.stop()
+            what = (
+                f"was not ready within {timeout_s:.0f} s" if status is None else f"ended ({status})"
+            )
+            raise Unavailable(f"{self.name} {what}: {self.last_words()}")
 
     def last_words(self) -> str:
         """The last line of the log that says anything."""
         lines = self.log.read_text(errors="replace").splitlines()
         said = [line for line in lines if line.strip()]
         return one_line(said[-1]) if said else "nothing in its log"
+
+    def running(self) -> bool:
+        return self._process.poll() is None
 
     def pause(self) -> None:
         """Stops all of its processes where they are, until `resume`."""
@@ -89,25 +96,24 @@ class Server:
 
     def _signal_session(self, number: signal.Signals) -> None:
         for pid, _ in session(self.pid):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                pass
 
     def stop(self) -> None:
         """Asks it to end, and after a while makes it."""
         self.resume()
-        if self._process.poll() is None:
+        if self.running():
             self._process.send_signal(self._end_signal)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_S)
-            except subprocess.TimeoutExpired:
-                pass
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
+
+
+def folder_mark(home: Path) -> str:
+    """How the marks of all runs in this folder begin."""
+    return hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]
 
 
 def session(leader: int) -> list[tuple[int, int]]:
@@ -117,7 +123,7 @@ def session(leader: int) -> list[tuple[int, int]]:
         if not entry.name.isdigit():
             continue
         try:
-            # Behind the name of the program, which may hold anything, come state, parent, group, session.
+            # Behind the name, which may hold anything, come state, parent, group, session.
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
@@ -126,9 +132,9 @@ def session(leader: int) -> list[tuple[int, int]]:
     return found
 
 
-def marked(mark: str | None = None) -> list[int]:
-    """Processes that carry this mark, or any, other than this one."""
-    wanted = f"{MARK}={mark}".encode() if mark else f"{MARK}=".encode()
+def marked(mark: str) -> list[int]:
+    """Processes other than this one whose mark begins like this."""
+    wanted = f"{MARK}={mark}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -137,13 +143,13 @@ def marked(mark: str | None = None) -> list[int]:
             variables = (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if any(v == wanted if mark else v.startswith(wanted) for v in variables):
+        if any(variable.startswith(wanted) for variable in variables):
             found.append(int(entry.name))
     return found
 
 
-def end_marked(mark: str | None = None) -> int:
-    """Kills the processes that carry this mark, or any; returns how many there were."""
+def end_marked(mark: str) -> int:
+    """Kills the processes whose mark begins like this; returns how many there were."""
     ended = 0
     for _ in range(100):
         left = marked(mark)
@@ -151,10 +157,8 @@ def end_marked(mark: str | None = None) -> int:
             break
         ended = max(ended, len(left))
         for pid in left:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         time.sleep(POLL_S)
     return ended
 
@@ -164,7 +168,7 @@ def segment_prefix(mark: str) -> str:
 
 
 def segments(mark: str) -> list[Path]:
-    """Named shared memory of the run with this mark."""
+    """Named shared memory of runs whose mark begins like this."""
     return sorted(SHARED_MEMORY.glob(f"{segment_prefix(mark)}*"))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from contextlib import suppress
 
 from .layout import PACKAGE
 from .loadgen import end
@@ -70,10 +71,8 @@ class PythonClients:
     def close(self) -> None:
         """Ends the clients: they see the end of their input."""
         assert self._process.stdin is not None
-        try:
+        with suppress(OSError):
             self._process.stdin.close()
-        except OSError:
-            pass
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,6 @@
-"""The results of a run: kept in a journal while it goes on, so that it can be resumed, then published."""
+"""The results of a run: kept in a journal while it goes on, so that it can be resumed, then
+published.
+"""
 
 import json
 import os
@@ -16,7 +18,9 @@ class Results:
     """Everything that is published, in the form of the JSON file."""
 
     header: dict
-    """Form, machine, versions, settings: what must be equal for a run to be resumed is under `settings`."""
+    """Form, machine, versions, settings: what must be equal for a run to be resumed is under
+    `settings`.
+    """
     peers: list[dict] = field(default_factory=list)
     rows: list[dict] = field(default_factory=list)
     partial: bool = True
@@ -34,8 +38,8 @@ class Results:
         write_atomically(path, json.dumps(self.document(), indent=1) + "\n")
 
     def has(self, workload: str, target: Target) -> bool:
-        key = (workload, target.peer, target.way, target.setting)
-        return any((r["workload"], r["peer"], r["way"], r["setting"]) == key for r in self.rows)
+        wanted = (workload, target.peer, target.way, target.setting)
+        return any(key(row) == wanted for row in self.rows)
 
     def add(self, workload: str, target: Target, result: dict | None, error: str = "") -> None:
         row = {
@@ -49,10 +53,13 @@ class Results:
 
     def result(self, workload: str, target: Target) -> dict | None:
         for row in self.rows:
-            if (row["workload"], row["peer"], row["way"]) == (workload, target.peer, target.way):
-                if row["setting"] == target.setting:
-                    return row.get("result")
+            if key(row) == (workload, target.peer, target.way, target.setting):
+                return row.get("result")
         return None
+
+
+def key(row: dict) -> tuple[str, str, str, str]:
+    return row["workload"], row["peer"], row["way"], row["setting"]
 
 
 def resume(journal: Path, header: dict) -> Results:

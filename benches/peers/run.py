@@ -18,7 +18,7 @@ from .lock import exclusive
 from .measure import Measurer
 from .peer import Peer, Site, Target
 from .problems import Interrupted, Problem, Unavailable
-from .processes import end_marked
+from .processes import end_marked, folder_mark, remove_segments
 from .pythonclients import ENVIRONMENT
 from .results import Results, resume
 from .workloads import MODELS, Form, plan
@@ -48,8 +48,9 @@ def run(options: Options) -> None:
     """Measures and publishes. Whatever happens, nothing that it started is left."""
     layout = Layout(options.home.resolve())
     with signals_as_exceptions(), exclusive(layout.lock):
-        # What a run left that was killed.
-        end_marked()
+        # What a run in this folder left that was killed.
+        end_marked(folder_mark(layout.home))
+        remove_segments(folder_mark(layout.home))
         shutil.rmtree(layout.run, ignore_errors=True)
         site = make_site(options, layout)
         peers = roster.make(site, roster.select(options.peers))
@@ -64,10 +65,10 @@ def run(options: Options) -> None:
             finally:
                 with signals_ignored():
                     fleet.stop()
+                    shutil.rmtree(layout.run, ignore_errors=True)
         except Interrupted:
             say_where(results, layout.journal)
             raise
-        shutil.rmtree(layout.run, ignore_errors=True)
         results.partial = False
         results.save(layout.journal)
         publish.publish(layout, layout.journal, options.out)
@@ -82,7 +83,7 @@ def make_site(options: Options, layout: Layout) -> Site:
         options.onnxruntime.resolve(),
         options.threads,
         options.base_port,
-        mark=f"{os.getpid()}-{int(time.time())}",
+        mark=f"{folder_mark(layout.home)}-{os.getpid()}",
     )
     for model in MODELS:
         if not site.model_file(model).is_file():
@@ -97,6 +98,7 @@ def make_site(options: Options, layout: Layout) -> Site:
 
 
 def make_header(options: Options) -> dict:
+    pinned = install.pins(PACKAGE / "clients" / "requirements.txt")
     return {
         "date": datetime.date.today().isoformat(),
         "command": options.command,
@@ -108,7 +110,7 @@ def make_header(options: Options) -> dict:
             "peers": list(roster.select(options.peers)),
             "images": options.images or options.form.images,
             "threads": options.threads,
-            "engine": f"onnxruntime {install.pins(PACKAGE / 'clients/requirements.txt')['onnxruntime']}",
+            "engine": f"onnxruntime {pinned['onnxruntime']}",
             "engine_spinning": False,
             "wheel": options.wheel.name if options.wheel else None,
         },
@@ -133,9 +135,7 @@ def describe(fleet: Fleet, peer: Peer) -> dict:
     """What the results say of a peer, whether or not it was measured."""
     state, reason = fleet.states.get(peer.name, (NOT_ASKED, ""))
     notes = next((p.notes for p in fleet.peers if p.name == peer.name), [])
-    restless = {
-        name: share for name, share in fleet.restless.items() if name.startswith(peer.name)
-    }
+    restless = {name: share for name, share in fleet.restless.items() if name.startswith(peer.name)}
     return {
         "name": peer.name,
         "title": peer.title,

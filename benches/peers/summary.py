@@ -6,9 +6,7 @@ from statistics import median
 from .peer import Target
 
 
-def best(
-    measured: dict[Target, dict | None], worth: Callable[[dict], float]
-) -> list[Target]:
+def best(measured: dict[Target, dict | None], worth: Callable[[dict], float]) -> list[Target]:
     """Of the targets that differ in nothing but the setting, the one whose result is worth most."""
     chosen: dict[tuple[str, str], Target] = {}
     for target, result in measured.items():
@@ -26,7 +24,7 @@ PERCENTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p999_us": 0.999}
 
 
 def merge_histograms(parts: list[dict]) -> dict:
-    """Several open loops at one rate as one: counts added, percentiles of all latencies together."""
+    """Several open loops at one rate as one: counts added, percentiles of all latencies."""
     histogram: dict[float, int] = {}
     for part in parts:
         for bound, count in part.pop("histogram_us"):
@@ -59,11 +57,11 @@ def percentile(histogram: dict[float, int], part: float) -> float:
 
 
 def merge_phases(parts: list[dict], base: list[dict] | None) -> dict:
-    """Phases of Python clients: medians, and the median of the ratios to the same round in-process."""
+    """Phases of Python clients: medians, and that of the ratios to the same round in-process."""
     merged = {key: median(part[key] for part in parts) for key in parts[0]}
     merged["requests"] = sum(part["requests"] for part in parts)
     if base:
         merged["in_process_p50_us"] = median(part["p50_us"] for part in base)
-        ratios = [part["p50_us"] / other["p50_us"] for part, other in zip(parts, base)]
+        ratios = [part["p50_us"] / other["p50_us"] for part, other in zip(parts, base, strict=True)]
         merged["paired_p50_ratio"] = {"median": median(ratios), "rounds": len(ratios)}
     return merged

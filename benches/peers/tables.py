@@ -22,14 +22,12 @@ class Rows:
 
     def keys(self, workloads: Iterable[str]) -> list[Key]:
         """Lines that have something to say about any of these, the call in-process first."""
-        found = dict.fromkeys(
-            key for workload in workloads for key in self._rows.get(workload, {})
-        )
+        found = dict.fromkeys(key for workload in workloads for key in self._rows.get(workload, {}))
         order = [ANCHOR, *self.titles]
         return sorted(found, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
 
     def best(self, workload: str, key: Key, worth: Callable[[dict], float]) -> dict | None:
-        """Of the settings of one line the row whose result is worth most; else one with its error."""
+        """Of the settings of one line the one whose result is worth most; else an error."""
         rows = self._rows.get(workload, {}).get(key, [])
         good = [row for row in rows if "result" in row]
         if good:
@@ -90,9 +88,9 @@ def heading(document: dict) -> str:
         f"{partial}"
         f"`{document['command']}`, {document['date']}, commit {document['commit'] or 'unknown'}: "
         f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
-        f"{machine['kernel']}, Python {machine['python']}. {settings['engine']} everywhere, {threads} "
-        "for an operator, its spinning off. All on loopback, clients are native processes of "
-        "adjoin-loadgen unless it says Python; answers were compared with the model's. How it is "
+        f"{machine['kernel']}, Python {machine['python']}. {settings['engine']} everywhere, "
+        f"{threads} for an operator, its spinning off. All on loopback, clients are native processes "
+        "of adjoin-loadgen unless it says Python; answers were compared with the model's. How it is "
         "measured, how each peer is set up, and what is unfair: "
         "[benches/peers/README.md](../peers/README.md).\n"
     )
@@ -170,8 +168,8 @@ def latency(rows: Rows, errors: Errors) -> str:
         [rows.name(key), *cells(rows, errors, key, work, quick, cell)] for key in rows.keys(work)
     )
     return (
-        "## Latency\n\nAn identity of each size, and the MLP 128-256-10. In place: the input was written "
-        "once; rewritten: anew before each request, outside of the clock.\n\n"
+        "## Latency\n\nAn identity of each size, and the MLP 128-256-10. In place: the input was "
+        "written once; rewritten: anew before each request, outside of the clock.\n\n"
         + table([*header, "MLP"], lines)
     )
 
@@ -188,8 +186,8 @@ def throughput(rows: Rows, errors: Errors) -> str:
         [rows.name(key), *cells(rows, errors, key, work, many, cell)] for key in rows.keys(work)
     )
     return (
-        "## Throughput\n\nClosed loop, a process for each client. Of the settings of a server the one "
-        "with the most requests is shown, in brackets.\n\n" + table(header, lines)
+        "## Throughput\n\nClosed loop, a process for each client. Of the settings of a server the "
+        "one with the most requests is shown, in brackets.\n\n" + table(header, lines)
     )
 
 
@@ -206,9 +204,9 @@ def same_batches(rows: Rows) -> str:
     base, through = found[ANCHOR]["rows_per_s"], found["adjoin"]["rows_per_s"]
     batch = found["adjoin"].get("mean_batch_rows", 1)
     return (
-        f"16 clients of adjoin got {rate(through)} rows/s in batches of {batch:.1f} on average; one "
-        f"process that calls the engine on batches of {max(1, round(batch))} gets {rate(base)}: "
-        f"{through / base:.2f} times.\n"
+        f"16 clients of adjoin got {rate(through)} rows/s in batches of {batch:.1f} on average; "
+        f"one process that calls the engine on batches of {max(1, round(batch))} gets "
+        f"{rate(base)}: {through / base:.2f} times.\n"
     )
 
 
@@ -222,8 +220,8 @@ def full_hd(rows: Rows, errors: Errors) -> str:
         [rows.name(key), *cells(rows, errors, key, work, many, cell)] for key in rows.keys(work)
     )
     return (
-        "## A light model on full-HD pictures\n\n5.9 MiB of bytes a picture, of which the model takes "
-        "every 15th pixel of every 15th row: the way there is the cost.\n\n"
+        "## A light model on full-HD pictures\n\n5.9 MiB of bytes a picture, of which the model "
+        "takes every 15th pixel of every 15th row: the way there is the cost.\n\n"
         + table(["1 client, pictures/s (p50)", "in place", "rewritten"], lines)
     )
 
@@ -245,8 +243,8 @@ def images(rows: Rows, errors: Errors, count: int) -> str:
         lines.append(line)
     header = ["images/s (seconds for N, against in-process)"]
     return (
-        f"## ResNet50\n\nfp32, 224×224, N = {count} images, made once and sent again and again. Seconds "
-        "follow from the images that were counted. The model dominates here.\n\n"
+        f"## ResNet50\n\nfp32, 224×224, N = {count} images, made once and sent again and again. "
+        "Seconds follow from the images that were counted. The model dominates here.\n\n"
         + table(header + [f"batch {size}" for size in IMAGE_ROWS], lines)
     )
 
@@ -264,9 +262,9 @@ def open_loop(rows: Rows, errors: Errors) -> str:
         [rows.name(key), *cells(rows, errors, key, work, quick, cell)] for key in rows.keys(work)
     )
     return (
-        "## Open loop\n\nPoisson arrivals at 70 % of what each server reached itself, so at rates of "
-        "their own. With few requests the p99.9 is one of the largest of them.\n\n"
-        + table(["p99 / p99.9", "MLP, 16 clients", "identity of 588 KiB, 4 clients"], lines)
+        "## Open loop\n\nPoisson arrivals at 70 % of what each server reached itself, so at rates "
+        "of their own. With few requests the p99.9 is one of the largest of them.\n\n"
+        + table(["p99 / p99.9", "MLP, 4 clients", "identity of 588 KiB, 4 clients"], lines)
     )
 
 
@@ -283,11 +281,8 @@ def processor_time(rows: Rows, errors: Errors) -> str:
     lines = (
         [rows.name(key), *cells(rows, errors, key, work, many, cell)] for key in rows.keys(work)
     )
-    return (
-        "## Processor time of a request\n\n"
-        + table(
-            ["µs, server + client", "MLP, 16 clients", "identity of 588 KiB, 4 clients"], lines
-        )
+    return "## Processor time of a request\n\n" + table(
+        ["µs, server + client", "MLP, 16 clients", "identity of 588 KiB, 4 clients"], lines
     )
 
 
@@ -313,8 +308,8 @@ def python(rows: Rows, errors: Errors) -> str:
     header = ["Python clients", "MLP, 1 client, p50", "MLP, 16 clients, requests/s"]
     header += ["588 KiB in place, p50", "full-HD picture in place, p50"]
     return (
-        "## From Python\n\ntritonclient, http.client with msgpack, and adjoin's own package; a process "
-        "for each client.\n\n" + table(header, lines)
+        "## From Python\n\ntritonclient, http.client with msgpack, and adjoin's own package; a "
+        "process for each client.\n\n" + table(header, lines)
     )
 
 

@@ -35,7 +35,7 @@ class Length:
 
 @dataclass(frozen=True)
 class Closed:
-    """Clients that each call again as soon as they have their answer; targets take turns in phases."""
+    """Clients that call again as soon as they have their answer; targets take turns."""
 
     id: str
     title: str
@@ -193,10 +193,15 @@ def plan(form: Form, image_count: int | None) -> list[Workload]:
     load = f"{LOAD:.0%} of its own capacity, Poisson arrivals"
     large = PAYLOADS["588 KiB"]
     work += [
-        Open("mlp open", f"MLP at {load}", MLP, 16, mlp_id(16), form.open, batching=True),
+        Open("mlp open", f"MLP at {load}", MLP, 4, mlp_id(16), form.open, batching=True),
         Closed("identity 4 clients", "identity of 588 KiB, 4 clients", large, 4, form.latency),
         Open(
-            "identity open", f"identity of 588 KiB at {load}", large, 4, "identity 4 clients", form.open
+            "identity open",
+            f"identity of 588 KiB at {load}",
+            large,
+            4,
+            "identity 4 clients",
+            form.open,
         ),
     ]
     count = form.images if image_count is None else image_count

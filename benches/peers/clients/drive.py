@@ -1,8 +1,8 @@
 """Python clients of one target, as many processes as asked for, driven by lines on standard input.
 
-Writes one JSON object a line: first `{"ready": true, ..}` or `{"error": ".."}`, then for each line with a
-number of seconds what the clients did in that time, each calling again as soon as it has its answer.
-Ends with its standard input.
+Writes one JSON object a line: first `{"ready": true, ..}` or `{"error": ".."}`, then for each line
+with a number of seconds what the clients did in that time, each calling again as soon as it has its
+answer. Ends with its standard input.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import time
 from multiprocessing.connection import Connection
 
 import numpy as np
+
 from ways import WAYS, Job
 
 WARMUP_CALLS = 10
@@ -102,7 +103,7 @@ def main() -> None:
     # Ends the clients too: they are in the same group, and see the end of their pipe.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-    # Forked, so that sixteen of them load their libraries once. None has a connection or thread yet.
+    # Forked, so that they load their libraries once. None has a connection or a thread yet.
     context = multiprocessing.get_context("fork")
     pipes = []
     for number in range(args.clients):

@@ -1,7 +1,9 @@
-"""The ways that Python programs call the servers. Each connects once, and then a call is one request.
+"""The ways that Python programs call the servers. Each connects once, and then a call is one
+request.
 
-Inputs are written once: in shared memory they lie there already, elsewhere the client's library takes
-the array. What is inside of a call is what a program does until it has the output as an array.
+Inputs are written once: in shared memory they lie there already, elsewhere the client's library
+takes the array. What is inside of a call is what a program does until it has the output as an
+array.
 """
 
 import http.client
@@ -14,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
 
-from codec import pack, unpack  # noqa: E402 (the path comes first)
+from codec import pack, unpack
 
 TIMEOUT_S = 120
 OUTPUT = np.dtype("<f4")

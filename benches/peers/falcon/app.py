@@ -1,6 +1,7 @@
 """Falcon under gunicorn: a route for each model. Environment: see serving/engine.py."""
 
 import falcon
+
 from codec import pack, unpack
 from engine import MODELS, Model
 

@@ -1,7 +1,9 @@
-"""iceoryx2's request-response: the floor of transports through shared memory, with no server around it.
+"""iceoryx2's request-response: the floor of transports through shared memory, with no server around
+it.
 
-Its server and client are adjoin-loadgen's. Both wait by looking all the time, so it would take a core from
-whoever is measured beside it: it is measured by itself, with the in-process call for company.
+Its server and client are adjoin-loadgen's. Both wait by looking all the time, so it would take a
+core from whoever is measured beside it: it is measured by itself, with the in-process call for
+company.
 """
 
 from collections.abc import Iterator
@@ -14,7 +16,9 @@ from ..workloads import Tensor
 class Iceoryx2(Peer):
     name = "iceoryx2"
     title = "iceoryx2"
-    settings = ("request-response, both sides look all the time, the model on the request's memory",)
+    settings = (
+        "request-response, both sides look all the time, the model on the request's memory",
+    )
 
     def version(self) -> str:
         return "as adjoin-loadgen pins it"

@@ -1,6 +1,6 @@
 """LitServe: FastAPI in front of Python workers, msgpack in forms over HTTP."""
 
-from ..peer import BATCH_ROWS, BATCH_WAIT_MS, BATCHED, READY_S, Peer, Server, Target, answers
+from ..peer import BATCH_ROWS, BATCH_WAIT_MS, READY_S, Peer, Server, Target, answers
 from ..ports import HOST
 
 

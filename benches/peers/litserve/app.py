@@ -1,18 +1,19 @@
 """LitServe: an API for each model, and one where requests for the MLP are batched.
 
-Bodies are forms with one file, `data`, as LitServe parses JSON and forms only.
-Environment: see serving/engine.py; PEERS_PORT; PEERS_BATCH, rows of a batch; PEERS_WAIT_MS, how long it
-may take; PEERS_FAST_QUEUE, 1 for ZeroMQ between its processes.
+Bodies are forms with one file, `data`, as LitServe parses JSON and forms only. Environment: see
+serving/engine.py; PEERS_PORT; PEERS_BATCH, rows of a batch; PEERS_WAIT_MS, how long it may take;
+PEERS_FAST_QUEUE, 1 for ZeroMQ between its processes.
 """
 
 import os
 
 import litserve
 import numpy as np
-from codec import pack, unpack
-from engine import MODELS, Model
 from starlette.requests import Request
 from starlette.responses import Response
+
+from codec import pack, unpack
+from engine import MODELS, Model
 
 
 class Infer(litserve.LitAPI):

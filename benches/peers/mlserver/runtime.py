@@ -1,10 +1,11 @@
 """A runtime of MLServer that runs ONNX models. Environment: see serving/engine.py."""
 
 import numpy as np
-from engine import Model
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
+
+from engine import Model
 
 
 class OnnxRuntime(MLModel):

@@ -3,7 +3,6 @@
 from ..peer import (
     BATCH_ROWS,
     BATCH_WAIT_MS,
-    BATCHED,
     MESSAGE_BYTES,
     READY_S,
     Peer,

@@ -1,14 +1,16 @@
 """MOSEC: a route for each model, and one where requests for the MLP are batched.
 
-Environment: see serving/engine.py; PEERS_BATCH, rows of a batch; PEERS_WAIT_MS, how long it may take.
+Environment: see serving/engine.py; PEERS_BATCH, rows of a batch; PEERS_WAIT_MS, how long it may
+take.
 """
 
 import os
 
-from codec import from_map, to_map
-from engine import MODELS, Model
 from mosec import Runtime, Server, Worker
 from mosec.mixin import MsgpackMixin
+
+from codec import from_map, to_map
+from engine import MODELS, Model
 
 
 class Infer(MsgpackMixin, Worker):

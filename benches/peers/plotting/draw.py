@@ -10,8 +10,8 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402 (after the choice of the renderer)
-from matplotlib.axes import Axes  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 # Text stays text, and the same results give the same file.
 matplotlib.rcParams.update(
@@ -58,9 +58,7 @@ def order(found: dict[str, dict]) -> list[str]:
 
 
 def latency(results: Results) -> plt.Figure | None:
-    panels = [
-        (size, results.best(f"identity {size} in place", "p50_us", -1)) for size in SIZES
-    ]
+    panels = [(size, results.best(f"identity {size} in place", "p50_us", -1)) for size in SIZES]
     if not any(found for _, found in panels):
         return None
     figure, axes = plt.subplots(1, len(SIZES), figsize=(13, 4.2), layout="constrained")
@@ -69,7 +67,7 @@ def latency(results: Results) -> plt.Figure | None:
         for place, name in enumerate(names):
             values = [found[name][key] for key, _ in PERCENTILES if key in found[name]]
             axis.plot(values, [place] * len(values), "-", color=colour(name), linewidth=1)
-            for (key, marker), value in zip(PERCENTILES, values, strict=False):
+            for (_, marker), value in zip(PERCENTILES, values, strict=False):
                 axis.plot(value, place, marker, color=colour(name), markersize=6)
         finish(axis, names, f"identity of {size} in place")
         axis.set_xlabel("µs: p50 (dot), p90, p99, p99.9")
@@ -130,7 +128,9 @@ def tax(results: Results) -> plt.Figure | None:
         ratios = [found[name]["paired_p50_ratio"]["median"] for name in names]
         axis.barh(range(len(names)), ratios, color=[colour(name) for name in names])
         for place, value in enumerate(ratios):
-            axis.text(value, place, f" {value:.2f}×" if value < 10 else f" {value:.0f}×", va="center")
+            axis.text(
+                value, place, f" {value:.2f}×" if value < 10 else f" {value:.0f}×", va="center"
+            )
         axis.axvline(1, color=ANCHOR_COLOUR, linewidth=1)
         finish(axis, names, title)
         if ratios and max(ratios) < 10:

@@ -40,7 +40,9 @@ class TorchServe(Peer):
         require_java()
         if sys.version_info[:2] > PYTHON_NEWEST:
             wanted = ".".join(map(str, PYTHON_NEWEST))
-            raise Unavailable(f"its torch is built for Python up to {wanted}; take one with PYTHON=")
+            raise Unavailable(
+                f"its torch is built for Python up to {wanted}; take one with PYTHON="
+            )
         super().prepare()
 
     def start(self) -> list[Server]:

@@ -1,5 +1,6 @@
-"""A handler of TorchServe that runs ONNX models on msgpack bodies. Environment: see serving/engine.py
-and serving/codec.py, which are found through PYTHONPATH."""
+"""A handler of TorchServe that runs ONNX models on msgpack bodies. Environment: see
+serving/engine.py and serving/codec.py, which are found through PYTHONPATH.
+"""
 
 from codec import pack, unpack
 from engine import Model

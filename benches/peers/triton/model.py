@@ -10,7 +10,7 @@ import triton_python_backend_utils as triton
 
 sys.path.insert(0, os.environ["PEERS_SERVING"])
 
-from engine import Model  # noqa: E402 (the path comes first)
+from engine import Model
 
 
 class TritonPythonModel:
