@@ -16,7 +16,8 @@ from .processes import Server, end_marked, remove_segments
 
 # Part of a core that a server may use while it idles and still be awake beside others.
 IDLE_SHARE = 0.02
-IDLE_LOOK_S = 1.5
+# How long they are left to settle, and then looked at.
+IDLE_LOOK_S = 3.0
 
 MEASURED, UNAVAILABLE, NOT_ASKED = "measured", "unavailable", "not asked for"
 
@@ -45,6 +46,8 @@ class Fleet:
         self.find_restless()
 
     def find_restless(self) -> None:
+        if len(self.servers) < 2:
+            return
         time.sleep(IDLE_LOOK_S)
         before = {name: server.processor_s() for name, server in self.servers.items()}
         time.sleep(IDLE_LOOK_S)

@@ -89,9 +89,9 @@ def heading(document: dict) -> str:
         f"`{document['command']}`, {document['date']}, commit {document['commit'] or 'unknown'}: "
         f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
         f"{machine['kernel']}, Python {machine['python']}. {settings['engine']} everywhere, "
-        f"{threads} for an operator, its spinning off. All on loopback, clients are native processes "
-        "of adjoin-loadgen unless it says Python; answers were compared with the model's. How it is "
-        "measured, how each peer is set up, and what is unfair: "
+        f"{threads} for an operator, its spinning off. All on loopback, clients are native "
+        "processes of adjoin-loadgen unless it says Python; answers were compared with the "
+        "model's. How it is measured, how each peer is set up, and what is unfair: "
         "[benches/peers/README.md](../peers/README.md).\n"
     )
 

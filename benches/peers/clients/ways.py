@@ -42,6 +42,25 @@ def in_process(job: Job) -> Call:
     return lambda: model.run(job.rows)
 
 
+def adjoin_shared(job: Job) -> Call:
+    import adjoin
+
+    room = 1 << 20
+    client = adjoin.connect(
+        job.address,
+        request_bytes=job.rows.nbytes + room,
+        response_bytes=int(np.prod(job.output_shape)) * OUTPUT.itemsize + room,
+    )
+    request = client.model(job.model).request(shapes={"input": job.rows.shape})
+    request["input"][:] = job.rows
+
+    def call() -> np.ndarray:
+        with request.infer(timeout=TIMEOUT_S) as result:
+            return result["output"]
+
+    return call
+
+
 def post(connection: http.client.HTTPConnection, path: str, body: bytes, kind: str) -> bytes:
     connection.request("POST", path, body, {"Content-Type": kind})
     response = connection.getresponse()
@@ -156,6 +175,7 @@ def http_v2_shared(job: Job) -> Call:
 
 WAYS: dict[str, Callable[[Job], Call]] = {
     "in-process": in_process,
+    "adjoin": adjoin_shared,
     "http-msgpack": http_msgpack,
     "http-multipart": http_multipart,
     "grpc": grpc,
