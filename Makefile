@@ -7,6 +7,9 @@
 #   make install-c [PREFIX=/usr/local] [DESTDIR=]
 #                the C client: header, libraries, pkg-config file
 #   make bench-load   batching, scale and a processor limit under load: benches/results
+#   make bench-peers       adjoin beside other inference servers, short form (benches/peers/README.md)
+#   make bench-peers-full  the same, long form; for both PEERS=a,b IMAGES=N THREADS=N WHEEL=file RESUME=1
+#   make test-peers        tests of that command, which need none of the servers
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -15,6 +18,7 @@ VENV := $(TOOLS)/venv
 ONNXRUNTIME := $(abspath $(TOOLS))/onnxruntime/libonnxruntime.so
 FLATC := $(abspath $(VENV))/bin/flatc
 MODELS := target/models
+PEERS_TESTS := target/peers/tests
 
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
@@ -22,6 +26,8 @@ export ADJOIN_FLATC ?= $(FLATC)
 .PHONY: help demo test check fmt clippy doc unit loom system c models tools generate header bench install-c clean
 .PHONY: help demo test check fmt clippy doc unit loom system python models tools generate bench bench-python clean
 .PHONY: help demo test check fmt clippy doc unit loom system models tools generate bench bench-load clean
+.PHONY: help demo test check fmt clippy doc unit loom system models tools generate bench clean
+.PHONY: bench-peers bench-peers-full test-peers
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -84,6 +90,19 @@ bench-load: tools models
 	benches/batching.sh
 	benches/scale.sh
 	benches/cpu-limit.sh
+bench-peers bench-peers-full: tools models
+	$(CARGO) build --release --locked -p adjoin -p adjoin-loadgen
+	PYTHONPATH=benches $(PYTHON) -m peers run --form $(if $(filter %-full,$@),full,short) --models $(MODELS) \
+		$(if $(PEERS),--peers $(PEERS)) $(if $(IMAGES),--images $(IMAGES)) $(if $(THREADS),--threads $(THREADS)) \
+		$(if $(WHEEL),--wheel $(WHEEL)) $(if $(RESUME),--resume)
+
+test-peers: $(PEERS_TESTS)/ready
+	PYTHONPATH=benches $(PEERS_TESTS)/bin/python -m pytest --quiet benches/peers/tests
+
+$(PEERS_TESTS)/ready: benches/peers/tests/requirements.txt | need-python
+	$(PYTHON) -m venv $(PEERS_TESTS)
+	$(PEERS_TESTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 generate: tools
 	rm -rf schema/src/generated
