@@ -53,8 +53,8 @@ def make_environment(folder: Path) -> None:
 
 def pip_install(python: Path, name: str, requirements: Path) -> None:
     installed = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        + ["--retries", "1", "--requirement", requirements],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        + ["--retries", "1", "--requirement", str(requirements)],
         capture_output=True,
         text=True,
         check=False,
@@ -74,8 +74,8 @@ def add_wheel(python: Path, wheel: Path) -> str:
     if not wheel.is_file():
         raise Problem(f"there is no wheel at {wheel}")
     installed = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        + ["--no-deps", "--no-index", "--force-reinstall", wheel],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        + ["--no-deps", "--no-index", "--force-reinstall", str(wheel)],
         capture_output=True,
         text=True,
         check=False,

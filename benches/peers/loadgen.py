@@ -47,7 +47,7 @@ class Loadgen:
         self, callers: Sequence[Caller], tensor: Tensor, length: Length, untouched: bool
     ) -> dict[str, dict]:
         """All callers in turn, the first one being what the others are compared with; by label."""
-        command = [self.site.loadgen, "compare", *self.common(tensor, untouched)]
+        command: list[object] = [self.site.loadgen, "compare", *self.common(tensor, untouched)]
         command += ["--rounds", str(length.rounds), "--phase-ms", str(length.phase_ms)]
         for caller in callers:
             command += ["--", caller.target.address, *caller.options()]
@@ -57,7 +57,7 @@ class Loadgen:
 
     def poisson(self, caller: Caller, tensor: Tensor, rate_per_s: float, seconds: float) -> dict:
         """One caller at a rate, with the histogram of its latencies."""
-        command = [self.site.loadgen, "run", "--target", caller.target.address]
+        command: list[object] = [self.site.loadgen, "run", "--target", caller.target.address]
         command += [*self.common(tensor, untouched=False), *caller.options()]
         command += ["--mode", "poisson", "--rate", f"{rate_per_s:.3f}", "--seconds", f"{seconds}"]
         command += ["--warmup", "0.3", "--histogram"]
@@ -65,11 +65,11 @@ class Loadgen:
 
     def probe(self, caller: Caller, tensor: Tensor) -> None:
         """Raises Unavailable with the reason if this target does not answer, or answers wrongly."""
-        command = [self.site.loadgen, "run", "--target", caller.target.address]
+        command: list[object] = [self.site.loadgen, "run", "--target", caller.target.address]
         command += [*self.common(tensor, untouched=False), *caller.options()]
         self.call([*command, "--seconds", "0.05", "--warmup", "0"], 60)
 
-    def common(self, tensor: Tensor, untouched: bool) -> list[str | Path]:
+    def common(self, tensor: Tensor, untouched: bool) -> list[object]:
         return [
             *("--input", tensor.argument, "--threads", str(self.site.threads)),
             *("--verify", self.site.model_file(tensor.model)),
@@ -77,12 +77,12 @@ class Loadgen:
             *(("--untouched",) if untouched else ()),
         ]
 
-    def call(self, command: Sequence[str | Path], timeout_s: float) -> list[dict]:
+    def call(self, command: Sequence[object], timeout_s: float) -> list[dict]:
         output = run_marked(command, self.site.mark, timeout_s)
         return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
 
-def run_marked(command: Sequence[str | Path], mark: str, timeout_s: float) -> str:
+def run_marked(command: Sequence[object], mark: str, timeout_s: float) -> str:
     """Runs a command in a session of its own; ends it if this program is interrupted."""
     process = subprocess.Popen(
         [str(part) for part in command],
@@ -96,7 +96,9 @@ def run_marked(command: Sequence[str | Path], mark: str, timeout_s: float) -> st
     try:
         output, said = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{Path(command[0]).name} took more than {timeout_s:.0f} s") from None
+        raise Unavailable(
+            f"{Path(str(command[0])).name} took more than {timeout_s:.0f} s"
+        ) from None
     finally:
         end(process)
     if process.returncode != 0:

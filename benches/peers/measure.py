@@ -20,6 +20,10 @@ ANCHOR = "in-process"
 LEAST_RATE_PER_S = 1.0
 
 
+def requests_per_s(result: dict) -> float:
+    return result.get("requests_per_s", 0.0)
+
+
 def anchor(site: Site, model: str) -> Target:
     """The call without a server: ONNX Runtime in the client."""
     address = f"in-process:{site.model_file(model)}"
@@ -177,12 +181,12 @@ class Measurer:
         model = work.tensor.model
         measured = [anchor(self.site, model), *self.targets(model, work.batching)]
         capacities = {t: self.results.result(work.capacity_of, t) for t in measured}
-        chosen = best(capacities, lambda result: result["requests_per_s"])
+        chosen = best(capacities, requests_per_s)
         for company in self.fleet.companies(chosen):
             with self.fleet.awake(company):
                 for target in company:
                     if not self.results.has(work.id, target):
-                        rate = LOAD * capacities[target]["requests_per_s"]
+                        rate = LOAD * requests_per_s(capacities[target] or {})
                         self.open_one(work, target, max(rate, LEAST_RATE_PER_S))
 
     def open_one(self, work: Open, target: Target, rate_per_s: float) -> None:
@@ -203,7 +207,7 @@ class Measurer:
         targets = [t for t in self.targets(model, work.batching) if t.python]
         if work.batching:
             native = {t: self.results.result("mlp 16", t) for t in targets}
-            targets = best(native, lambda result: result["requests_per_s"])
+            targets = best(native, requests_per_s)
         reachable = []
         for target in targets:
             reason = self.python_clients(target)

@@ -2,7 +2,7 @@
 
 import http.client
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +130,7 @@ class Peer(ABC):
     def spawn(
         self,
         name: str,
-        command: list[str | Path],
+        command: Sequence[object],
         environment: Mapping[str, str] | None = None,
     ) -> Server:
         """Starts one of its processes in its folder of the run."""

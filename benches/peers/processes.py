@@ -31,7 +31,7 @@ class Server:
     def __init__(
         self,
         name: str,
-        command: Sequence[str | Path],
+        command: Sequence[object],
         mark: str,
         log: Path,
         environment: Mapping[str, str] | None = None,

@@ -42,7 +42,7 @@ class Results:
         return any(key(row) == wanted for row in self.rows)
 
     def add(self, workload: str, target: Target, result: dict | None, error: str = "") -> None:
-        row = {
+        row: dict = {
             "workload": workload,
             "peer": target.peer,
             "way": target.way,

@@ -1,6 +1,6 @@
 """Falcon under gunicorn: the plain Python web service, msgpack over HTTP."""
 
-from pathlib import Path
+from functools import partial
 
 from ..peer import READY_S, Peer, Server, Target, answers
 from ..ports import HOST
@@ -22,11 +22,11 @@ class Falcon(Peer):
     def start(self) -> list[Server]:
         servers = [self.spawn(self.server(w), self.command(w)) for w in WORKERS]
         for workers, server in zip(WORKERS, servers, strict=True):
-            port = self.port_of(workers)
-            server.wait_ready(lambda port=port: answers(port, "/ready"), READY_S)
+            ready = partial(answers, self.port_of(workers), "/ready")
+            server.wait_ready(ready, READY_S)
         return servers
 
-    def command(self, workers: int) -> list[str | Path]:
+    def command(self, workers: int) -> list[object]:
         return (
             [self.python, "-m", "gunicorn", "--bind", f"{HOST}:{self.port_of(workers)}"]
             + ["--workers", str(workers), "--worker-class", "gthread", "--threads", str(THREADS)]

@@ -51,7 +51,7 @@ class MlServer(Peer):
         for served in (*MODELS, "mlp" + BATCHED):
             folder = self.run_folder / served
             folder.mkdir(exist_ok=True)
-            model = {"name": served, "implementation": "runtime.OnnxRuntime"}
+            model: dict = {"name": served, "implementation": "runtime.OnnxRuntime"}
             model |= batching if served.endswith(BATCHED) else {}
             (folder / "model-settings.json").write_text(json.dumps(model))
 

@@ -80,7 +80,7 @@ class Bench:
     def out(self) -> Path:
         return self.folder / "out"
 
-    def command(self, *options: str) -> list[str]:
+    def command(self, *options: str) -> list[str | Path]:
         folder = self.folder
         return [
             *(sys.executable, "-m", "peers", "run", "--home", folder / "home", "--out", self.out),

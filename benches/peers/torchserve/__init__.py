@@ -98,9 +98,9 @@ class TorchServe(Peer):
             "responseTimeout: 120\n"
         )
         made = subprocess.run(
-            [self.python.parent / "torch-model-archiver", "--model-name", served]
-            + ["--version", "1.0", "--handler", self.folder / "handler.py"]
-            + ["--config-file", settings, "--export-path", store, "--force"],
+            [str(self.python.parent / "torch-model-archiver"), "--model-name", served]
+            + ["--version", "1.0", "--handler", str(self.folder / "handler.py")]
+            + ["--config-file", str(settings), "--export-path", str(store), "--force"],
             capture_output=True,
             text=True,
             check=False,
