@@ -11,7 +11,7 @@ from pathlib import Path
 from .peer import Site, Target
 from .problems import Unavailable, one_line
 from .processes import MARK
-from .workloads import Length, Tensor
+from .workloads import IN_FLIGHT_MAX, Length, Tensor
 
 # Not of a target but of the run, or said elsewhere in the results.
 DROPPED = ("kind", "machine", "version", "command", "unix_time_s", "label", "target")
@@ -44,15 +44,21 @@ class Loadgen:
     site: Site
 
     def compare(
-        self, callers: Sequence[Caller], tensor: Tensor, length: Length, untouched: bool
+        self,
+        callers: Sequence[Caller],
+        tensor: Tensor,
+        length: Length,
+        untouched: bool,
+        verify: bool = True,
     ) -> dict[str, dict]:
         """All callers in turn, the first one being what the others are compared with; by label."""
-        command: list[object] = [self.site.loadgen, "compare", *self.common(tensor, untouched)]
+        command: list[object] = [self.site.loadgen, "compare"]
+        command += self.common(tensor, untouched, verify)
         command += ["--rounds", str(length.rounds), "--phase-ms", str(length.phase_ms)]
         for caller in callers:
             command += ["--", caller.target.address, *caller.options()]
         # Every phase may be exceeded by a request that takes long.
-        slowest_s = len(callers) * length.rounds * (length.phase_ms / 1000 + 5) + 60
+        slowest_s = len(callers) * length.rounds * (length.phase_ms / 1000 + 5) + 120
         return {line["label"]: clean(line) for line in self.call(command, slowest_s)}
 
     def poisson(self, caller: Caller, tensor: Tensor, rate_per_s: float, seconds: float) -> dict:
@@ -60,7 +66,7 @@ class Loadgen:
         command: list[object] = [self.site.loadgen, "run", "--target", caller.target.address]
         command += [*self.common(tensor, untouched=False), *caller.options()]
         command += ["--mode", "poisson", "--rate", f"{rate_per_s:.3f}", "--seconds", f"{seconds}"]
-        command += ["--warmup", "0.3", "--histogram"]
+        command += ["--in-flight-max", str(IN_FLIGHT_MAX), "--warmup", "0.3", "--histogram"]
         return clean(self.call(command, 2 * seconds + 30)[0])
 
     def probe(self, caller: Caller, tensor: Tensor) -> None:
@@ -69,10 +75,10 @@ class Loadgen:
         command += [*self.common(tensor, untouched=False), *caller.options()]
         self.call([*command, "--seconds", "0.05", "--warmup", "0"], 60)
 
-    def common(self, tensor: Tensor, untouched: bool) -> list[object]:
+    def common(self, tensor: Tensor, untouched: bool, verify: bool = True) -> list[object]:
         return [
             *("--input", tensor.argument, "--threads", str(self.site.threads)),
-            *("--verify", self.site.model_file(tensor.model)),
+            *(("--verify", self.site.model_file(tensor.model)) if verify else ()),
             *("--onnxruntime", self.site.onnxruntime, "--json"),
             *(("--untouched",) if untouched else ()),
         ]

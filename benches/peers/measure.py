@@ -65,14 +65,20 @@ class Measurer:
             self.compare_on_demand(peer, work)
 
     def images(self, work: Images) -> None:
-        first = self.loadgen.compare(
-            [Caller(anchor(self.site, work.tensor.model), 1)], work.tensor, Length(1, 200), True
-        )
-        request_s = first[ANCHOR]["p50_us"] / 1e6
+        """A number of images, as the time that the call in-process takes for them."""
+        one = Tensor(work.tensor.model, work.tensor.dtype, (1, *work.tensor.shape[1:]))
+        first = anchor(self.site, one.model)
+        try:
+            said = self.loadgen.compare([Caller(first, 1)], one, Length(1, 500), untouched=True)
+        except Unavailable as problem:
+            self.results.add(work.id, first, None, str(problem))
+            return
         requests = math.ceil(work.images / work.tensor.rows / work.rounds)
-        length = Length(work.rounds, math.ceil(requests * request_s * 1000))
-        targets = self.targets(work.tensor.model, batching=False)
-        self.compare_all(work, targets, 1, length, untouched=True)
+        request_ms = said[ANCHOR]["p50_us"] / 1000 * work.tensor.rows
+        length = Length(work.rounds, math.ceil(requests * request_ms))
+        targets = self.targets(one.model, batching=False)
+        # Large batches take seconds: answers are looked at with one image.
+        self.compare_all(work, targets, 1, length, untouched=True, verify_with=one)
 
     def targets(self, model: str, batching: bool) -> list[Target]:
         return [
@@ -86,13 +92,17 @@ class Measurer:
         clients: int,
         length: Length,
         untouched: bool,
+        verify_with: Tensor | None = None,
     ) -> None:
         """Compares the targets in their companies, each in turn with the call in-process."""
         missing = [target for target in targets if not self.results.has(work.id, target)]
         for company in self.fleet.companies(missing):
             with self.fleet.awake(company):
                 callers = [Caller(t, clients, self.fleet.pids(t)) for t in company]
-                self.compare(work.id, callers, work.tensor, clients, length, untouched)
+                if verify_with:
+                    callers = self.sound(work.id, callers, verify_with)
+                verify = verify_with is None
+                self.compare(work.id, callers, work.tensor, clients, length, untouched, verify)
 
     def compare_on_demand(self, peer, work: Closed) -> None:
         try:
@@ -116,20 +126,21 @@ class Measurer:
         clients: int,
         length: Length,
         untouched: bool,
+        verify: bool = True,
     ) -> None:
         """One comparison. If it fails, those that fail alone are left out of a second try."""
         first = Caller(anchor(self.site, tensor.model), clients)
         try:
-            said = self.loadgen.compare([first, *callers], tensor, length, untouched)
-        except Unavailable as problem:
-            sound = self.sound(workload, callers, tensor)
-            if len(sound) == len(callers):
+            said = self.loadgen.compare([first, *callers], tensor, length, untouched, verify)
+        except Unavailable:
+            callers = self.sound(workload, callers, tensor)
+            try:
+                said = self.loadgen.compare([first, *callers], tensor, length, untouched, verify)
+            except Unavailable as problem:
                 # Nobody fails alone: it is not known who it was.
-                for caller in sound:
+                for caller in (first, *callers):
                     self.results.add(workload, caller.target, None, str(problem))
                 return
-            said = self.loadgen.compare([first, *sound], tensor, length, untouched)
-            callers = sound
         base = said[ANCHOR]
         if not self.results.has(workload, first.target):
             self.results.add(workload, first.target, base)

@@ -106,8 +106,7 @@ class Server:
             self._process.send_signal(self._end_signal)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_S)
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        kill(lambda: [pid for pid, _ in session(self.pid)])
         self._process.wait()
 
 
@@ -127,7 +126,7 @@ def session(leader: int) -> list[tuple[int, int]]:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == leader:
+        if int(fields[3]) == leader and fields[0] != "Z":
             found.append((int(entry.name), int(fields[11]) + int(fields[12])))
     return found
 
@@ -150,17 +149,32 @@ def marked(mark: str) -> list[int]:
 
 def end_marked(mark: str) -> int:
     """Kills the processes whose mark begins like this; returns how many there were."""
-    ended = 0
-    for _ in range(100):
-        left = marked(mark)
-        if not left:
-            break
-        ended = max(ended, len(left))
-        for pid in left:
+    there = len(marked(mark))
+    kill(lambda: marked(mark))
+    return there
+
+
+def kill(find: Callable[[], list[int]]) -> None:
+    """Kills the processes that are found, until none is.
+
+    Python's resource trackers come last: they end by themselves when those are gone that they track
+    for, and remove the semaphores that these left.
+    """
+    end = time.monotonic() + GRACE_S
+    while (left := find()) and time.monotonic() < end:
+        others = [pid for pid in left if not is_tracker(pid)]
+        trackers_are_late = time.monotonic() > end - GRACE_S / 2
+        for pid in left if trackers_are_late else others:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(POLL_S)
-    return ended
+
+
+def is_tracker(pid: int) -> bool:
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def segment_prefix(mark: str) -> str:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 MODELS = ("identity", "mlp", "fullhd", "resnet50")
 # Part of a server's own capacity that an open loop asks for.
 LOAD = 0.7
+CLIENTS_OPEN = 4
+# Requests of each client that may be under way in an open loop; over HTTP each is a connection.
+IN_FLIGHT_MAX = 16
 
 
 @dataclass(frozen=True)
@@ -193,13 +196,19 @@ def plan(form: Form, image_count: int | None) -> list[Workload]:
     load = f"{LOAD:.0%} of its own capacity, Poisson arrivals"
     large = PAYLOADS["588 KiB"]
     work += [
-        Open("mlp open", f"MLP at {load}", MLP, 4, mlp_id(16), form.open, batching=True),
-        Closed("identity 4 clients", "identity of 588 KiB, 4 clients", large, 4, form.latency),
+        Open("mlp open", f"MLP at {load}", MLP, CLIENTS_OPEN, mlp_id(16), form.open, batching=True),
+        Closed(
+            "identity 4 clients",
+            "identity of 588 KiB, 4 clients",
+            large,
+            CLIENTS_OPEN,
+            form.latency,
+        ),
         Open(
             "identity open",
             f"identity of 588 KiB at {load}",
             large,
-            4,
+            CLIENTS_OPEN,
             "identity 4 clients",
             form.open,
         ),

@@ -4,10 +4,12 @@ from functools import partial
 
 from ..peer import READY_S, Peer, Server, Target, answers
 from ..ports import HOST
+from ..workloads import CLIENTS_OPEN, IN_FLIGHT_MAX
 
 # Processes of gunicorn. Each has the models, and one core's worth of Python.
 WORKERS = (1, 2)
-THREADS = 16
+# Each connection that is open but says nothing yet holds one.
+THREADS = CLIENTS_OPEN * IN_FLIGHT_MAX
 
 
 class Falcon(Peer):
