@@ -73,7 +73,7 @@ class Loadgen:
         """Raises Unavailable with the reason if this target does not answer, or answers wrongly."""
         command: list[object] = [self.site.loadgen, "run", "--target", caller.target.address]
         command += [*self.common(tensor, untouched=False), *caller.options()]
-        self.call([*command, "--seconds", "0.05", "--warmup", "0"], 60)
+        self.call([*command, "--seconds", "0.1", "--warmup", "0"], 60)
 
     def common(self, tensor: Tensor, untouched: bool, verify: bool = True) -> list[object]:
         return [

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from . import install, ports
 from .layout import PACKAGE, SERVING, Layout
@@ -56,6 +57,8 @@ class Target:
     """What sets it apart from other targets of the same peer and way."""
     python: str | None = None
     """The kind of Python client that can reach it."""
+    second: bool = False
+    """Whether it is a further protocol, left out where the model takes all of the time."""
 
     @property
     def label(self) -> str:
@@ -69,11 +72,11 @@ class Peer(ABC):
     site: Site
     index: int
 
-    name = ""
-    title = ""
-    package = ""
+    name: ClassVar[str]
+    title: ClassVar[str]
+    package: ClassVar[str]
     """The package whose version is the peer's."""
-    settings: tuple[str, ...] = ()
+    settings: ClassVar[tuple[str, ...]]
     """How it is set up, in words, for the results."""
     notes: list[str] = field(default_factory=list, init=False)
     """What turned out on this machine and belongs into the results."""

@@ -1,6 +1,5 @@
 """Writes what is shown: the JSON, the tables, the plots."""
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def publish(layout: Layout, source: Path, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise Problem(f"cannot make {out}: {problem.strerror}") from None
-    results.write_atomically(out / JSON, json.dumps(document, indent=1) + "\n")
+    results.write_atomically(out / JSON, results.as_text(document))
     plots = plot(layout, out)
     results.write_atomically(out / MARKDOWN, tables.markdown(document, plots))
     print(f"written: {', '.join(str(out / name) for name in (JSON, MARKDOWN, *plots))}")

@@ -35,7 +35,7 @@ class Results:
         }
 
     def save(self, path: Path) -> None:
-        write_atomically(path, json.dumps(self.document(), indent=1) + "\n")
+        write_atomically(path, as_text(self.document()))
 
     def has(self, workload: str, target: Target) -> bool:
         wanted = (workload, target.peer, target.way, target.setting)
@@ -81,6 +81,13 @@ def resume(journal: Path, header: dict) -> Results:
     # What failed is tried again.
     results.rows = [row for row in document["rows"] if "error" not in row]
     return results
+
+
+def as_text(document: dict) -> str:
+    """JSON with a line for each row: readable, and small in a diff."""
+    rest = {key: value for key, value in document.items() if key != "rows"}
+    rows = ",\n".join(json.dumps(row) for row in document["rows"])
+    return json.dumps(rest, indent=1)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n'
 
 
 def load(path: Path) -> dict:

@@ -146,7 +146,7 @@ class Form:
 SHORT = Form(
     name="short",
     latency=Length(6, 100),
-    large=Length(6, 250),
+    large=Length(5, 150),
     throughput=Length(6, 150),
     open=Length(1, 2000),
     python=Length(3, 300),

@@ -82,5 +82,13 @@ class Adjoin(Peer):
             )
             for served, setting in settings
         ]
-        grpc = f"grpc:{HOST}:{self.port}"
-        return [*rings, Target(self.name, "gRPC", grpc, self.name, model=model, python="grpc")]
+        messages = Target(
+            self.name,
+            "gRPC",
+            f"grpc:{HOST}:{self.port}",
+            self.name,
+            model=model,
+            python="grpc",
+            second=True,
+        )
+        return [*rings, messages]

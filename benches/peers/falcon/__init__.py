@@ -14,7 +14,7 @@ THREADS = CLIENTS_OPEN * IN_FLIGHT_MAX
 
 class Falcon(Peer):
     name = "falcon"
-    title = "Falcon, msgpack, gunicorn"
+    title = "Falcon, gunicorn"
     package = "falcon"
     settings = (
         f"gunicorn with gthread workers of {THREADS} threads, connections stay open for 75 s",

@@ -13,9 +13,9 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-# Text stays text, and the same results give the same file.
+# Letters become paths, so that every viewer shows the same; the same results give the same file.
 matplotlib.rcParams.update(
-    {"svg.fonttype": "none", "svg.hashsalt": "adjoin", "font.size": 9, "axes.axisbelow": True}
+    {"svg.fonttype": "path", "svg.hashsalt": "adjoin", "font.size": 9, "axes.axisbelow": True}
 )
 
 SIZES = ("4 KiB", "588 KiB", "18.4 MiB")
@@ -52,24 +52,48 @@ def colour(name: str) -> str:
     return ADJOIN_COLOUR if name.startswith("adjoin, shared") else OTHERS
 
 
-def order(found: dict[str, dict]) -> list[str]:
-    """Slowest at the bottom of a chart, which is drawn from below."""
-    return sorted(found, key=lambda name: found[name]["p50_us"], reverse=True)
+def order(panels: list[dict[str, dict]]) -> list[str]:
+    """All lines of some panels, the slowest first, which is at the bottom of a chart."""
+    names = {name for found in panels for name in found}
+
+    def rank(name: str) -> float:
+        places = [
+            sorted(found.values(), key=lambda result: result["p50_us"]).index(found[name])
+            for found in panels
+            if name in found
+        ]
+        return sum(places) / len(places)
+
+    return sorted(names, key=rank, reverse=True)
+
+
+def panels(titles: list[str], names: list[str]) -> tuple[plt.Figure, list[Axes]]:
+    """Charts side by side, over the same lines."""
+    figure, axes = plt.subplots(
+        1, len(titles), figsize=(10, 0.27 * len(names) + 1.1), layout="constrained", sharey=True
+    )
+    axes[0].set_yticks(range(len(names)), names)
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_xscale("log")
+        axis.set_title(title, fontsize=10)
+        axis.grid(axis="x", alpha=0.25)
+    return figure, list(axes)
 
 
 def latency(results: Results) -> plt.Figure | None:
-    panels = [(size, results.best(f"identity {size} in place", "p50_us", -1)) for size in SIZES]
-    if not any(found for _, found in panels):
+    measured = [results.best(f"identity {size} in place", "p50_us", -1) for size in SIZES]
+    names = order(measured)
+    if not names:
         return None
-    figure, axes = plt.subplots(1, len(SIZES), figsize=(13, 4.2), layout="constrained")
-    for axis, (size, found) in zip(axes, panels, strict=True):
-        names = order(found)
+    figure, axes = panels([f"identity of {size} in place" for size in SIZES], names)
+    for axis, found in zip(axes, measured, strict=True):
         for place, name in enumerate(names):
-            values = [found[name][key] for key, _ in PERCENTILES if key in found[name]]
+            if name not in found:
+                continue
+            values = [found[name][key] for key, _ in PERCENTILES]
             axis.plot(values, [place] * len(values), "-", color=colour(name), linewidth=1)
-            for (_, marker), value in zip(PERCENTILES, values, strict=False):
+            for (_, marker), value in zip(PERCENTILES, values, strict=True):
                 axis.plot(value, place, marker, color=colour(name), markersize=6)
-        finish(axis, names, f"identity of {size} in place")
         axis.set_xlabel("µs: p50 (dot), p90, p99, p99.9")
     return figure
 
@@ -97,7 +121,7 @@ def throughput(results: Results) -> plt.Figure | None:
 
 def label_ends(axis: Axes, ends: dict[str, float]) -> None:
     """Names at the right ends of the lines, moved apart where they would overlap."""
-    apart = 1.22
+    apart = 1.3
     last = 0.0
     for name in sorted(ends, key=lambda name: ends[name]):
         height = max(ends[name], last * apart)
@@ -118,33 +142,29 @@ def tax(results: Results) -> plt.Figure | None:
         "full-HD picture, light model": "fullhd in place",
         "ResNet50, batch 32": "resnet50 32",
     }
-    panels = [(title, results.best(name, "p50_us", -1)) for title, name in work.items()]
-    if not any(found for _, found in panels):
+    measured = []
+    for name in work.values():
+        found = results.best(name, "p50_us", -1)
+        measured.append({n: r for n, r in found.items() if "paired_p50_ratio" in r})
+    names = order(measured)
+    if not names:
         return None
-    figure, axes = plt.subplots(1, len(panels), figsize=(13, 4.2), layout="constrained")
-    for axis, (title, found) in zip(axes, panels, strict=True):
-        found = {n: r for n, r in found.items() if "paired_p50_ratio" in r and n != ANCHOR}
-        names = order(found)
-        ratios = [found[name]["paired_p50_ratio"]["median"] for name in names]
+    figure, axes = panels(list(work), names)
+    for axis, found in zip(axes, measured, strict=True):
+        ratios = [found[n]["paired_p50_ratio"]["median"] if n in found else 0 for n in names]
         axis.barh(range(len(names)), ratios, color=[colour(name) for name in names])
         for place, value in enumerate(ratios):
-            axis.text(
-                value, place, f" {value:.2f}×" if value < 10 else f" {value:.0f}×", va="center"
-            )
+            if value:
+                text = f" {value:.2f}×" if value < 10 else f" {value:,.0f}×"
+                axis.text(value, place, text, va="center", fontsize=8)
         axis.axvline(1, color=ANCHOR_COLOUR, linewidth=1)
-        finish(axis, names, title)
-        if ratios and max(ratios) < 10:
+        if max(ratios) < 3:
             axis.set_xscale("linear")
-        axis.set_xlim(right=max(ratios, default=1) * (1.35 if max(ratios, default=1) < 10 else 4))
+            axis.set_xlim(0, max(*ratios, 1) * 1.3)
+        else:
+            axis.set_xlim(0.5, max(ratios) * 8)
         axis.set_xlabel("times the call in-process, p50")
     return figure
-
-
-def finish(axis: Axes, names: list[str], title: str) -> None:
-    axis.set_yticks(range(len(names)), names)
-    axis.set_xscale("log")
-    axis.set_title(title)
-    axis.grid(axis="x", alpha=0.25)
 
 
 PLOTS = {

@@ -151,6 +151,7 @@ class Triton(Peer):
                 model=served,
                 setting=setting,
                 python=python,
+                second=protocol.startswith("http"),
             )
             for way, protocol, python in WAYS
             for served, setting in self.served(model, batching)
