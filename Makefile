@@ -7,6 +7,8 @@
 #   make install-c [PREFIX=/usr/local] [DESTDIR=]
 #                the C client: header, libraries, pkg-config file
 #   make bench-load   batching, scale and a processor limit under load: benches/results
+#   make bench-instructions   instructions of the hot path against those kept; needs valgrind
+#   make bench-python      the Python client beside the Rust client and ONNX Runtime in-process
 #   make bench-peers       adjoin beside other inference servers, short form (benches/peers/README.md)
 #   make bench-peers-full  the same, long form; for both PEERS=a,b IMAGES=N THREADS=N WHEEL=file RESUME=1
 #   make test-peers        tests of that command, which need none of the servers
@@ -23,11 +25,8 @@ PEERS_TESTS := target/peers/tests
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
 
-.PHONY: help demo test check fmt clippy doc unit loom system c models tools generate header bench install-c clean
-.PHONY: help demo test check fmt clippy doc unit loom system python models tools generate bench bench-python clean
-.PHONY: help demo test check fmt clippy doc unit loom system models tools generate bench bench-load clean
-.PHONY: help demo test check fmt clippy doc unit loom system models tools generate bench clean
-.PHONY: bench-peers bench-peers-full test-peers
+.PHONY: help demo test check fmt clippy doc unit loom system c python test-peers models tools generate header \
+	bench bench-load bench-python bench-instructions bench-peers bench-peers-full install-c clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,8 +35,7 @@ demo: need-cargo
 	$(CARGO) build --release --locked -p adjoin
 	env -u ADJOIN_ONNXRUNTIME target/release/adjoin demo
 
-test: fmt clippy doc unit system c loom check-models
-test: fmt clippy doc unit system python loom check-models
+test: fmt clippy doc unit system c python loom check-models test-peers
 	@echo "all tests passed"
 
 fmt: need-cargo
@@ -85,11 +83,17 @@ bench: tools models
 
 bench-python: tools models
 	PYTHON="$(PYTHON)" benches/python/run.sh
+
+# Instructions of the hot path; fails when they have grown (needs valgrind).
+bench-instructions: tools models
+	benches/instructions.py
+
 bench-load: tools models
 	$(CARGO) build --release --locked -p adjoin -p adjoin-loadgen
 	benches/batching.sh
 	benches/scale.sh
 	benches/cpu-limit.sh
+
 bench-peers bench-peers-full: tools models
 	$(CARGO) build --release --locked -p adjoin -p adjoin-loadgen
 	PYTHONPATH=benches $(PYTHON) -m peers run --form $(if $(filter %-full,$@),full,short) --models $(MODELS) \
