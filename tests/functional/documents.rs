@@ -2,13 +2,14 @@
 
 use adjoin_tests::root;
 
-/// The `path.rs::function` pairs between backquotes in a document.
+/// The `path.rs::function` and `path.py::function` pairs between backquotes in a document.
 fn named_tests(document: &str) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(root().join(document)).unwrap();
     let quoted = text.split('`').skip(1).step_by(2);
-    let named = quoted.filter_map(|quoted| quoted.split_once(".rs::"));
+    let named = quoted.filter_map(|quoted| quoted.split_once("::"));
     named
-        .map(|(path, function)| (format!("{path}.rs"), function.to_owned()))
+        .filter(|(path, _)| path.ends_with(".rs") || path.ends_with(".py"))
+        .map(|(path, function)| (path.to_owned(), function.to_owned()))
         .collect()
 }
 
@@ -28,8 +29,11 @@ fn every_test_that_a_document_names_exists() {
                 .iter()
                 .find_map(|place| std::fs::read_to_string(place).ok());
             let text = text.unwrap_or_else(|| panic!("{document}: {path} is not there"));
+            let is_there = ["fn", "def"]
+                .iter()
+                .any(|word| text.contains(&format!("{word} {function}(")));
             assert!(
-                text.contains(&format!("fn {function}(")),
+                is_there,
                 "{document}: {path} has no {function}"
             );
         }
