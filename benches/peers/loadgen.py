@@ -27,6 +27,8 @@ class Caller:
     server_pids: tuple[int, ...] = ()
     tensor: Tensor | None = None
     """Its own input, where that is not the common one."""
+    pipeline: int = 1
+    """Requests that each client has under way at once."""
 
     def options(self) -> list[str]:
         options = ["--label", self.target.label, "--clients", str(self.clients)]
@@ -34,6 +36,8 @@ class Caller:
             options += ["--model", self.target.model]
         for pid in self.server_pids:
             options += ["--server-pid", str(pid)]
+        if self.pipeline > 1:
+            options += ["--pipeline", str(self.pipeline)]
         if self.tensor:
             options += ["--input", self.tensor.argument]
         return options
@@ -73,7 +77,7 @@ class Loadgen:
         """Raises Unavailable with the reason if this target does not answer, or answers wrongly."""
         command: list[object] = [self.site.loadgen, "run", "--target", caller.target.address]
         command += [*self.common(tensor, untouched=False), *caller.options()]
-        self.call([*command, "--seconds", "0.1", "--warmup", "0"], 60)
+        self.call([*command, "--seconds", "0.1", "--warmup", "0.1"], 60)
 
     def common(self, tensor: Tensor, untouched: bool, verify: bool = True) -> list[object]:
         return [

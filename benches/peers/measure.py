@@ -14,7 +14,18 @@ from .problems import Unavailable
 from .pythonclients import PythonClients
 from .results import Results
 from .summary import best, merge_histograms, merge_phases
-from .workloads import LOAD, Closed, Images, Length, Open, Python, Rows, Tensor, Workload
+from .workloads import (
+    CLIENTS_OPEN,
+    LOAD,
+    Closed,
+    Images,
+    Length,
+    Open,
+    Python,
+    Rows,
+    Tensor,
+    Workload,
+)
 
 ANCHOR = "in-process"
 LEAST_RATE_PER_S = 1.0
@@ -60,7 +71,11 @@ class Measurer:
 
     def closed(self, work: Closed) -> None:
         targets = self.targets(work.tensor.model, work.batching)
-        self.compare_all(work, targets, work.clients, work.length, work.untouched)
+        self.compare_all(
+            work, targets, work.clients, work.length, work.untouched, pipeline=work.pipeline
+        )
+        if work.pipeline > 1:
+            return
         for peer in self.fleet.available():
             self.compare_on_demand(peer, work)
 
@@ -93,12 +108,15 @@ class Measurer:
         length: Length,
         untouched: bool,
         verify_with: Tensor | None = None,
+        pipeline: int = 1,
     ) -> None:
         """Compares the targets in their companies, each in turn with the call in-process."""
         missing = [target for target in targets if not self.results.has(work.id, target)]
         for company in self.fleet.companies(missing):
             with self.fleet.awake(company):
-                callers = [Caller(t, clients, self.fleet.pids(t)) for t in company]
+                callers = [
+                    Caller(t, clients, self.fleet.pids(t), pipeline=pipeline) for t in company
+                ]
                 if verify_with:
                     callers = self.sound(work.id, callers, verify_with)
                 verify = verify_with is None
@@ -201,7 +219,7 @@ class Measurer:
                         self.open_one(work, target, max(rate, LEAST_RATE_PER_S))
 
     def open_one(self, work: Open, target: Target, rate_per_s: float) -> None:
-        caller = Caller(target, work.clients, self.fleet.pids(target))
+        caller = Caller(target, CLIENTS_OPEN, self.fleet.pids(target))
         seconds = work.length.phase_ms / 1000
         try:
             parts = [
@@ -234,16 +252,18 @@ class Measurer:
     def drivers(self, work: Python, targets: list[Target]) -> Iterator[list[PythonClients]]:
         """Clients of the call in-process and of each target that can be reached."""
         with ExitStack() as stack:
-            started = []
+            drivers = []
             for target in (anchor(self.site, work.tensor.model), *targets):
-                clients = PythonClients(self.site, target, work.tensor, work.clients)
-                stack.callback(clients.close)
+                drivers.append(PythonClients(self.site, target, work.tensor, work.clients))
+                stack.callback(drivers[-1].close)
+            ready = []
+            for driver in drivers:
                 try:
-                    clients.wait_ready()
-                    started.append(clients)
+                    driver.wait_ready()
+                    ready.append(driver)
                 except Unavailable as problem:
-                    self.results.add(work.id, target, None, str(problem))
-            yield started
+                    self.results.add(work.id, driver.target, None, str(problem))
+            yield ready
 
     def python_rounds(self, work: Python, drivers: list[PythonClients]) -> None:
         phases: dict[Target, list[dict]] = {driver.target: [] for driver in drivers}

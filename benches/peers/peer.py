@@ -158,11 +158,18 @@ class Peer(ABC):
 
 def answers(port: int, path: str) -> bool:
     """Whether a GET of this path is answered with success."""
+    return get(port, path) is not None
+
+
+def get(port: int, path: str) -> bytes | None:
+    """What a GET of this path is answered with, or None without success."""
     connection = http.client.HTTPConnection(ports.HOST, port, timeout=5)
     try:
         connection.request("GET", path)
-        return 200 <= connection.getresponse().status < 300
+        response = connection.getresponse()
+        body = response.read()
+        return body if 200 <= response.status < 300 else None
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()

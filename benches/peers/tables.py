@@ -262,14 +262,14 @@ def open_loop(rows: Rows, errors: Errors) -> str:
         [rows.name(key), *cells(rows, errors, key, work, quick, cell)] for key in rows.keys(work)
     )
     return (
-        "## Open loop\n\nPoisson arrivals at 70 % of what each server reached itself, so at rates "
-        "of their own. With few requests the p99.9 is one of the largest of them.\n\n"
+        "## Open loop\n\nPoisson arrivals at 70 % of what each server did with 64 requests under way, "
+        "so at rates of their own. With few requests the p99.9 is one of the largest of them.\n\n"
         + table(["p99 / p99.9", "MLP, 4 clients", "identity of 588 KiB, 4 clients"], lines)
     )
 
 
 def processor_time(rows: Rows, errors: Errors) -> str:
-    work = [mlp_id(16), "identity 4 clients"]
+    work = [mlp_id(16), "identity saturated"]
 
     def cell(result: dict) -> str:
         server = result.get("server_cpu_us_per_request")
@@ -282,7 +282,7 @@ def processor_time(rows: Rows, errors: Errors) -> str:
         [rows.name(key), *cells(rows, errors, key, work, many, cell)] for key in rows.keys(work)
     )
     return "## Processor time of a request\n\n" + table(
-        ["µs, server + client", "MLP, 16 clients", "identity of 588 KiB, 4 clients"], lines
+        ["µs, server + client", "MLP, 16 clients", "identity of 588 KiB, 64 under way"], lines
     )
 
 

@@ -48,6 +48,8 @@ class Closed:
     untouched: bool = False
     batching: bool = False
     """Whether servers are measured under the settings that batch, too."""
+    pipeline: int = 1
+    """Requests that each client has under way at once."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,6 @@ class Open:
     id: str
     title: str
     tensor: Tensor
-    clients: int
     capacity_of: str
     """The closed loop."""
     length: Length
@@ -136,6 +137,7 @@ class Form:
     name: str
     latency: Length
     large: Length
+    largest: Length
     throughput: Length
     open: Length
     python: Length
@@ -146,17 +148,19 @@ class Form:
 SHORT = Form(
     name="short",
     latency=Length(6, 100),
-    large=Length(5, 150),
+    large=Length(6, 120),
+    largest=Length(3, 150),
     throughput=Length(6, 150),
     open=Length(1, 2000),
     python=Length(3, 300),
-    images=64,
+    images=32,
     image_rounds=1,
 )
 FULL = Form(
     name="full",
     latency=Length(25, 200),
-    large=Length(25, 500),
+    large=Length(25, 300),
+    largest=Length(25, 500),
     throughput=Length(25, 400),
     open=Length(3, 10000),
     python=Length(9, 1000),
@@ -166,12 +170,25 @@ FULL = Form(
 FORMS = {form.name: form for form in (SHORT, FULL)}
 
 
+def saturated(name: str, title: str, tensor: Tensor, form: Form, batching: bool) -> Closed:
+    """As many requests under way as an open loop may have: what a server can do at most."""
+    return Closed(
+        f"{name} saturated",
+        f"{title}, {CLIENTS_OPEN} clients with {IN_FLIGHT_MAX} requests under way each",
+        tensor,
+        CLIENTS_OPEN,
+        form.latency,
+        batching=batching,
+        pipeline=IN_FLIGHT_MAX,
+    )
+
+
 def plan(form: Form, image_count: int | None) -> list[Workload]:
     """All of it, in the order in which it is measured."""
     in_place = {True: "in place", False: "written anew before each request"}
     work: list[Workload] = []
     for size, tensor in PAYLOADS.items():
-        length = form.large if tensor.rows > 1 else form.latency
+        length = form.largest if tensor.rows > 1 else form.latency
         for untouched, words in in_place.items():
             title = f"identity of {size}, {words}, 1 client"
             work.append(Closed(payload_id(size, untouched), title, tensor, 1, length, untouched))
@@ -196,20 +213,14 @@ def plan(form: Form, image_count: int | None) -> list[Workload]:
     load = f"{LOAD:.0%} of its own capacity, Poisson arrivals"
     large = PAYLOADS["588 KiB"]
     work += [
-        Open("mlp open", f"MLP at {load}", MLP, CLIENTS_OPEN, mlp_id(16), form.open, batching=True),
-        Closed(
-            "identity 4 clients",
-            "identity of 588 KiB, 4 clients",
-            large,
-            CLIENTS_OPEN,
-            form.latency,
-        ),
+        saturated("mlp", "MLP", MLP, form, batching=True),
+        saturated("identity", "identity of 588 KiB", large, form, batching=False),
+        Open("mlp open", f"MLP at {load}", MLP, "mlp saturated", form.open, batching=True),
         Open(
             "identity open",
             f"identity of 588 KiB at {load}",
             large,
-            CLIENTS_OPEN,
-            "identity 4 clients",
+            "identity saturated",
             form.open,
         ),
     ]

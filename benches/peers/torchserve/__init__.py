@@ -1,5 +1,6 @@
 """TorchServe: a Java web server in front of Python workers, msgpack over HTTP."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from ..peer import (
     Peer,
     Server,
     Target,
-    answers,
+    get,
 )
 from ..ports import HOST
 from ..problems import Unavailable, one_line
@@ -67,9 +68,13 @@ class TorchServe(Peer):
         return [server]
 
     def serves_all(self) -> bool:
-        return all(
-            answers(self.port + 1, f"/models/{served}") for served in (*MODELS, "mlp" + BATCHED)
-        ) and answers(self.port, "/ping")
+        """Whether each model has its worker: they come long after the server answers."""
+        return all(self.works(served) for served in (*MODELS, "mlp" + BATCHED))
+
+    def works(self, served: str) -> bool:
+        said = get(self.port + 1, f"/models/{served}")
+        workers = json.loads(said)[0]["workers"] if said else []
+        return any(worker["status"] == "READY" for worker in workers)
 
     def write_configuration(self) -> Path:
         """Addresses, and no limits that the payloads meet."""
