@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .peer import Site, Target
@@ -29,6 +29,8 @@ class Caller:
     """Its own input, where that is not the common one."""
     pipeline: int = 1
     """Requests that each client has under way at once."""
+    rate_per_s: float | None = None
+    """Requests at random times, this many a second of all clients; else a closed loop."""
 
     def options(self) -> list[str]:
         options = ["--label", self.target.label, "--clients", str(self.clients)]
@@ -38,6 +40,9 @@ class Caller:
             options += ["--server-pid", str(pid)]
         if self.pipeline > 1:
             options += ["--pipeline", str(self.pipeline)]
+        if self.rate_per_s:
+            options += ["--rate", f"{self.rate_per_s:.3f}"]
+            options += ["--in-flight-max", str(IN_FLIGHT_MAX)]
         if self.tensor:
             options += ["--input", self.tensor.argument]
         return options
@@ -65,18 +70,11 @@ class Loadgen:
         slowest_s = len(callers) * length.rounds * (length.phase_ms / 1000 + 5) + 120
         return {line["label"]: clean(line) for line in self.call(command, slowest_s)}
 
-    def poisson(self, caller: Caller, tensor: Tensor, rate_per_s: float, seconds: float) -> dict:
-        """One caller at a rate, with the histogram of its latencies."""
-        command: list[object] = [self.site.loadgen, "run", "--target", caller.target.address]
-        command += [*self.common(tensor, untouched=False), *caller.options()]
-        command += ["--mode", "poisson", "--rate", f"{rate_per_s:.3f}", "--seconds", f"{seconds}"]
-        command += ["--in-flight-max", str(IN_FLIGHT_MAX), "--warmup", "0.3", "--histogram"]
-        return clean(self.call(command, 2 * seconds + 30)[0])
-
     def probe(self, caller: Caller, tensor: Tensor) -> None:
         """Raises Unavailable with the reason if this target does not answer, or answers wrongly."""
         command: list[object] = [self.site.loadgen, "run", "--target", caller.target.address]
-        command += [*self.common(tensor, untouched=False), *caller.options()]
+        alone = replace(caller, tensor=None, pipeline=1, rate_per_s=None)
+        command += [*self.common(tensor, untouched=False), *alone.options()]
         self.call([*command, "--seconds", "0.1", "--warmup", "0.1"], 60)
 
     def common(self, tensor: Tensor, untouched: bool, verify: bool = True) -> list[object]:

@@ -13,7 +13,7 @@ from .peer import Site, Target
 from .problems import Unavailable
 from .pythonclients import PythonClients
 from .results import Results
-from .summary import best, merge_histograms, merge_phases
+from .summary import best, merge_phases
 from .workloads import (
     CLIENTS_OPEN,
     LOAD,
@@ -120,7 +120,8 @@ class Measurer:
                 if verify_with:
                     callers = self.sound(work.id, callers, verify_with)
                 verify = verify_with is None
-                self.compare(work.id, callers, work.tensor, clients, length, untouched, verify)
+                first = Caller(anchor(self.site, work.tensor.model), clients)
+                self.compare(work.id, first, callers, work.tensor, length, untouched, verify)
 
     def compare_on_demand(self, peer, work: Closed) -> None:
         try:
@@ -129,9 +130,8 @@ class Measurer:
                     return
                 server, target = served
                 callers = [Caller(target, work.clients, (server.pid,))]
-                self.compare(
-                    work.id, callers, work.tensor, work.clients, work.length, work.untouched
-                )
+                first = Caller(anchor(self.site, work.tensor.model), work.clients)
+                self.compare(work.id, first, callers, work.tensor, work.length, work.untouched)
         except Unavailable as problem:
             target = Target(peer.name, "shared memory", "", peer.name)
             self.results.add(work.id, target, None, str(problem))
@@ -139,15 +139,14 @@ class Measurer:
     def compare(
         self,
         workload: str,
+        first: Caller,
         callers: list[Caller],
         tensor: Tensor,
-        clients: int,
         length: Length,
         untouched: bool,
         verify: bool = True,
     ) -> None:
-        """One comparison. If it fails, those that fail alone are left out of a second try."""
-        first = Caller(anchor(self.site, tensor.model), clients)
+        """One comparison with the first. Those that fail alone are left out of a second try."""
         try:
             said = self.loadgen.compare([first, *callers], tensor, length, untouched, verify)
         except Unavailable:
@@ -204,32 +203,26 @@ class Measurer:
             self.results.add(work.id, caller.target, result)
 
     def open(self, work: Open) -> None:
-        """Each target at its own rate, by itself, under the setting with the most requests per
-        second.
-        """
+        """Each target at a rate of its own, under the setting that took the most requests."""
         model = work.tensor.model
         measured = [anchor(self.site, model), *self.targets(model, work.batching)]
         capacities = {t: self.results.result(work.capacity_of, t) for t in measured}
-        chosen = best(capacities, requests_per_s)
+        rates = {
+            target: max(LOAD * requests_per_s(capacities[target] or {}), LEAST_RATE_PER_S)
+            for target in best(capacities, requests_per_s)
+        }
+        first = measured[0]
+        if first not in rates:
+            self.results.add(work.id, first, None, f"no capacity to go by: {work.capacity_of}")
+            return
+        chosen = [t for t in rates if t != first and not self.results.has(work.id, t)]
         for company in self.fleet.companies(chosen):
             with self.fleet.awake(company):
-                for target in company:
-                    if not self.results.has(work.id, target):
-                        rate = LOAD * requests_per_s(capacities[target] or {})
-                        self.open_one(work, target, max(rate, LEAST_RATE_PER_S))
-
-    def open_one(self, work: Open, target: Target, rate_per_s: float) -> None:
-        caller = Caller(target, CLIENTS_OPEN, self.fleet.pids(target))
-        seconds = work.length.phase_ms / 1000
-        try:
-            parts = [
-                self.loadgen.poisson(caller, work.tensor, rate_per_s, seconds)
-                for _ in range(work.length.rounds)
-            ]
-        except Unavailable as problem:
-            self.results.add(work.id, target, None, str(problem))
-            return
-        self.results.add(work.id, target, merge_histograms(parts))
+                first_caller, *callers = (
+                    Caller(t, CLIENTS_OPEN, self.fleet.pids(t), rate_per_s=rates[t])
+                    for t in (first, *company)
+                )
+                self.compare(work.id, first_caller, callers, work.tensor, work.length, False)
 
     def python(self, work: Python) -> None:
         model = work.tensor.model

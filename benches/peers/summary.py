@@ -1,4 +1,4 @@
-"""Arithmetic on what was measured: medians, the best of several settings, merged histograms."""
+"""Arithmetic on what was measured: medians, the best of several settings."""
 
 from collections.abc import Callable
 from statistics import median
@@ -17,43 +17,6 @@ def best(measured: dict[Target, dict | None], worth: Callable[[dict], float]) ->
         if held is None or worth(result) > worth(held):
             chosen[key] = target
     return list(chosen.values())
-
-
-SUMMED = ("requests", "ok_in_time", "ok_late", "refused", "failed", "counted_s", "server_cpu_s")
-PERCENTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p999_us": 0.999}
-
-
-def merge_histograms(parts: list[dict]) -> dict:
-    """Several open loops at one rate as one: counts added, percentiles of all latencies."""
-    histogram: dict[float, int] = {}
-    for part in parts:
-        for bound, count in part.pop("histogram_us"):
-            histogram[bound] = histogram.get(bound, 0) + count
-    merged = dict(parts[0])
-    if len(parts) == 1:
-        return merged
-    for key in merged:
-        values = [part[key] for part in parts if key in part]
-        if key in SUMMED:
-            merged[key] = sum(values)
-        elif key in PERCENTILES:
-            merged[key] = percentile(histogram, PERCENTILES[key])
-        elif key.startswith("max_"):
-            merged[key] = max(values)
-        elif isinstance(merged[key], float):
-            merged[key] = median(values)
-    return merged
-
-
-def percentile(histogram: dict[float, int], part: float) -> float:
-    """The least bound under which at least this part of the counts lies."""
-    wanted = part * sum(histogram.values())
-    seen = 0
-    for bound in sorted(histogram):
-        seen += histogram[bound]
-        if seen >= wanted:
-            return bound
-    return max(histogram)
 
 
 def merge_phases(parts: list[dict], base: list[dict] | None) -> dict:

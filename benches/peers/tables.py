@@ -262,8 +262,8 @@ def open_loop(rows: Rows, errors: Errors) -> str:
         [rows.name(key), *cells(rows, errors, key, work, quick, cell)] for key in rows.keys(work)
     )
     return (
-        "## Open loop\n\nPoisson arrivals at 70 % of what each server did with 64 requests under way, "
-        "so at rates of their own. With few requests the p99.9 is one of the largest of them.\n\n"
+        "## Open loop\n\nPoisson arrivals at 70 % of what each server did with 64 requests under "
+        "way, so at rates of their own. p99.9 of few requests is one of the largest.\n\n"
         + table(["p99 / p99.9", "MLP, 4 clients", "identity of 588 KiB, 4 clients"], lines)
     )
 

@@ -50,7 +50,7 @@ LOADGEN = """
             "requests": 100, "requests_per_s": 1000.0, "rate_per_s": 700.0,
             "mean_batch_rows": 4.0, "paired_p50_ratio": {"median": 1.5},
             "client_cpu_us_per_request": 5.0, "server_cpu_us_per_request": 6.0,
-            "histogram_us": [[10.0, 90], [30.0, 10]], "deadline_us": None,
+            "deadline_us": None,
         }))
 """
 

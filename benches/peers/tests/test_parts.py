@@ -75,20 +75,6 @@ def test_the_best_setting_of_each_way_is_chosen() -> None:
     assert [t.setting for t in chosen] == ["b", "d"]
 
 
-def test_histograms_are_merged_and_left_out() -> None:
-    slow = {"requests": 10, "p50_us": 1.0, "histogram_us": [[1.0, 9], [50.0, 1]]}
-    slower = {"requests": 10, "p50_us": 100.0, "histogram_us": [[100.0, 10]]}
-
-    merged = summary.merge_histograms([slow, slower])
-
-    assert merged == {"requests": 20, "p50_us": 50.0}
-
-
-@pytest.mark.parametrize(("part", "bound"), [(0.5, 1.0), (0.9, 2.0), (0.91, 9.0), (1.0, 9.0)])
-def test_a_percentile_is_the_least_bound_that_holds_it(part: float, bound: float) -> None:
-    assert summary.percentile({1.0: 50, 2.0: 40, 9.0: 10}, part) == bound
-
-
 def test_python_phases_are_compared_within_their_round() -> None:
     def phase(p50: float) -> dict:
         return {"p50_us": p50, "requests": 1}
