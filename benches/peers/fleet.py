@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .peer import Peer, Site, Target
 from .problems import Unavailable
-from .processes import Server, end_marked, remove_segments
+from .processes import Server, end_marked, remove_traces
 
 # Part of a core that a server may use while it idles and still be awake beside others.
 IDLE_SHARE = 0.02
@@ -33,6 +33,7 @@ class Fleet:
     """Servers that are measured by themselves, and the part of a core that they use idly."""
 
     def start(self) -> None:
+        self.site.scratch.mkdir(mode=0o700)
         for peer in self.peers:
             try:
                 print(f"starting {peer.name}", flush=True)
@@ -84,10 +85,10 @@ class Fleet:
         return (server.pid,) if server else ()
 
     def stop(self) -> None:
-        """Ends all servers, whatever else this run started, and its named memory."""
+        """Ends all servers and whatever else this run started; removes its memory and sockets."""
         for server in self.servers.values():
             server.resume()
         for server in self.servers.values():
             server.stop()
         end_marked(self.site.mark)
-        remove_segments(self.site.mark)
+        remove_traces(self.site.mark)

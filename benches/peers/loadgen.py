@@ -75,7 +75,7 @@ class Loadgen:
         command: list[object] = [self.site.loadgen, "run", "--target", caller.target.address]
         alone = replace(caller, tensor=None, pipeline=1, rate_per_s=None)
         command += [*self.common(tensor, untouched=False), *alone.options()]
-        self.call([*command, "--seconds", "0.1", "--warmup", "0.1"], 60)
+        self.call([*command, "--seconds", "0.1", "--warmup", "0.1"], 120)
 
     def common(self, tensor: Tensor, untouched: bool, verify: bool = True) -> list[object]:
         return [

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from . import install, ports
 from .layout import PACKAGE, SERVING, Layout
-from .processes import Server
+from .processes import Server, scratch
 from .workloads import Tensor
 
 READY_S = 120.0
@@ -36,6 +36,11 @@ class Site:
     threads: int
     base_port: int
     mark: str
+
+    @property
+    def scratch(self) -> Path:
+        """For sockets, whose paths have to be short, and whatever a server puts into TMPDIR."""
+        return scratch(self.mark)
 
     def model_file(self, model: str) -> Path:
         return self.models / model / "1" / "model.onnx"
@@ -153,6 +158,7 @@ class Peer(ABC):
             "PEERS_THREADS": str(self.site.threads),
             "PYTHONPATH": str(SERVING),
             "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self.site.scratch),
         }
 
 

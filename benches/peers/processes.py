@@ -8,8 +8,10 @@ that was killed.
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -186,6 +188,15 @@ def segments(mark: str) -> list[Path]:
     return sorted(SHARED_MEMORY.glob(f"{segment_prefix(mark)}*"))
 
 
-def remove_segments(mark: str) -> None:
+def scratch(mark: str) -> Path:
+    """The folder for sockets and temporary files of the run with this mark."""
+    return Path(tempfile.gettempdir()) / f"adjoin-peers-{mark}"
+
+
+def remove_traces(mark: str) -> None:
+    """Removes shared memory and temporary folders of runs whose mark begins like this."""
     for segment in segments(mark):
         segment.unlink(missing_ok=True)
+    first = scratch(mark)
+    for folder in first.parent.glob(f"{first.name}*"):
+        shutil.rmtree(folder, ignore_errors=True)

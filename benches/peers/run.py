@@ -18,7 +18,7 @@ from .lock import exclusive
 from .measure import Measurer
 from .peer import Peer, Site, Target
 from .problems import Interrupted, Problem, Unavailable
-from .processes import end_marked, folder_mark, remove_segments
+from .processes import end_marked, folder_mark, remove_traces
 from .pythonclients import ENVIRONMENT
 from .results import Results, resume
 from .workloads import MODELS, Form, plan
@@ -50,7 +50,7 @@ def run(options: Options) -> None:
     with signals_as_exceptions(), exclusive(layout.lock):
         # What a run in this folder left that was killed.
         end_marked(folder_mark(layout.home))
-        remove_segments(folder_mark(layout.home))
+        remove_traces(folder_mark(layout.home))
         shutil.rmtree(layout.run, ignore_errors=True)
         site = make_site(options, layout)
         peers = roster.make(site, roster.select(options.peers))

@@ -30,7 +30,7 @@ class Adjoin(Peer):
 
     @property
     def sockets(self) -> Path:
-        return self.run_folder / "s"
+        return self.site.scratch / "adjoin"
 
     def start(self) -> list[Server]:
         server = self.spawn(

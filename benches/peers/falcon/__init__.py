@@ -33,7 +33,7 @@ class Falcon(Peer):
             [self.python, "-m", "gunicorn", "--bind", f"{HOST}:{self.port_of(workers)}"]
             + ["--workers", str(workers), "--worker-class", "gthread", "--threads", str(THREADS)]
             + ["--keep-alive", "75", "--timeout", "120", "--log-level", "warning"]
-            + ["--chdir", self.folder, "--worker-tmp-dir", self.run_folder, "app:app"]
+            + ["--chdir", self.folder, "--worker-tmp-dir", self.site.scratch, "app:app"]
         )
 
     def server(self, workers: int) -> str:

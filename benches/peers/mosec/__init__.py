@@ -27,7 +27,7 @@ class Mosec(Peer):
             self.name,
             [self.python, self.folder / "app.py"]
             + ["--address", HOST, "--port", str(self.port)]
-            + ["--path", self.run_folder / "ipc"]
+            + ["--path", self.site.scratch / "mosec"]
             + ["--timeout", "120000", "--max-request-size", str(MESSAGE_BYTES)]
             + ["--log-level", "warning"],
             {"PEERS_BATCH": str(BATCH_ROWS), "PEERS_WAIT_MS": str(BATCH_WAIT_MS)},

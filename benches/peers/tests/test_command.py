@@ -24,7 +24,8 @@ def one_line(done: subprocess.CompletedProcess) -> str:
 
 
 def nothing_left(mark: str) -> bool:
-    return not processes.marked(mark) and not processes.segments(mark)
+    folders = processes.scratch(mark).parent.glob(f"adjoin-peers-{mark}*")
+    return not processes.marked(mark) and not processes.segments(mark) and not [*folders]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

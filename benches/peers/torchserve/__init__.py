@@ -91,6 +91,8 @@ class TorchServe(Peer):
             "default_response_timeout=120",
             "disable_token_authorization=true",
             "disable_system_metrics=true",
+            # Where it puts the sockets to its workers.
+            f"vmargs=-Djava.io.tmpdir={self.site.scratch}",
         ]
         path = self.run_folder / "config.properties"
         path.write_text("\n".join(lines) + "\n")
