@@ -1,6 +1,4 @@
-"""Measures one workload: chooses the targets, calls the clients, puts what they say into the
-results.
-"""
+"""Measures one workload: chooses targets, calls clients, puts what they say into the results."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,7 +7,7 @@ from dataclasses import dataclass
 
 from .fleet import Fleet
 from .loadgen import Caller, Loadgen
-from .peer import Site, Target
+from .peer import Peer, Site, Target
 from .problems import Unavailable
 from .pythonclients import PythonClients
 from .results import Results
@@ -25,6 +23,7 @@ from .workloads import (
     Rows,
     Tensor,
     Workload,
+    mlp_id,
 )
 
 ANCHOR = "in-process"
@@ -123,7 +122,7 @@ class Measurer:
                 first = Caller(anchor(self.site, work.tensor.model), clients)
                 self.compare(work.id, first, callers, work.tensor, length, untouched, verify)
 
-    def compare_on_demand(self, peer, work: Closed) -> None:
+    def compare_on_demand(self, peer: Peer, work: Closed) -> None:
         try:
             with peer.on_demand(work.tensor) as served:
                 if served is None or self.results.has(work.id, served[1]):
@@ -179,9 +178,7 @@ class Measurer:
         return sound
 
     def rows(self, work: Rows) -> None:
-        """What the engine does with batches of the size that the server made of its clients'
-        requests.
-        """
+        """What the engine does alone with batches as large as the server made them."""
         target = next(t for t in self.targets(work.tensor.model, False) if t.python == "adjoin")
         measured = self.results.result(work.batch_of, target)
         if measured is None or self.results.has(work.id, target):
@@ -228,7 +225,7 @@ class Measurer:
         model = work.tensor.model
         targets = [t for t in self.targets(model, work.batching) if t.python]
         if work.batching:
-            native = {t: self.results.result("mlp 16", t) for t in targets}
+            native = {t: self.results.result(mlp_id(work.clients), t) for t in targets}
             targets = best(native, requests_per_s)
         reachable = []
         for target in targets:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from .processes import end_marked, folder_mark, remove_traces
 from .pythonclients import ENVIRONMENT
 from .results import Results, resume
 from .workloads import MODELS, Form, plan
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def describe(fleet: Fleet, peer: Peer) -> dict:
     }
 
 
-def python_clients(options: Options, site: Site):
+def python_clients(options: Options, site: Site) -> Callable[[Target], str]:
     """Says for a target why it cannot be called from Python, or nothing."""
     requirements = PACKAGE / "clients" / "requirements.txt"
     try:
@@ -180,25 +182,29 @@ def signals_as_exceptions() -> Iterator[None]:
     """Ends the command in order, by an exception, when it is told to end."""
 
     def interrupt(number: int, frame: object) -> None:
+        # A second one must not cut off the clean-up.
+        for other in heeded:
+            signal.signal(other, signal.SIG_IGN)
         raise Interrupted(number)
 
-    before = {number: signal.signal(number, interrupt) for number in ENDING}
-    try:
+    heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    with handled(dict.fromkeys(heeded, interrupt)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def signals_ignored() -> Iterator[None]:
-    """For the clean-up, which a second signal must not cut off."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    """For the clean-up."""
+    with handled(dict.fromkeys(ENDING, signal.SIG_IGN)):
+        yield
+
+
+@contextmanager
+def handled(handlers: dict) -> Iterator[None]:
+    """Handles signals like this, and afterwards as before."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
