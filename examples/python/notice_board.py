@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (960, 640)
@@ -58,11 +59,12 @@ LINES = [
 ]
 
 
-def turned(centre: tuple[float, float], extent: tuple[float, float], angle: float) -> np.ndarray:
+def turned(centre: ArrayLike, extent: ArrayLike, angle: float) -> np.ndarray:
     """Corners of a rectangle, (4, 2), turned by degrees clockwise."""
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    half = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.array(extent) / 2
-    return half @ np.array([(cos, sin), (-sin, cos)]) + centre
+    half = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.asarray(extent) / 2
+    corners: np.ndarray = half @ np.array([(cos, sin), (-sin, cos)]) + centre
+    return corners
 
 
 def render() -> Image.Image:

@@ -16,6 +16,7 @@ from test_examples import EXAMPLES, run
 sys.path.insert(0, str(EXAMPLES))
 import notice_board
 import real_models
+import sentence_embedding
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,33 @@ def test_picture_without_text(server: Server, tmp_path: Path) -> None:
     )
     assert printed == ""
     assert (tmp_path / "found.png").exists()
+
+
+def test_sentence_embedding(server: Server) -> None:
+    printed = run("sentence_embedding.py", f"--socket-dir={server.socket_dir}", "--nearest=1")
+    lines = [line.strip() for line in printed.splitlines()]
+    nearest = {query: line.split(maxsplit=1)[1] for query, line in zip(lines[::2], lines[1::2])}
+    assert nearest == {
+        "Can I get my money back?": "I would like a refund for my last order.",
+        "I forgot the code to log in.": "How do I reset my password?",
+        "The program crashes at start.": "The app closes as soon as I open it.",
+        "Does this dish contain almonds?": "Is the soup free of nuts?",
+    }
+    asked = run("sentence_embedding.py", f"--socket-dir={server.socket_dir}", "Trains on Sunday?")
+    assert "airport" in asked.splitlines()[1]
+
+
+def test_paraphrase_is_nearer_than_an_unrelated_sentence(server: Server) -> None:
+    sentences = [
+        "A man is playing a guitar.",
+        "Someone plays the guitar.",
+        "The stock market fell by two percent today, its worst day since March.",
+    ]
+    with server.client() as client:
+        embed = sentence_embedding.Embedder(client.model("sentence_embedding"))
+        together = embed(sentences)
+        alone = np.concatenate([embed([sentence]) for sentence in sentences])
+    nearness = together @ together.T
+    assert nearness[0, 1] > 0.7
+    assert nearness[0, 2] < 0.3
+    np.testing.assert_allclose(together, alone, atol=1e-4, err_msg="padding changes the meaning")
