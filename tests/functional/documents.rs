@@ -32,10 +32,7 @@ fn every_test_that_a_document_names_exists() {
             let is_there = ["fn", "def"]
                 .iter()
                 .any(|word| text.contains(&format!("{word} {function}(")));
-            assert!(
-                is_there,
-                "{document}: {path} has no {function}"
-            );
+            assert!(is_there, "{document}: {path} has no {function}");
         }
     }
 }

@@ -133,6 +133,7 @@ impl Meter {
                 self.refusals.record(took_ns);
                 self.refused += 1;
             }
+            Err(CallError::Expired(_)) => self.late += 1,
             Err(CallError::Failed(_)) => self.failed += 1,
         }
         Ok(())

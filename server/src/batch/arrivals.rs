@@ -55,7 +55,11 @@ impl Flow {
         let patience_ns = (self.gap_ns * OVERDUE_GAPS).max(PATIENCE_NS);
         let until_ns = self.event_ns.saturating_add(patience_ns);
         let rest_ns = due_ns.saturating_sub(now_ns);
-        let thousandths = (rest_ns.saturating_mul(1000) / self.gap_ns.max(1)).min(1000);
+        let thousandths = if self.event_ns.saturating_add(self.gap_ns) <= due_ns {
+            1000
+        } else {
+            (rest_ns.saturating_mul(1000) / self.gap_ns.max(1)).min(999)
+        };
         (now_ns < until_ns).then_some((thousandths, until_ns))
     }
 }
@@ -116,8 +120,8 @@ impl Arrivals {
         }
     }
 
-    /// Until when it pays to wait for a request that would be in time for a batch due at `due_ns`; 0 if none
-    /// will probably come, `u64::MAX` if too little is known to say so.
+    /// Until when a request is expected that comes before `due_ns`; 0 if none will probably come, `u64::MAX` if too
+    /// little is known to say so.
     #[must_use]
     pub fn grows_until_ns(&self, now_ns: u64, due_ns: u64) -> u64 {
         if self.strangers > 0 {

@@ -200,9 +200,12 @@ impl<T, I> Scheduler<T, I> {
         if let Some(arrivals) = &self.arrivals
             && facts.rows < self.policy.max_batch_size
         {
-            facts.grows_until_ns = arrivals.grows_until_ns(now_ns, self.policy.due_ns(&facts));
+            let estimate = timing.estimate(facts.rows).unwrap_or_default();
+            // What comes later than a batch that starts now would end does not gain by joining it.
+            let worthwhile_ns = now_ns.saturating_add(estimate.mean_ns);
+            let until_ns = self.policy.due_ns(&facts).min(worthwhile_ns);
+            facts.grows_until_ns = arrivals.grows_until_ns(now_ns, until_ns);
             if facts.deadline_ns != u64::MAX {
-                let estimate = timing.estimate(facts.rows).unwrap_or_default();
                 facts.start_by_ns = facts.deadline_ns.saturating_sub(estimate.bound_ns());
             }
         }

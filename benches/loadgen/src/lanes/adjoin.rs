@@ -84,7 +84,10 @@ pub(super) fn options(until_ns: Option<u64>) -> SubmitOptions {
 /// Tells refusals from failures.
 pub(super) fn call_error(error: &InferError) -> CallError {
     match error.status() {
-        Some(Status::QueueFull | Status::DeadlineExceeded) => CallError::Refused(error.to_string()),
+        Some(Status::QueueFull | Status::DeadlineUnreachable) => {
+            CallError::Refused(error.to_string())
+        }
+        Some(Status::DeadlineExceeded) => CallError::Expired(error.to_string()),
         _ => CallError::failed(error),
     }
 }

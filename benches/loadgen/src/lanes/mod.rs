@@ -62,6 +62,9 @@ pub(crate) enum CallError {
     /// The server would not run it: too much to do, or too late.
     #[error("refused: {0}")]
     Refused(String),
+    /// The server let it in and did not run it in time.
+    #[error("expired: {0}")]
+    Expired(String),
     #[error("{0}")]
     Failed(String),
 }
