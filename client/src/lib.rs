@@ -71,7 +71,7 @@ pub use adjoin_schema::DataType;
 pub use adjoin_schema::attach::{ModelInfo, TensorSpec, Token};
 pub use adjoin_schema::descriptor::Rejection;
 pub use adjoin_schema::status::Status;
-pub use adjoin_shm::{Element, ElementError, SpinBudget, WritablePart};
+pub use adjoin_shm::{Element, ElementError, WritablePart};
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::PendingFuture;

@@ -5,8 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adjoin_shm::SpinBudget;
-
 use crate::exchange::Exchange;
 use crate::response::Response;
 use crate::session::Session;
@@ -92,15 +90,6 @@ impl Pending {
         let session = &self.exchange.session;
         let is_out = |ticket| !session.inflight.is_done(ticket) && session.end().is_none();
         self.outcome.is_some() || !self.exchange.ticket().is_some_and(is_out)
-    }
-
-    /// Looks for the answer within a budget of the caller's and never sleeps; whether it is there. For those
-    /// who hold something meanwhile that others wait for.
-    pub fn spin(&mut self, budget: &mut SpinBudget) -> bool {
-        if self.outcome.is_none() {
-            self.exchange.look_within(budget);
-        }
-        self.is_done()
     }
 
     /// Another request with the same bytes in fresh memory, without waiting for the answer to this one.

@@ -5,7 +5,6 @@ use std::time::Instant;
 use adjoin_schema::descriptor::Rejection;
 use adjoin_schema::layout::CompletionEntry;
 use adjoin_schema::status::Status;
-use adjoin_shm::SpinBudget;
 
 use crate::exchange::{Exchange, Flight, Stage, initial};
 use crate::reclaim::Preparation;
@@ -119,15 +118,6 @@ impl Exchange {
             }
         }
         Ok(())
-    }
-
-    /// Looks for the answer without sleeping.
-    pub(crate) fn look_within(&mut self, budget: &mut SpinBudget) {
-        if let Stage::InFlight(flight) = self.stage
-            && self.session.is_ours()
-        {
-            self.session.wait_awake(flight.ticket, budget);
-        }
     }
 
     /// The answer, if it is there; never waits.

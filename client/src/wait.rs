@@ -90,14 +90,6 @@ impl Session {
         budget: &mut SpinBudget,
         until: Option<Instant>,
     ) -> Waited {
-        if self.wait_awake(ticket, budget) {
-            return Waited::Done;
-        }
-        self.wait_asleep(ticket, budget, until)
-    }
-
-    /// Looks for the completion of a request without sleeping; whether it is there.
-    pub(crate) fn wait_awake(&self, ticket: Ticket, budget: &mut SpinBudget) -> bool {
         let tail = self.memory.completion_ring().tail;
         let server_cpu = self.memory.server_cpu();
         let client_cpu = self.memory.client_cpu();
@@ -119,7 +111,10 @@ impl Session {
             self.try_harvest();
             self.inflight.is_done(ticket)
         };
-        budget.spin(look, is_futile)
+        if budget.spin(look, is_futile) {
+            return Waited::Done;
+        }
+        self.wait_asleep(ticket, budget, until, tail)
     }
 
     #[cold]
@@ -128,8 +123,8 @@ impl Session {
         ticket: Ticket,
         budget: &mut SpinBudget,
         until: Option<Instant>,
+        tail: &AtomicU32,
     ) -> Waited {
-        let tail = self.memory.completion_ring().tail;
         let began_ns = now_ns();
         loop {
             // The tail is read before the last look: what is published after this changes it, and then

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use adjoin_client::{InputPlace, Lease, OutputPlace, Pending, SpinBudget, TensorError, Watch};
+use adjoin_client::{InputPlace, Lease, OutputPlace, Pending, TensorError, Watch};
 use adjoin_schema::layout::{SubmissionKind, submit_flags, wait};
 use rustix::event::{PollFd, PollFlags};
 
-use crate::{Ground, fill, kinds, options, request, row};
+use crate::{Ground, fill, kinds, request, row};
 
 fn write(place: &InputPlace, value: f32) {
     let count = usize::try_from(place.byte_size()).unwrap() / 4;
@@ -201,25 +201,6 @@ fn duplicate_has_the_bytes_and_does_not_wait() {
     let peer = server.join().unwrap();
     assert_eq!(kinds(&peer.log, SubmissionKind::Cancel).len(), 1);
     assert_eq!(peer.response_bytes_out(), 0);
-}
-
-#[test]
-fn spin_looks_and_never_sleeps() {
-    let ground = Ground::new();
-    let server = ground.fake().serve();
-    let client = ground.connect(options().spin(Duration::ZERO));
-    let mut pending = request(&client.model("double").unwrap(), 1)
-        .submit()
-        .unwrap();
-    let mut budget = SpinBudget::new(10_000_000);
-    let began = Instant::now();
-    while !pending.spin(&mut budget) {
-        assert!(began.elapsed() < Duration::from_secs(20));
-    }
-    assert!(pending.is_done() && pending.wait().is_ok());
-    drop(client);
-    let peer = server.join().unwrap();
-    assert_eq!(peer.wakes & wait::ASLEEP, 0);
 }
 
 #[test]
