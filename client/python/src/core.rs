@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adjoin_client::{Pending, Request, SpinBudget};
+use adjoin_client::{Pending, Request};
 use numpy::PyUntypedArray;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use pyo3::prelude::*;
@@ -16,14 +16,6 @@ use crate::inputs::{self, Inputs};
 use crate::options::RunOptions;
 use crate::plan::Plan;
 use crate::strings;
-
-/// How long a wait looks for the answer before it lets go of the interpreter.
-///
-/// To let go and come back takes 0.1 us while no other thread wants the interpreter. When one does, coming
-/// back takes as long as that one likes to stay, up to `sys.getswitchinterval()`, 5 ms: a thousand times a
-/// small model's run. Other threads wait for these microseconds as they would for any call into
-/// numpy. They are not spent on models that take longer: the budget halves with each look in vain.
-pub(crate) const HELD: Duration = Duration::from_micros(20);
 
 /// Longest stretch of a wait without a look whether a signal came, such as that of Ctrl-C.
 const SLICE: Duration = Duration::from_millis(50);
@@ -47,7 +39,6 @@ struct State {
     stage: Stage,
     inputs: Inputs,
     holds: SmallVec<[Arc<Hold>; HOLDS_MAX]>,
-    held: SpinBudget,
 }
 
 /// A run that is under way.
@@ -55,7 +46,6 @@ struct State {
 pub(crate) struct Flight {
     pending: Pending,
     hold: Arc<Hold>,
-    held: SpinBudget,
 }
 
 #[derive(Debug)]
@@ -78,6 +68,8 @@ pub(crate) enum Standing {
     Answered,
     /// Another thread waits for it.
     Elsewhere,
+    /// The request was closed, and its run with it.
+    Closed,
 }
 
 impl Core {
@@ -93,7 +85,6 @@ impl Core {
             stage: Stage::Idle(request),
             plan,
             holds: SmallVec::new(),
-            held: SpinBudget::new(u64::try_from(HELD.as_nanos()).unwrap_or(0)),
         };
         let core = Arc::new(Self {
             connection: Arc::clone(connection),
@@ -176,8 +167,7 @@ impl Core {
             Err(absent) => absent,
         };
         let array = inputs::view(py, &input, &place)?;
-        self.lock()?.inputs.show(index, &array, place);
-        Ok(array)
+        Ok(self.lock()?.inputs.show(index, array, place))
     }
 
     /// Writes the texts of an input of strings, which changes its size.
@@ -220,7 +210,6 @@ impl Core {
             return Err(fault);
         }
         let hold = state.choose_hold(py, &mut request);
-        let held = state.held.clone();
         drop(state);
         let submit = options.submit;
         let submitted = if request.is_connected() {
@@ -229,11 +218,7 @@ impl Core {
             py.detach(|| request.submit_with(&submit))
         };
         match submitted {
-            Ok(pending) => Ok(Flight {
-                pending,
-                hold,
-                held,
-            }),
+            Ok(pending) => Ok(Flight { pending, hold }),
             Err(failed) => {
                 self.put(failed.request.map_or(Stage::Closed, Stage::Idle));
                 Err(failed.error.into())
@@ -242,17 +227,19 @@ impl Core {
     }
 
     /// Waits for a run of this request; false when the time is up.
+    ///
+    /// The interpreter is let go of at once. To look for the answer first would spare a busy program some switches, but
+    /// then its threads could not have requests under way at one time; and letting go costs less than can be measured.
     pub(crate) fn wait(
         &self,
         py: Python<'_>,
         flight: &mut Flight,
         until: Option<Instant>,
     ) -> PyResult<bool> {
-        let Flight { pending, held, .. } = flight;
-        if pending.spin(held) {
+        let pending = &mut flight.pending;
+        if pending.is_done() {
             return Ok(true);
         }
-        let began = Instant::now();
         loop {
             let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
             if rest == Some(Duration::ZERO) {
@@ -260,7 +247,6 @@ impl Core {
             }
             let slice = SLICE.min(rest.unwrap_or(SLICE));
             if py.detach(|| pending.wait_for(slice)) {
-                held.slept(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
                 return Ok(true);
             }
             py.check_signals()?;
@@ -269,11 +255,7 @@ impl Core {
 
     /// Takes the outcome of a run that is answered; the request is idle again.
     pub(crate) fn finish(&self, py: Python<'_>, flight: Flight) -> Result<Arc<Hold>, Fault> {
-        let Flight {
-            pending,
-            hold,
-            held,
-        } = flight;
+        let Flight { pending, hold } = flight;
         let outcome = pending.wait();
         let (stage, outcome) = match outcome {
             Ok(response) => {
@@ -286,7 +268,6 @@ impl Core {
                 Err(failed.error.into()),
             ),
         };
-        self.state.lock().held = held;
         self.put(stage);
         outcome
     }
@@ -343,7 +324,8 @@ impl Core {
                 false => Standing::UnderWay,
             },
             Stage::Busy => Standing::Elsewhere,
-            Stage::Idle(_) | Stage::Abandoned(_) | Stage::Closed => Standing::Idle,
+            Stage::Closed => Standing::Closed,
+            Stage::Idle(_) | Stage::Abandoned(_) => Standing::Idle,
         }
     }
 
@@ -356,7 +338,8 @@ impl Core {
             Stage::Out(flight) if flight.pending.is_answered() => Standing::Answered,
             Stage::Out(_) => Standing::UnderWay,
             Stage::Busy => Standing::Elsewhere,
-            Stage::Idle(_) | Stage::Abandoned(_) | Stage::Closed => Standing::Idle,
+            Stage::Closed => Standing::Closed,
+            Stage::Idle(_) | Stage::Abandoned(_) => Standing::Idle,
         }
     }
 
@@ -390,7 +373,7 @@ impl Core {
         let Some(mut state) = self.state.try_lock() else {
             return;
         };
-        // A thread that waits finds out by itself.
+        // The thread that has it comes here when it puts it back.
         if matches!(state.stage, Stage::Busy) {
             return;
         }
@@ -407,6 +390,9 @@ impl Core {
         let before = std::mem::replace(&mut self.state.lock().stage, stage);
         self.returned.notify_all();
         drop(before);
+        if self.connection.is_closed() {
+            self.close();
+        }
     }
 }
 

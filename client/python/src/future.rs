@@ -77,12 +77,19 @@ impl Run {
         let Some(core) = self.core() else {
             return true;
         };
-        if self.is_parked.load(Ordering::Relaxed) {
-            self.start_again(py, &core);
-        } else if core.look() == Standing::Answered
-            && let Some(flight) = core.take_flight()
-        {
-            self.settle(py, core, flight);
+        match core.look() {
+            _ if self.is_parked.load(Ordering::Relaxed) => self.start_again(py, &core),
+            Standing::Answered => {
+                if let Some(flight) = core.take_flight() {
+                    self.settle(py, core, flight);
+                }
+            }
+            Standing::Closed => {
+                let is_closed = self.connection.check();
+                let fault = is_closed.err().unwrap_or(Fault::Closed);
+                self.conclude(Err(fault.into()));
+            }
+            Standing::Idle | Standing::UnderWay | Standing::Elsewhere => {}
         }
         self.is_settled()
     }
@@ -160,6 +167,8 @@ impl Run {
                         return other;
                     }
                 }
+            } else if self.try_settle(py) {
+                return Ok(true);
             } else if rest == Some(Duration::ZERO) {
                 return Ok(false);
             } else {

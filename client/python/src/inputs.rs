@@ -62,15 +62,22 @@ impl Inputs {
         })
     }
 
-    /// Remembers an array.
-    pub(crate) fn show(
+    /// Remembers an array; the one to be used, should another thread have made one meanwhile.
+    pub(crate) fn show<'py>(
         &mut self,
         index: usize,
-        array: &Bound<'_, PyUntypedArray>,
+        array: Bound<'py, PyUntypedArray>,
         place: InputPlace,
-    ) {
-        let array = array.clone().unbind();
-        self.shown[index] = Some(Shown { array, place });
+    ) -> Bound<'py, PyUntypedArray> {
+        let py = array.py();
+        let cell = &mut self.shown[index];
+        let shown = cell.get_or_insert_with(|| Shown {
+            array: array.unbind(),
+            place,
+        });
+        // The request may have moved since.
+        self.is_any_elsewhere = true;
+        shown.array.bind(py).clone()
     }
 
     /// Before a run: brings what was written into arrays of earlier places to where the inputs are now.

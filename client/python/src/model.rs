@@ -9,14 +9,15 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::connection::Connection;
 use crate::core::Core;
-use crate::fault::{self, Fault};
+use crate::dtype;
+use crate::fault::Fault;
 use crate::future::Future;
 use crate::options::RunOptions;
-use crate::plan::{Dims, Names, Plan, PlannedInput};
+use crate::plan::{Names, Plan};
 use crate::pool::Pool;
 use crate::quick::{self, Arguments};
 use crate::request::Request;
-use crate::{dtype, strings};
+use crate::shapes::{self, Shapes};
 
 /// An input or output of a model.
 #[pyclass(frozen, module = "adjoin", eq)]
@@ -397,138 +398,7 @@ impl TensorSpec {
             "<adjoin.TensorSpec {:?} {} {}>",
             self.inner.name,
             self.inner.dtype,
-            self.shape_text()
+            shapes::text(&self.inner)
         )
     }
-}
-
-impl TensorSpec {
-    fn shape_text(&self) -> String {
-        shape_text(&self.inner)
-    }
-}
-
-fn shape_text(spec: &adjoin_client::TensorSpec) -> String {
-    let dims = spec.shape.iter().enumerate().map(|(index, dim)| {
-        let name = spec
-            .dimension_names
-            .get(index)
-            .filter(|name| !name.is_empty());
-        match name {
-            Some(name) if *dim < 0 => name.clone(),
-            _ => dim.to_string(),
-        }
-    });
-    format!("[{}]", dims.collect::<Vec<_>>().join(","))
-}
-
-/// Where the shapes of a request come from.
-#[derive(Debug)]
-struct Shapes<'a, 'py> {
-    model: &'a Model,
-    batch: Option<i64>,
-    given: Option<&'a Bound<'py, PyAny>>,
-    dimensions: Option<&'a Bound<'py, PyDict>>,
-}
-
-impl Shapes<'_, '_> {
-    fn inputs(&self) -> PyResult<smallvec::SmallVec<[PlannedInput; 2]>> {
-        self.check_names()?;
-        let specs = &self.model.inner.info().inputs;
-        specs.iter().map(|spec| self.input(spec)).collect()
-    }
-
-    fn input(&self, spec: &adjoin_client::TensorSpec) -> PyResult<PlannedInput> {
-        let shape = match self.whole(spec)? {
-            Some(shape) => shape,
-            None => self.resolved(spec)?,
-        };
-        let string_bytes = (spec.dtype == DataType::Bytes).then(|| strings::empty_bytes(&shape));
-        Ok(PlannedInput {
-            dtype: spec.dtype,
-            shape,
-            string_bytes,
-        })
-    }
-
-    fn whole(&self, spec: &adjoin_client::TensorSpec) -> PyResult<Option<Dims>> {
-        let Some(given) = self.given else {
-            return Ok(None);
-        };
-        if !given.contains(&spec.name)? {
-            return Ok(None);
-        }
-        let shape: Vec<i64> = given.get_item(&spec.name)?.extract()?;
-        Ok(Some(Dims::from_vec(shape)))
-    }
-
-    fn resolved(&self, spec: &adjoin_client::TensorSpec) -> PyResult<Dims> {
-        let sizes = spec.shape.iter().enumerate().map(|(index, &dim)| {
-            if dim >= 0 {
-                return Ok(dim);
-            }
-            let name = spec.dimension_names.get(index).map_or("", String::as_str);
-            let named = match self.dimensions {
-                Some(dimensions) if !name.is_empty() => dimensions.get_item(name)?,
-                _ => None,
-            };
-            match named {
-                Some(size) => size.extract(),
-                None if index == 0 => Ok(self.batch.unwrap_or(1)),
-                None => Err(open_dimension(spec, index, name)),
-            }
-        });
-        sizes.collect()
-    }
-
-    /// Every name that was given means something.
-    fn check_names(&self) -> PyResult<()> {
-        let specs = &self.model.inner.info().inputs;
-        if let Some(given) = self.given {
-            for name in given.try_iter()? {
-                let name = name?;
-                if self.model.names.index(&name)?.is_none() {
-                    let message = format!(
-                        "model {:?} has no input {:?}; it takes {}",
-                        self.model.name(),
-                        name.to_string(),
-                        self.model.names.text(name.py())
-                    );
-                    return Err(fault::raise("TensorNotFound", message));
-                }
-            }
-        }
-        for (name, _) in self.dimensions.into_iter().flatten() {
-            let name = name.to_string();
-            let mut open = specs.iter().flat_map(|spec| spec.dimension_names.iter());
-            if !open.any(|dimension| *dimension == name) {
-                let inputs: Vec<String> = specs
-                    .iter()
-                    .map(|spec| format!("{:?} {}", spec.name, shape_text(spec)))
-                    .collect();
-                let message = format!(
-                    "model {:?} has no open dimension {name:?}; its inputs are {}",
-                    self.model.name(),
-                    inputs.join(", ")
-                );
-                return Err(fault::raise("ShapeMismatch", message));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn open_dimension(spec: &adjoin_client::TensorSpec, index: usize, name: &str) -> PyErr {
-    let by_name = if name.is_empty() {
-        String::new()
-    } else {
-        format!("{name}=... or ")
-    };
-    let message = format!(
-        "dimension {index} of input {:?} is open in {}: give {by_name}shapes={{{:?}: (...)}}",
-        spec.name,
-        shape_text(spec),
-        spec.name
-    );
-    fault::raise("ShapeMismatch", message)
 }

@@ -120,7 +120,7 @@ impl Watch {
             let is_ready = |waiting: &mut Waiting| {
                 matches!(
                     waiting.future.get().standing(),
-                    Standing::Answered | Standing::Idle
+                    Standing::Answered | Standing::Idle | Standing::Closed
                 )
             };
             waiting.extract_if(.., is_ready).collect()

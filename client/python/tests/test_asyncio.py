@@ -205,6 +205,20 @@ def test_death_of_the_server_wakes_all_tasks(make_server) -> None:
         asyncio.run(main())
 
 
+def test_closing_ends_what_is_awaited(shared_server: Server) -> None:
+    async def main() -> None:
+        client = shared_server.client()
+        model = client.model("slow")
+        x = np.ones((32, 64), np.float32)
+        tasks = [asyncio.create_task(model.infer_async(x=x)) for _ in range(3)]
+        await asyncio.sleep(0.001)
+        client.close()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert any(isinstance(outcome, adjoin.Closed) for outcome in outcomes)
+
+    asyncio.run(main())
+
+
 def test_closed_client_leaves_the_loop(shared_server: Server) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

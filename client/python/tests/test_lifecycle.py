@@ -161,6 +161,21 @@ def test_cancelled_run_is_cancelled_or_done(client: adjoin.Client) -> None:
         future.result()
 
 
+def test_run_of_what_is_closed_under_it_says_so(make_server) -> None:
+    server = make_server(["slow"])
+    with server.client() as client:
+        request = slow_request(client)
+        future = request.submit()
+        request.close()
+        with pytest.raises(adjoin.Released, match="request was closed"):
+            future.result()
+        futures = [client.model("slow").submit(x=np.ones((32, 64), np.float32)) for _ in range(3)]
+    for future in futures:
+        with pytest.raises(adjoin.Closed):
+            future.result()
+        assert future.done()
+
+
 def test_dropped_future_frees_its_request(client: adjoin.Client) -> None:
     request = slow_request(client)
     future = request.submit()
