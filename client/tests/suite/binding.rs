@@ -184,10 +184,11 @@ fn duplicate_has_the_bytes_and_does_not_wait() {
         } else if entry.kind == SubmissionKind::Cancel as u8 {
             // It runs to its end all the same, much later.
         } else {
-            peer.handle(entry);
+            // Its answer stands before the second one's, so that the client has taken both when it ends.
             if let Some(held) = held.filter(|_| entry.kind == SubmissionKind::Submit as u8) {
                 peer.handle(held);
             }
+            peer.handle(entry);
         }
     });
     let client = ground.client();
