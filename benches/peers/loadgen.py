@@ -66,8 +66,8 @@ class Loadgen:
         command += ["--rounds", str(length.rounds), "--phase-ms", str(length.phase_ms)]
         for caller in callers:
             command += ["--", caller.target.address, *caller.options()]
-        # Every phase may be exceeded by a request that takes long.
-        slowest_s = len(callers) * length.rounds * (length.phase_ms / 1000 + 5) + 120
+        # Every phase, and the one to warm up, may be exceeded by a request that takes long.
+        slowest_s = len(callers) * (length.rounds + 1) * (3 * length.phase_ms / 1000 + 5) + 120
         return {line["label"]: clean(line) for line in self.call(command, slowest_s)}
 
     def probe(self, caller: Caller, tensor: Tensor) -> None:

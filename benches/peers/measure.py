@@ -92,7 +92,7 @@ class Measurer:
         length = Length(work.rounds, math.ceil(requests * request_ms))
         targets = [t for t in self.targets(one.model, batching=False) if not t.second]
         # Large batches take seconds: answers are looked at with one image.
-        self.compare_all(work, targets, 1, length, untouched=True, verify_with=one)
+        self.compare_all(work, targets, 1, length, untouched=True, probe=one)
 
     def targets(self, model: str, batching: bool) -> list[Target]:
         return [
@@ -106,7 +106,7 @@ class Measurer:
         clients: int,
         length: Length,
         untouched: bool,
-        verify_with: Tensor | None = None,
+        probe: Tensor | None = None,
         pipeline: int = 1,
     ) -> None:
         """Compares the targets in their companies, each in turn with the call in-process."""
@@ -116,11 +116,10 @@ class Measurer:
                 callers = [
                     Caller(t, clients, self.fleet.pids(t), pipeline=pipeline) for t in company
                 ]
-                if verify_with:
-                    callers = self.sound(work.id, callers, verify_with)
-                verify = verify_with is None
+                if probe:
+                    callers = self.sound(work.id, callers, probe)
                 first = Caller(anchor(self.site, work.tensor.model), clients)
-                self.compare(work.id, first, callers, work.tensor, length, untouched, verify)
+                self.compare(work.id, first, callers, work.tensor, length, untouched, probe)
 
     def compare_on_demand(self, peer: Peer, work: Closed) -> None:
         try:
@@ -143,13 +142,17 @@ class Measurer:
         tensor: Tensor,
         length: Length,
         untouched: bool,
-        verify: bool = True,
+        probe: Tensor | None = None,
     ) -> None:
-        """One comparison with the first. Those that fail alone are left out of a second try."""
+        """One comparison with the first. Those that fail alone are left out of a second try.
+
+        With a `probe`, that is what they are tried with alone, and answers are not looked at here.
+        """
+        verify = probe is None
         try:
             said = self.loadgen.compare([first, *callers], tensor, length, untouched, verify)
         except Unavailable:
-            callers = self.sound(workload, callers, tensor)
+            callers = self.sound(workload, callers, probe or tensor)
             try:
                 said = self.loadgen.compare([first, *callers], tensor, length, untouched, verify)
             except Unavailable as problem:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from .workloads import IMAGE_ROWS, MLP_CLIENTS, PAYLOADS, images_id, mlp_id, payload_id
+from .workloads import IMAGE_ROWS, MLP_CLIENTS, PAYLOAD_COLUMNS, images_id, mlp_id, payload_id
 
 ANCHOR = "in-process"
 Key = tuple[str, str]
@@ -155,15 +155,14 @@ def ratio(result: dict) -> str:
 
 
 def latency(rows: Rows, errors: Errors) -> str:
-    work = [payload_id(size, untouched) for size in PAYLOADS for untouched in (True, False)]
-    work.append(mlp_id(1))
+    work = [*(payload_id(*column) for column in PAYLOAD_COLUMNS), mlp_id(1)]
 
     def cell(result: dict) -> str:
         factor = ratio(result)
         return time(result["p50_us"]) + (f", {factor}" if factor else "")
 
     header = ["one client, p50, times in-process"]
-    header += [f"{size} {how}" for size in PAYLOADS for how in ("in place", "rewritten")]
+    header += [payload_id(*column).removeprefix("identity ") for column in PAYLOAD_COLUMNS]
     lines = (
         [rows.name(key), *cells(rows, errors, key, work, quick, cell)] for key in rows.keys(work)
     )
