@@ -30,6 +30,10 @@ import adjoin
 import numpy as np
 import onnxruntime
 
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp": {"batch": 1},
+    "identity": {"shapes": {"input": (1, 150528)}},
+}
 IN_FLIGHT = 64
 SHORT = 0.05
 """Seconds of warm-up before each phase."""
@@ -42,13 +46,18 @@ Phase = Callable[[float], Times]
 def served(options: argparse.Namespace) -> Iterator[str]:
     """The socket directory of a server over the bench models."""
     with tempfile.TemporaryDirectory(prefix="adjoin-") as folder:
+        # Only those models, and not what takes seconds to load.
+        repository = Path(folder) / "models"
+        repository.mkdir()
+        for name in MODELS:
+            (repository / name).symlink_to(Path(options.models, name).resolve())
         config = Path(folder) / "adjoin.toml"
         config.write_text("[defaults]\nintra_op_threads = 1\n")
         socket_dir = f"{folder}/run"
         command = [
             options.adjoin,
             "serve",
-            f"--model-repository={options.models}",
+            f"--model-repository={repository}",
             f"--socket-dir={socket_dir}",
             f"--config={config}",
         ]
@@ -90,7 +99,7 @@ class Case:
     """One model with one shape, in all forms."""
 
     def __init__(
-        self, socket_dir: str, options: argparse.Namespace, name: str, **dims: int
+        self, socket_dir: str, options: argparse.Namespace, name: str, dims: dict[str, Any]
     ) -> None:
         self.name = name
         self.client = adjoin.connect(socket_dir, request_bytes=256 << 20, response_bytes=256 << 20)
@@ -278,8 +287,8 @@ def main() -> None:
         "cases": [],
     }
     with served(options) as socket_dir:
-        for name, dims in (("mlp", {"batch": 1}), ("identity", {"shapes": {"input": (1, 150528)}})):
-            case = Case(socket_dir, options, name, **dims)
+        for name, dims in MODELS.items():
+            case = Case(socket_dir, options, name, dims)
             row = measure(options, socket_dir, case)
             row["tritonclient_shared_memory"] = tritonclient_row(options, case)
             results["cases"].append(row)
