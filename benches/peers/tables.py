@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from .workloads import IMAGE_ROWS, MLP_CLIENTS, PAYLOAD_COLUMNS, images_id, mlp_id, payload_id
 
 ANCHOR = "in-process"
+# Part of the processors that others may have taken in a run to rely on.
+QUIET_SHARE = 0.1
 Key = tuple[str, str]
 """A line of a table: peer and way."""
 Cell = Callable[[dict], str]
@@ -82,10 +84,24 @@ def heading(document: dict) -> str:
         if document["partial"]
         else ""
     )
+    busy = max(
+        (
+            row["result"].get("other_processes_share", 0)
+            for row in document["rows"]
+            if "result" in row
+        ),
+        default=0,
+    )
+    others = (
+        f"**The machine was not quiet: others took up to {busy:.0%} of it. Do not rely on these "
+        "figures.**\n\n"
+        if busy > QUIET_SHARE
+        else ""
+    )
     threads = f"{settings['threads']} thread{'s' if settings['threads'] > 1 else ''}"
     return (
         "# adjoin beside other servers\n\n"
-        f"{partial}"
+        f"{partial}{others}"
         f"`{document['command']}`, {document['date']}, commit {document['commit'] or 'unknown'}: "
         f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
         f"{machine['kernel']}, Python {machine['python']}. {settings['engine']} everywhere, "

@@ -196,6 +196,15 @@ def test_tables_say_what_is_partial_what_failed_and_what_was_left_out() -> None:
     assert "**Partial" not in tables.markdown(document(partial=False), [])
 
 
+def test_tables_say_that_the_machine_was_not_quiet() -> None:
+    busy = document(partial=False)
+    assert "not quiet" not in tables.markdown(busy, [])
+
+    busy["rows"][0]["result"]["other_processes_share"] = 0.42
+
+    assert "others took up to 42% of it" in tables.markdown(busy, [])
+
+
 @pytest.mark.parametrize(
     ("us", "shown"),
     [(3.44, "3.4 µs"), (144.4, "144 µs"), (14_641, "14.6 ms"), (794_854, "795 ms")],
