@@ -23,8 +23,9 @@ use adjoin_control_api::inference::grpc_inference_service_server::GrpcInferenceS
 use adjoin_shm::socket::AttachListener;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
 use crate::config::CheckedFile;
@@ -174,7 +175,8 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     tokio::spawn(logged("control socket", control));
     tokio::spawn(logged("admin socket", admin));
     if let Some(listener) = listeners.grpc {
-        let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?);
+        // Without it an answer waits for the acknowledgement of what came before: 44 ms instead of 0.2.
+        let incoming = TcpIncoming::from(TcpListener::from_std(listener)?).with_nodelay(Some(true));
         let server = grpc_server()
             .add_service(inference())
             .add_service(health_service)
