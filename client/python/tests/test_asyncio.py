@@ -113,7 +113,7 @@ def test_errors_are_raised_where_they_are_awaited(client: adjoin.Client) -> None
         with pytest.raises(adjoin.DeadlineExceeded) as caught:
             busy = [client.model("slow").submit(x=np.ones((32, 64), np.float32)) for _ in range(2)]
             await client.model("slow").infer_async(x=np.ones((1, 64), np.float32), deadline=0.0001)
-        assert caught.value.status == "deadline_exceeded"
+        assert caught.value.status in ("deadline_exceeded", "deadline_unreachable")
         for future in busy:
             await future
 

@@ -135,7 +135,7 @@ def test_deadline_is_the_servers(client: adjoin.Client) -> None:
     request = client.model("slow").request()
     with pytest.raises(adjoin.DeadlineExceeded, match="deadline") as caught:
         request.infer(deadline=0.0001)
-    assert caught.value.status == "deadline_exceeded"
+    assert caught.value.status in ("deadline_exceeded", "deadline_unreachable")
     for future in busy:
         future.result()
 
@@ -202,6 +202,8 @@ def test_draining_server_executes_nothing_new(make_server) -> None:
     with server.client() as client:
         add = client.model("add").request()
         future = slow_request(client).submit()
+        # Until the server has taken it: some hundred milliseconds of work.
+        time.sleep(0.02)
         server.process.terminate()
 
         def is_refused() -> bool:

@@ -222,7 +222,13 @@ async fn drain(shared: &Shared) {
     shared.engine.drain();
     let give_up = tokio::time::Instant::now() + shared.config.drain_timeout;
     tracing::info!(in_flight = shared.engine.in_flight(), "draining");
-    while !shared.engine.is_idle() {
+    // Twice in a row: in between, what the last look at the rings found is on its way into the queues.
+    let mut idle = 0;
+    loop {
+        idle = if shared.engine.is_idle() { idle + 1 } else { 0 };
+        if idle == 2 {
+            break;
+        }
         let ending = shared.reached(Phase::Ending);
         let tick = tokio::time::sleep(std::time::Duration::from_millis(2));
         tokio::select! {

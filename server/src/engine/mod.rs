@@ -227,7 +227,8 @@ impl Engine {
         self.command(Command::Look(session_id));
     }
 
-    /// Refuses new requests from now on.
+    /// Refuses new requests from now on. Every ring is looked at once more, so that what stands in it is answered
+    /// and its client knows that it did not run.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         for session in self.sessions.all() {
@@ -235,6 +236,7 @@ impl Engine {
                 .memory()
                 .server_state()
                 .store(server_state::DRAINING, Ordering::Release);
+            self.command(Command::Look(session.id()));
         }
     }
 
