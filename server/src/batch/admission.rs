@@ -8,7 +8,10 @@ use crate::model::Estimate;
 
 /// From the end of a batch to its completions in the rings, and from an intake to the start of a batch: a
 /// wake-up of a thread each, rather much.
-const HAND_OVER_NS: u64 = 100_000;
+const HAND_OVER_NS: u64 = 300_000;
+/// And this part of a batch: in overload each request is let in just before its last moment, so that what the machine
+/// does beside would make all of them late.
+const HAND_OVER_PART: u64 = 8;
 
 /// What stands before a new request: the batches that will be formed of what waits.
 #[derive(Debug)]
@@ -85,7 +88,8 @@ impl<E: Fn(u32) -> Estimate> Backlog<E> {
         *free_ns = free_ns.saturating_add(estimate.mean_ns);
         let end_ns = *free_ns;
         let margin_ns = estimate.margin_ns(batch.batches + 1);
-        let bound_ns = end_ns.saturating_add(margin_ns + HAND_OVER_NS);
+        let hand_over_ns = HAND_OVER_NS + estimate.mean_ns / HAND_OVER_PART;
+        let bound_ns = end_ns.saturating_add(margin_ns.saturating_add(hand_over_ns));
         let is_newcomer_late = batch.has_newcomer && bound_ns > newcomer.deadline_ns;
         // One that would be late without the newcomer too is no reason against it.
         let full_ns = (self.estimate)(self.rows_max).mean_ns;
@@ -136,14 +140,15 @@ mod tests {
     #[test]
     fn one_that_comes_too_late_behind_full_batches_is_refused_with_its_predicted_end() {
         let waiting = [ticket(1, u64::MAX); 8];
-        let end_ns = 5 * MS + 30 * MS + HAND_OVER_NS;
+        let hand_over_ns = HAND_OVER_NS + 10 * MS / HAND_OVER_PART;
+        let end_ns = 5 * MS + 30 * MS + hand_over_ns;
         assert_eq!(admit(&[5 * MS], &waiting, end_ns), Ok(()));
         assert_eq!(admit(&[5 * MS], &waiting, end_ns - 1), Err(end_ns));
         // It fills up the batch that is not full.
         assert_eq!(admit(&[5 * MS], &waiting[..7], end_ns - 10 * MS), Ok(()));
         // A second instance takes every other batch.
         assert_eq!(
-            admit(&[5 * MS, 0], &waiting, 20 * MS + HAND_OVER_NS),
+            admit(&[5 * MS, 0], &waiting, 20 * MS + hand_over_ns),
             Ok(())
         );
         assert!(admit(&[5 * MS, 0], &waiting, 15 * MS).is_err());
@@ -174,7 +179,7 @@ mod tests {
             };
             backlog.admit(&ticket(1, deadline_ns), std::iter::empty(), 0)
         };
-        assert!(uncertain(11 * MS).is_err());
-        assert_eq!(uncertain(14 * MS), Ok(()));
+        assert!(uncertain(12 * MS).is_err());
+        assert_eq!(uncertain(15 * MS), Ok(()));
     }
 }

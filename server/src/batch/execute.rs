@@ -34,11 +34,19 @@ pub struct Executed {
 }
 
 impl Executed {
-    /// Adds it to what the version knows of its runs.
+    /// Learns how long an instance was busy with the batch, from its dispatch at `started_ns` until its outcomes
+    /// were told: that is what the next batch waits for.
+    pub fn learn(&self, version: &ModelVersion, started_ns: u64) {
+        if let [(rows, _)] = self.batches.as_slice() {
+            let busy_ns = now_ns().saturating_sub(started_ns);
+            version.timing().observe(*rows, busy_ns);
+        }
+    }
+
+    /// Adds it to the version's counters.
     pub fn count(&self, version: &ModelVersion) {
         let metrics = version.metrics();
         for &(rows, times) in &self.batches {
-            version.timing().observe(rows, times.execute_ns);
             metrics.batch(rows, times);
         }
         for &(path, byte_size) in &self.copied {

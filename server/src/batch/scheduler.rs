@@ -31,6 +31,8 @@ pub struct Batch<T, I> {
     pub jobs: Vec<(Ticket, T)>,
     /// Rows of all jobs.
     pub rows: u32,
+    /// When it was formed.
+    pub started_ns: u64,
     /// When it will probably end.
     pub until_ns: u64,
 }
@@ -149,7 +151,8 @@ impl<T, I> Scheduler<T, I> {
         if self.free.is_empty() {
             return Next::WaitUntil(self.queue.next_deadline_ns());
         }
-        let rows_max = match self.policy.decide(now_ns, self.facts(now_ns, timing)) {
+        let facts = self.facts(now_ns, timing);
+        let rows_max = match self.policy.decide(now_ns, facts) {
             Decision::Dispatch { rows_max } => rows_max,
             Decision::WaitUntil { at_ns } => {
                 return Next::WaitUntil(at_ns.min(self.queue.next_deadline_ns()));
@@ -160,7 +163,12 @@ impl<T, I> Scheduler<T, I> {
             return Next::WaitUntil(u64::MAX);
         };
         let mut jobs = Vec::with_capacity(self.queue.len().min(rows_max as usize));
+        // While more waits than a batch takes, a short batch for one that is nearly late would make all others late.
+        let is_backlogged = facts.rows >= self.policy.max_batch_size;
         let fits = |rows, deadline_ns| {
+            if is_backlogged {
+                return true;
+            }
             let estimate = timing.estimate(rows).unwrap_or_default();
             now_ns.saturating_add(estimate.mean_ns) <= deadline_ns
         };
@@ -173,6 +181,7 @@ impl<T, I> Scheduler<T, I> {
             instance,
             jobs,
             rows,
+            started_ns: now_ns,
             until_ns,
         })
     }

@@ -204,6 +204,7 @@ impl Engine {
             mut instance,
             jobs,
             until_ns,
+            started_ns,
             ..
         } = batch;
         let mut finished = Vec::with_capacity(jobs.len());
@@ -227,6 +228,7 @@ impl Engine {
         version.finish(instance, until_ns, &told.flows, executed.end_ns);
         executed.count(version);
         self.wake(told);
+        executed.learn(version, started_ns);
         if let Some(lead) = lead {
             return lead;
         }
@@ -310,6 +312,7 @@ impl Engine {
             mut instance,
             jobs,
             until_ns,
+            started_ns,
             ..
         } = batch;
         let mut told = Told::default();
@@ -319,6 +322,7 @@ impl Engine {
         version.finish(instance, until_ns, &told.flows, executed.end_ns);
         executed.count(version);
         self.wake(told);
+        executed.learn(version, started_ns);
     }
 
     /// Tells one that a job did not run.
