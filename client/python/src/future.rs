@@ -68,8 +68,8 @@ impl Run {
 
     /// Whether the server or a thread has the run.
     pub(crate) fn is_under_way(&self) -> bool {
-        self.core()
-            .is_some_and(|core| core.glance() != Standing::Idle)
+        let standing = self.core().map(|core| core.glance());
+        !matches!(standing, None | Some(Standing::Idle | Standing::Closed))
     }
 
     /// Takes the outcome if it is there; whether it was taken, now or before. Never waits.

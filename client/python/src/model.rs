@@ -291,6 +291,8 @@ impl Model {
 
     /// Runs the model once, for ``await``. No thread is taken: the event loop watches a descriptor.
     ///
+    /// The run is submitted by the call itself, which also raises what is wrong with the arguments.
+    ///
     /// Parameters are those of `infer`.
     ///
     /// Returns
