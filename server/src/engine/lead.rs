@@ -9,7 +9,8 @@ use adjoin_schema::layout::wait;
 use adjoin_shm::ring::Consumer;
 use adjoin_shm::{SpinBudget, doorbell};
 use rustc_hash::FxHashMap;
-use rustix::event::{Timespec, epoll};
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
@@ -21,6 +22,12 @@ pub(super) const KICK: u64 = u64::MAX;
 
 /// How often, at most, the leader moves out of its client's way.
 const MOVE_INTERVAL_NS: u64 = 20_000_000;
+
+/// A look that does not wait.
+const NO_TIME: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 
 /// Events taken from one `epoll_wait`.
 const EVENTS_MAX: usize = 64;
@@ -269,16 +276,7 @@ impl Poller {
     /// The numbers of what fired within `timeout_ns` (`u64::MAX`: however long it takes).
     pub(super) fn wait(&self, timeout_ns: u64, fired: &mut Vec<u64>) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        // Finer times than milliseconds need `epoll_pwait2`, which is newer than some sandboxes know: they
-        // wake a little late, but to the same events.
-        let whole_ms = timeout_ns.checked_next_multiple_of(1_000_000);
-        let waited = match self.wait_once(timeout_ns, &mut events) {
-            Err(Errno::NOSYS | Errno::PERM) => {
-                self.wait_once(whole_ms.unwrap_or(u64::MAX), &mut events)
-            }
-            waited => waited,
-        };
-        match waited {
+        match self.wait_for(timeout_ns, &mut events) {
             // An interruption is as good as no event: the caller looks again.
             Ok(()) | Err(Errno::INTR) => {}
             // Nothing that is known to happen, but it must not make this a busy loop.
@@ -291,13 +289,20 @@ impl Poller {
                 .filter(|&number| number != KICK),
         );
     }
-    fn wait_once(&self, timeout_ns: u64, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
-        let timeout = Timespec {
-            tv_sec: i64::try_from(timeout_ns / 1_000_000_000).unwrap_or(i64::MAX),
-            tv_nsec: i64::try_from(timeout_ns % 1_000_000_000).unwrap_or(0),
-        };
-        let timeout = (timeout_ns != u64::MAX).then_some(&timeout);
-        let room = rustix::buffer::spare_capacity(events);
-        epoll::wait(&self.epoll, room, timeout).map(|_| ())
+
+    fn wait_for(&self, timeout_ns: u64, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
+        let mut timeout = Some(&NO_TIME);
+        if timeout_ns == u64::MAX {
+            timeout = None;
+        } else if timeout_ns > 0 {
+            // `epoll_wait` counts milliseconds, and `epoll_pwait2` is newer than what some sandboxes let through.
+            let until = Timespec {
+                tv_sec: i64::try_from(timeout_ns / 1_000_000_000).unwrap_or(i64::MAX),
+                tv_nsec: i64::try_from(timeout_ns % 1_000_000_000).unwrap_or(0),
+            };
+            let mut epoll = [PollFd::new(&self.epoll, PollFlags::IN)];
+            poll(&mut epoll, Some(&until))?;
+        }
+        epoll::wait(&self.epoll, spare_capacity(events), timeout).map(|_| ())
     }
 }

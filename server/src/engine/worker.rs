@@ -12,7 +12,7 @@ use tokio::sync::oneshot::Sender;
 use super::intake::ring_rejection;
 use super::lead::Lead;
 use super::{Command, Engine};
-use crate::batch::execute;
+use crate::batch::execute::{self, Executed};
 use crate::batch::queue::Ticket;
 use crate::model::ModelVersion;
 use crate::model::request::{Job, Outcome, Sink, Source};
@@ -226,9 +226,7 @@ impl Engine {
             self.tell(ticket, job, outcome, &mut told);
         }
         version.finish(instance, until_ns, &told.flows, executed.end_ns);
-        executed.count(version);
-        self.wake(told);
-        executed.learn(version, started_ns);
+        self.conclude(version, &executed, started_ns, told);
         if let Some(lead) = lead {
             return lead;
         }
@@ -320,6 +318,11 @@ impl Engine {
             self.tell(ticket, job, outcome, &mut told);
         });
         version.finish(instance, until_ns, &told.flows, executed.end_ns);
+        self.conclude(version, &executed, started_ns, told);
+    }
+
+    /// What is left once the rings have the outcomes and the instance is back.
+    fn conclude(&self, version: &ModelVersion, executed: &Executed, started_ns: u64, told: Told) {
         executed.count(version);
         self.wake(told);
         executed.learn(version, started_ns);

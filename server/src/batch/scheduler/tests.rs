@@ -161,3 +161,18 @@ fn a_full_queue_says_its_limit() {
     let refused = sim.enqueue(ticket(1, 0, u64::MAX), (), 0, &timing());
     assert_eq!(refused.unwrap_err().1, Refusal::QueueFull { count_max: 1 });
 }
+
+#[test]
+fn a_backlog_is_worked_off_in_full_batches_whatever_the_first_would_need() {
+    let timing = Timing::default();
+    for (rows, ms) in [(1, 1), (2, 2), (4, 4), (8, 8), (16, 16)] {
+        (0..50).for_each(|_| timing.observe(rows, ms * MS));
+    }
+    let mut sim = Sim::new(policy(0), 100, vec![0]);
+    for flow in 1..=17 {
+        let deadline_ns = if flow == 1 { 5 * MS } else { 200 * MS };
+        let ticket = ticket(flow, 0, deadline_ns);
+        sim.enqueue(ticket, (), 0, &timing).unwrap();
+    }
+    assert_eq!(run(sim.next(0, &timing, &mut Vec::new())).rows, 16);
+}
