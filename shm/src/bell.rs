@@ -2,15 +2,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::EventfdFlags;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::io::Errno;
+
+use crate::doorbell::EventNotifier;
 
 /// A descriptor that is readable while its socket is, or after the bell was rung.
 #[derive(Debug)]
 pub struct Bell {
     both: OwnedFd,
-    event: OwnedFd,
+    event: EventNotifier,
     /// A copy, so that the end of the connection is still told when the other one is closed.
     _socket: OwnedFd,
 }
@@ -22,7 +22,7 @@ impl Bell {
     /// The system's, when no descriptors are left.
     pub fn beside(socket: impl AsFd) -> std::io::Result<Self> {
         let socket = socket.as_fd().try_clone_to_owned()?;
-        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let event = EventNotifier::new()?;
         let both = epoll::create(CreateFlags::CLOEXEC)?;
         let data = EventData::new_u64(0);
         epoll::add(&both, &socket, data, EventFlags::IN | EventFlags::RDHUP)?;
@@ -36,14 +36,12 @@ impl Bell {
 
     /// Makes the descriptor readable.
     pub fn ring(&self) {
-        // A counter that is nearly full means "readable", too.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        self.event.notify();
     }
 
     /// Ends the ringing.
     pub fn hush(&self) {
-        let mut count = [0; 8];
-        let _: Result<_, Errno> = rustix::io::read(&self.event, &mut count);
+        self.event.clear();
     }
 }
 

@@ -72,7 +72,8 @@ mod system {
 
     /// The client's means to wake a sleeping server: an event descriptor that the server only polls,
     /// edge-triggered. The server never reads or writes it: blocking mode and counter belong to the
-    /// shared description, so a hostile client could make either call hang.
+    /// shared description, so a hostile client could make either call hang. Within one process it wakes
+    /// event loops.
     #[derive(Debug)]
     pub struct EventNotifier {
         fd: OwnedFd,
@@ -94,15 +95,15 @@ mod system {
             Self { fd }
         }
 
-        /// Makes it silent again, where it does not belong to a peer.
-        pub fn clear(&self) {
-            let _ = rustix::io::read(&self.fd, &mut [0; 8]);
-        }
-
         /// Wakes whoever polls it.
         pub fn notify(&self) {
             // The counter is nearly full after 2^64 - 2 of these; EAGAIN then still means "readable".
             let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
+
+        /// Makes it silent again. Only for one that no peer shares.
+        pub fn clear(&self) {
+            let _ = rustix::io::read(&self.fd, &mut [0; 8]);
         }
     }
 

@@ -133,6 +133,8 @@ fn run_into(
 }
 
 /// As [`attempt`]; a panic in it fails the batch, not the worker.
+// A call of its own, so that its instructions can be counted (`benches/instructions.py`).
+#[inline(never)]
 fn attempt_safely(
     version: &ModelVersion,
     instance: &mut InstanceSlot,

@@ -268,11 +268,11 @@ impl<T> BatchQueue<T> {
     }
 
     fn extract(&mut self, leaves: impl Fn(&Ticket) -> bool, out: &mut Vec<(Ticket, T)>) {
-        if !self.waiting.iter().any(|waiting| leaves(&waiting.ticket)) {
-            return;
-        }
-        let all = std::mem::take(&mut self.waiting);
-        for waiting in all {
+        // Once round: who stays comes to the end again, so the order is the same.
+        for _ in 0..self.waiting.len() {
+            let Some(waiting) = self.waiting.pop_front() else {
+                break;
+            };
             if leaves(&waiting.ticket) {
                 out.push((waiting.ticket, waiting.item));
             } else {

@@ -210,8 +210,9 @@ impl<T, I> Scheduler<T, I> {
             && facts.rows < self.policy.max_batch_size
         {
             let estimate = timing.estimate(facts.rows).unwrap_or_default();
-            // What comes later than a batch that starts now would end does not gain by joining it.
-            let worthwhile_ns = now_ns.saturating_add(estimate.mean_ns);
+            // Who comes just after a batch has started waits for its end. Who waits for him waits with all rows.
+            let gain_ns = estimate.mean_ns / u64::from(facts.rows.max(1));
+            let worthwhile_ns = now_ns.saturating_add(gain_ns);
             let until_ns = self.policy.due_ns(&facts).min(worthwhile_ns);
             facts.grows_until_ns = arrivals.grows_until_ns(now_ns, until_ns);
             if facts.deadline_ns != u64::MAX {

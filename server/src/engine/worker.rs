@@ -303,8 +303,6 @@ impl Engine {
 
     /// Runs a batch. Clients that look at their rings see each outcome first; then the instance goes back and
     /// everything is counted; then those who sleep are woken.
-    // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
-    #[inline(never)]
     fn run_and_tell(&self, version: &ModelVersion, batch: Batch) {
         let Batch {
             mut instance,
@@ -322,6 +320,8 @@ impl Engine {
     }
 
     /// What is left once the rings have the outcomes and the instance is back.
+    // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
+    #[inline(never)]
     fn conclude(&self, version: &ModelVersion, executed: &Executed, started_ns: u64, told: Told) {
         executed.count(version);
         self.wake(told);
@@ -336,6 +336,8 @@ impl Engine {
     }
 
     /// Puts a completion into its ring. Who must be woken for it is noted.
+    // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
+    #[inline(never)]
     fn tell(&self, ticket: Ticket, mut job: Job, mut outcome: Outcome, told: &mut Told) {
         told.flows.push(ticket.flow);
         if let Sink::Reply(reply) = &mut job.sink {
