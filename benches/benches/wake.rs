@@ -1,5 +1,6 @@
 //! The floor under a request between two sleeping processes: a bare futex round trip over shared memory, and
-//! nothing else. `cargo bench -p adjoin-benches --bench wake`; compare with `adjoin bench --spin-us 0 --server-spin-us 0`.
+//! nothing else. `cargo bench -p adjoin-benches --bench wake`, with `-- --json` for lines that programs read;
+//! `benches/asleep.sh` compares it with requests of the same placement.
 
 #![allow(clippy::print_stdout, reason = "a bench prints")]
 
@@ -64,7 +65,7 @@ fn answer(socket: &Path, core: Option<usize>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn measure(name: &str, cores: Option<[usize; 2]>) -> Result<(), Box<dyn Error>> {
+fn measure(is_json: bool, name: &str, cores: Option<[usize; 2]>) -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("wake.sock");
     let listener = AttachListener::bind(&path)?;
@@ -96,11 +97,15 @@ fn measure(name: &str, cores: Option<[usize; 2]>) -> Result<(), Box<dyn Error>> 
             }
             took.sort_unstable();
             let at = |part: usize| took[took.len() * part / 100];
-            println!(
-                "futex round trip, both asleep, {name}: p50 {:?}, p99 {:?}",
-                at(50),
-                at(99)
-            );
+            let (p50, p99) = (at(50), at(99));
+            if is_json {
+                let [p50, p99] = [p50, p99].map(|time| time.as_secs_f64() * 1e6);
+                println!(
+                    r#"{{"kind":"futex","placement":"{name}","p50_us":{p50:.2},"p99_us":{p99:.2}}}"#
+                );
+            } else {
+                println!("futex round trip, both asleep, {name}: p50 {p50:?}, p99 {p99:?}");
+            }
         });
     });
     other.wait()?;
@@ -113,7 +118,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let core = arguments.get(at + 2).and_then(|core| core.parse().ok());
         return answer(Path::new(&arguments[at + 1]), core);
     }
-    measure("wherever the kernel puts them", None)?;
-    measure("on one core", Some([0, 0]))?;
-    measure("on two cores", Some([0, 1]))
+    let is_json = arguments.iter().any(|argument| argument == "--json");
+    measure(is_json, "wherever the kernel puts them", None)?;
+    measure(is_json, "on one core", Some([0, 0]))?;
+    measure(is_json, "on two cores", Some([0, 1]))
 }
