@@ -221,6 +221,107 @@ impl GrpcInferenceService for Inference {
         }
         Ok(Response::new(answer))
     }
+
+    type ModelStreamInferStream =
+        tokio_stream::Empty<Result<api::ModelStreamInferResponse, Status>>;
+
+    async fn model_stream_infer(
+        &self,
+        _: Request<tonic::Streaming<api::ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        Err(Status::unimplemented("streams"))
+    }
+
+    async fn model_config(
+        &self,
+        _: Request<api::ModelConfigRequest>,
+    ) -> Result<Response<api::ModelConfigResponse>, Status> {
+        Err(Status::unimplemented("ModelConfig"))
+    }
+
+    async fn model_statistics(
+        &self,
+        _: Request<api::ModelStatisticsRequest>,
+    ) -> Result<Response<api::ModelStatisticsResponse>, Status> {
+        Err(Status::unimplemented("ModelStatistics"))
+    }
+
+    async fn repository_index(
+        &self,
+        _: Request<api::RepositoryIndexRequest>,
+    ) -> Result<Response<api::RepositoryIndexResponse>, Status> {
+        Err(Status::unimplemented("RepositoryIndex"))
+    }
+
+    async fn repository_model_load(
+        &self,
+        _: Request<api::RepositoryModelLoadRequest>,
+    ) -> Result<Response<api::RepositoryModelLoadResponse>, Status> {
+        Err(Status::unimplemented("RepositoryModelLoad"))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        _: Request<api::RepositoryModelUnloadRequest>,
+    ) -> Result<Response<api::RepositoryModelUnloadResponse>, Status> {
+        Err(Status::unimplemented("RepositoryModelUnload"))
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _: Request<api::SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<api::SystemSharedMemoryStatusResponse>, Status> {
+        Err(Status::unimplemented("SystemSharedMemoryStatus"))
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _: Request<api::SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<api::SystemSharedMemoryRegisterResponse>, Status> {
+        Err(Status::unimplemented("SystemSharedMemoryRegister"))
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _: Request<api::SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<api::SystemSharedMemoryUnregisterResponse>, Status> {
+        Err(Status::unimplemented("SystemSharedMemoryUnregister"))
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<api::CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<api::CudaSharedMemoryStatusResponse>, Status> {
+        Err(Status::unimplemented("CudaSharedMemoryStatus"))
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _: Request<api::CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<api::CudaSharedMemoryRegisterResponse>, Status> {
+        Err(Status::unimplemented("CudaSharedMemoryRegister"))
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<api::CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<api::CudaSharedMemoryUnregisterResponse>, Status> {
+        Err(Status::unimplemented("CudaSharedMemoryUnregister"))
+    }
+
+    async fn trace_setting(
+        &self,
+        _: Request<api::TraceSettingRequest>,
+    ) -> Result<Response<api::TraceSettingResponse>, Status> {
+        Err(Status::unimplemented("TraceSetting"))
+    }
+
+    async fn log_settings(
+        &self,
+        _: Request<api::LogSettingsRequest>,
+    ) -> Result<Response<api::LogSettingsResponse>, Status> {
+        Err(Status::unimplemented("LogSettings"))
+    }
 }
 
 /// What the message says of its inputs, with views of their bytes.

@@ -1,0 +1,197 @@
+//! An inference request and its answer, as both transports mean them.
+
+use adjoin_schema::limits::{RANK_MAX, TENSOR_NAME_BYTES_MAX};
+use adjoin_schema::{DataType, Shape, element_count};
+use bytes::Bytes;
+
+use crate::{CallParameters, Fault};
+
+/// An inference request.
+#[derive(Clone, Debug, Default)]
+pub struct Call {
+    /// Name of the model.
+    pub model: String,
+    /// Number of the version, 0 for none in particular.
+    pub version: u64,
+    /// The caller's own name for the request; it comes back with the answer.
+    pub id: String,
+    /// What else the caller said.
+    pub parameters: CallParameters,
+    /// Its inputs, in the order of the message.
+    pub inputs: Vec<CallInput>,
+    /// The outputs that are wanted, none for all.
+    pub outputs: Vec<CallOutput>,
+}
+
+/// An input of a call.
+#[derive(Clone, Debug)]
+pub struct CallInput {
+    /// Name in the model.
+    pub name: String,
+    /// Type of its elements.
+    pub dtype: DataType,
+    /// Dimensions, none of them negative.
+    pub shape: Shape,
+    /// Where its bytes are.
+    pub content: Content,
+}
+
+/// Bytes of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// They came with the message; as many as type and shape make.
+    Message(Bytes),
+    /// They lie in a registered region.
+    Region(RegionSlice),
+}
+
+/// A part of a registered region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionSlice {
+    /// Name that the region was registered under.
+    pub region: String,
+    /// Bytes from the registered start.
+    pub offset: u64,
+    /// Bytes, at least 1.
+    pub byte_size: u64,
+}
+
+/// An output that a call asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallOutput {
+    /// Name in the model.
+    pub name: String,
+    /// Where it should go.
+    pub target: Target,
+    /// So many of the highest values with their labels in place of all values; 0 for all values.
+    pub classes: u32,
+}
+
+/// Where an output should go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Into the answer: as raw bytes, or over HTTP as JSON.
+    Message {
+        /// Whether raw bytes are wanted. gRPC knows no other form.
+        is_binary: bool,
+    },
+    /// Into a registered region; the answer says type and shape.
+    Region(RegionSlice),
+}
+
+/// The answer to a call.
+#[derive(Clone, Debug, Default)]
+pub struct Reply {
+    /// Name of the model.
+    pub model: String,
+    /// Number of the version that ran.
+    pub version: u64,
+    /// The call's.
+    pub id: String,
+    /// The outputs.
+    pub outputs: Vec<ReplyOutput>,
+}
+
+/// An output of an answer.
+#[derive(Clone, Debug)]
+pub struct ReplyOutput {
+    /// Name in the model.
+    pub name: String,
+    /// Type of its elements.
+    pub dtype: DataType,
+    /// Dimensions.
+    pub shape: Shape,
+    /// Where its bytes are.
+    pub content: ReplyContent,
+}
+
+/// Bytes of an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplyContent {
+    /// They go with the message.
+    Message {
+        /// The bytes.
+        bytes: Bytes,
+        /// Whether as raw bytes.
+        is_binary: bool,
+    },
+    /// They were written into a region.
+    Region(RegionSlice),
+}
+
+/// The number of a version as messages write it: a number from 1, or nothing for none in particular.
+pub(crate) fn version_number(text: &str) -> Result<u64, Fault> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    match text.parse::<u64>() {
+        // "-1" stands for the newest version in configurations, and some clients send it.
+        Err(_) if text == "-1" => Ok(0),
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(Fault::invalid(format!(
+            "model version {text:?} is no number from 1"
+        ))),
+    }
+}
+
+impl CallInput {
+    /// An input of a message, its name, type and shape checked; `content` is asked for its bytes with the number of
+    /// elements.
+    pub(crate) fn new(
+        name: String,
+        datatype: &str,
+        shape: &[i64],
+        content: impl FnOnce(DataType, u64) -> Result<Content, Fault>,
+    ) -> Result<Self, Fault> {
+        check_name("input", &name)?;
+        let Some(dtype) = DataType::from_name(datatype) else {
+            let known: Vec<_> = DataType::ALL.iter().map(|dtype| dtype.name()).collect();
+            let known = known.join(", ");
+            return Err(Fault::invalid(format!(
+                "input '{name}' has unknown data type {datatype:?}; known are {known}"
+            )));
+        };
+        if shape.len() > RANK_MAX {
+            let rank = shape.len();
+            return Err(Fault::invalid(format!(
+                "input '{name}' has {rank} dimensions; the most is {RANK_MAX}"
+            )));
+        }
+        let count = element_count(shape)
+            .and_then(|count| dtype.byte_size(shape).map(|_| count))
+            .map_err(|error| {
+                Fault::invalid(format!("input '{name}' has shape {shape:?}: {error}"))
+            })?;
+        let content = content(dtype, count).map_err(|fault| Fault {
+            text: format!("input '{name}': {}", fault.text),
+            ..fault
+        })?;
+        let shape = shape.into();
+        Ok(Self {
+            name,
+            dtype,
+            shape,
+            content,
+        })
+    }
+}
+
+pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), Fault> {
+    if name.len() > TENSOR_NAME_BYTES_MAX {
+        let byte_size = name.len();
+        return Err(Fault::invalid(format!(
+            "an {kind}'s name has {byte_size} bytes; the most is {TENSOR_NAME_BYTES_MAX}"
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_count(kind: &str, count: usize) -> Result<(), Fault> {
+    use adjoin_schema::limits::TENSORS_MAX;
+    if count > TENSORS_MAX {
+        return Err(Fault::invalid(format!(
+            "{count} {kind}s; the most is {TENSORS_MAX}"
+        )));
+    }
+    Ok(())
+}
