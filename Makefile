@@ -93,6 +93,7 @@ bench-load: tools models
 	benches/batching.sh
 	benches/scale.sh
 	benches/cpu-limit.sh
+	benches/asleep.sh
 
 bench-peers bench-peers-full: tools models
 	$(CARGO) build --release --locked -p adjoin -p adjoin-loadgen

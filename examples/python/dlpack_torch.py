@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--socket-dir", help="default: ADJOIN_SOCKET_DIR, or /run/adjoin")
     options = parser.parse_args()
-    images = torch.from_numpy(np.load(DIGITS / "test_images.npy")[:BATCH].astype(np.float32))
+    images = torch.from_dlpack(np.load(DIGITS / "test_images.npy")[:BATCH].astype(np.float32))
 
     with adjoin.connect(options.socket_dir) as client:
         request = client.model("digits").request(batch=BATCH)
