@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use adjoin_server::config::{CheckedFile, ConfigError, ServerConfig};
+use adjoin_server::oip::LogSettings;
 use clap::{Args, ValueEnum};
 use rustix::process::Signal;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::Failure;
 use crate::parent::ParentArguments;
@@ -77,7 +81,7 @@ enum LogFormat {
 
 pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
     arguments.parent.end_with_parent(Signal::TERM)?;
-    start_log(&arguments)?;
+    let log = start_log(&arguments)?;
     let file = read_config(arguments.config.as_deref())?;
     adjoin_server::run(ServerConfig {
         model_repository: arguments.model_repository,
@@ -85,6 +89,7 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         grpc_addr: arguments.grpc_addr,
         metrics_addr: arguments.metrics_addr,
         onnxruntime: arguments.onnxruntime,
+        log,
         file,
     })?;
     Ok(ExitCode::SUCCESS)
@@ -121,24 +126,32 @@ fn check_filter(filter: &str) -> Result<(), Failure> {
     }
 }
 
-fn start_log(arguments: &ServeArguments) -> Result<(), Failure> {
+/// Starts the log; what comes back changes its level.
+fn start_log(arguments: &ServeArguments) -> Result<LogSettings, Failure> {
     check_filter(&arguments.log)?;
     let filter = EnvFilter::try_new(&arguments.log)
         .map_err(|error| format!("--log {:?}: {error}", arguments.log))?;
-    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (filter, levels) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(is_terminal)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         // A log that cannot be written must not end the server: reporting that would panic.
         .log_internal_errors(false);
-    match arguments.log_format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder
+    let lines = match arguments.log_format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines
             .json()
             .flatten_event(true)
             .with_current_span(false)
-            .init(),
-    }
-    Ok(())
+            .boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .init();
+    // A level that is set stands for all modules.
+    Ok(LogSettings::new(Arc::new(move |level| {
+        let filter = EnvFilter::new(level);
+        levels.reload(filter).map_err(|error| error.to_string())
+    })))
 }

@@ -5,7 +5,7 @@
 //! * the *data plane* ([`engine`]): plain threads that drain the sessions' rings, join requests
 //!   ([`batch`]) and run them on [`model`] instances;
 //! * the *control plane* ([`control`]): one thread with an async runtime for attach handshakes, gRPC and
-//!   metrics. No tensor of a session passes through it.
+//!   metrics. No tensor of a session passes through it. Calls of the Open Inference Protocol ([`oip`]) enter here.
 
 pub mod batch;
 pub mod config;
@@ -14,6 +14,7 @@ pub mod engine;
 mod log_limit;
 pub mod metrics;
 pub mod model;
+pub mod oip;
 pub mod repository;
 mod run;
 pub mod session;

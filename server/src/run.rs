@@ -123,7 +123,8 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
         .ensure_workers(instances as usize)
         .map_err(system("start a worker"))?;
 
-    let shared = Shared::new(Arc::clone(&engine), config.file.clone(), names, phase);
+    let log = config.log.clone();
+    let shared = Shared::new(Arc::clone(&engine), config.file.clone(), names, phase, log);
     let listeners = listen(&config, &dir)?;
     let served = runtime.block_on(async {
         tracing::info!(socket_dir = %config.socket_dir.display(), "serving");

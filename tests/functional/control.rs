@@ -248,7 +248,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `"))
         .map(|line| line.split('`').next().unwrap().to_owned())
-        .filter(|name| name.starts_with("adjoin_"))
+        .filter(|name| name.starts_with("adjoin_") || name.starts_with("nv_"))
         .collect();
     assert_eq!(metric_names(&text), documented);
     for line in [
@@ -256,6 +256,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
         "adjoin_sessions_refused_total{reason=\"protocol_mismatch\"} 1",
         "adjoin_requests_in_place_total{model=\"add\",version=\"1\"} 1",
         "adjoin_sessions 1",
+        "nv_inference_request_success{model=\"add\",version=\"1\"} 1",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
@@ -349,9 +350,13 @@ fn wrong_messages_get_the_protocols_codes_and_sentences() {
         (
             infer_message(&[2, 4], 28),
             Code::InvalidArgument,
-            "28 bytes",
+            "32 bytes, and 28 came",
         ),
-        (infer_message(&[-1, 4], 32), Code::InvalidArgument, "[-1,4]"),
+        (
+            infer_message(&[-1, 4], 32),
+            Code::InvalidArgument,
+            "[-1, 4]",
+        ),
         (
             infer_message(&[i64::MAX, 4], 32),
             Code::InvalidArgument,
@@ -359,11 +364,11 @@ fn wrong_messages_get_the_protocols_codes_and_sentences() {
         ),
         (
             ModelInferRequest {
-                model_version: "x".into(),
+                model_version: "0".into(),
                 ..infer_message(&[2, 4], 32)
             },
             Code::InvalidArgument,
-            "\"x\"",
+            "\"0\"",
         ),
     ];
     for (message, code, word) in cases {

@@ -1,6 +1,6 @@
 //! An inference request and its answer, as both transports mean them.
 
-use adjoin_schema::limits::{RANK_MAX, TENSOR_NAME_BYTES_MAX};
+use adjoin_schema::limits::{LABEL_BYTES_MAX, RANK_MAX, TENSOR_NAME_BYTES_MAX};
 use adjoin_schema::{DataType, Shape, element_count};
 use bytes::Bytes;
 
@@ -11,8 +11,8 @@ use crate::{CallParameters, Fault};
 pub struct Call {
     /// Name of the model.
     pub model: String,
-    /// Number of the version, 0 for none in particular.
-    pub version: u64,
+    /// Which version.
+    pub version: VersionChoice,
     /// The caller's own name for the request; it comes back with the answer.
     pub id: String,
     /// What else the caller said.
@@ -119,18 +119,60 @@ pub enum ReplyContent {
     Region(RegionSlice),
 }
 
-/// The number of a version as messages write it: a number from 1, or nothing for none in particular.
-pub(crate) fn version_number(text: &str) -> Result<u64, Fault> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    match text.parse::<u64>() {
+/// The version that a call asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum VersionChoice {
+    /// None in particular.
+    #[default]
+    Any,
+    /// The one with this number, from 1.
+    Number(u64),
+    /// The one that carries this label, such as `stable`.
+    Label(String),
+}
+
+impl VersionChoice {
+    /// A version as messages and paths write it: a number from 1, a label, or nothing for none in particular.
+    ///
+    /// # Errors
+    /// If it is none of them.
+    pub fn read(text: &str) -> Result<Self, Fault> {
         // "-1" stands for the newest version in configurations, and some clients send it.
-        Err(_) if text == "-1" => Ok(0),
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err(Fault::invalid(format!(
-            "model version {text:?} is no number from 1"
-        ))),
+        if text.is_empty() || text == "-1" {
+            return Ok(Self::Any);
+        }
+        let is_word = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
+        match text.parse::<u64>() {
+            Ok(number) if number > 0 => Ok(Self::Number(number)),
+            Err(_)
+                if text.len() <= LABEL_BYTES_MAX
+                    && text.starts_with(|c: char| c.is_ascii_alphabetic())
+                    && text.chars().all(is_word) =>
+            {
+                Ok(Self::Label(text.to_owned()))
+            }
+            _ => Err(Fault::invalid(format!(
+                "model version {text:?} is neither a number from 1 nor a label"
+            ))),
+        }
+    }
+
+    /// The number, or 0.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Number(number) => *number,
+            Self::Any | Self::Label(_) => 0,
+        }
+    }
+
+    /// The label, or nothing.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Label(label) => label,
+            Self::Any | Self::Number(_) => "",
+        }
     }
 }
 

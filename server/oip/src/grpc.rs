@@ -8,11 +8,12 @@ use adjoin_control_api::inference::model_infer_response::InferOutputTensor;
 use adjoin_control_api::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
 use bytes::Bytes;
 
-use crate::call::{check_count, check_name, version_number};
+use crate::call::{check_count, check_name};
 use crate::elements::{check_bytes, from_typed};
 use crate::parameters::TensorParameters;
 use crate::{
-    Call, CallInput, CallOutput, CallParameters, Content, Fault, Reply, ReplyContent, Target, Value,
+    Call, CallInput, CallOutput, CallParameters, Content, Fault, Reply, ReplyContent, Target,
+    Value, VersionChoice,
 };
 
 /// Reads a message.
@@ -44,7 +45,7 @@ pub fn call(message: ModelInferRequest) -> Result<Call, Fault> {
         .map(output)
         .collect::<Result<_, _>>()?;
     Ok(Call {
-        version: version_number(&message.model_version)?,
+        version: VersionChoice::read(&message.model_version)?,
         model: message.model_name,
         id: message.id,
         parameters,
@@ -122,6 +123,12 @@ fn output(tensor: InferRequestedOutputTensor) -> Result<CallOutput, Fault> {
             .iter()
             .map(|(name, it)| (name.as_str(), value(it))),
     )?;
+    if parameters.region.is_some() && parameters.classes > 0 {
+        return Err(Fault::invalid(format!(
+            "output '{}' has 'shared_memory_region' beside 'classification'; it can have one",
+            tensor.name
+        )));
+    }
     let target = parameters
         .region
         .map_or(Target::Message { is_binary: true }, Target::Region);

@@ -14,10 +14,12 @@ mod elements;
 mod fault;
 pub mod grpc;
 pub mod http;
+pub mod json;
 mod parameters;
 
 pub use call::{
     Call, CallInput, CallOutput, Content, RegionSlice, Reply, ReplyContent, ReplyOutput, Target,
+    VersionChoice,
 };
 pub use classification::{Labels, classify};
 pub use elements::string_elements;

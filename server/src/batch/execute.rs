@@ -28,7 +28,8 @@ use crate::session::response::{Dynamic, DynamicTarget};
 pub struct Executed {
     /// When the last request ended, in ns.
     pub end_ns: u64,
-    batches: SmallVec<[(u32, BatchTimes); 1]>,
+    /// Rows, requests, times.
+    batches: SmallVec<[(u32, u32, BatchTimes); 1]>,
     copied: SmallVec<[(CopyPath, u64); 4]>,
     requests: SmallVec<[RequestCount; 4]>,
 }
@@ -37,7 +38,7 @@ impl Executed {
     /// Learns how long an instance was busy with the batch, from its dispatch at `started_ns` until its outcomes
     /// were told: that is what the next batch waits for.
     pub fn learn(&self, version: &ModelVersion, started_ns: u64) {
-        if let [(rows, _)] = self.batches.as_slice() {
+        if let [(rows, ..)] = self.batches.as_slice() {
             let busy_ns = now_ns().saturating_sub(started_ns);
             version.timing().observe(*rows, busy_ns);
         }
@@ -46,8 +47,8 @@ impl Executed {
     /// Adds it to the version's counters.
     pub fn count(&self, version: &ModelVersion) {
         let metrics = version.metrics();
-        for &(rows, times) in &self.batches {
-            metrics.batch(rows, times);
+        for &(rows, requests, times) in &self.batches {
+            metrics.batch(rows, requests, times, self.end_ns);
         }
         for &(path, byte_size) in &self.copied {
             metrics.copied(path, byte_size);
@@ -85,6 +86,7 @@ fn run_into(
     match attempt_safely(version, instance, &mut jobs, rows, start_ns) {
         Ok(run) => {
             let Run { times, end_ns, .. } = run;
+            let requests = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
             for (index, (ticket, job)) in jobs.into_iter().enumerate() {
                 let mut outcome = Outcome::refused(Status::Ok, [version.version(), 0]);
                 outcome.batch_size = rows;
@@ -105,7 +107,7 @@ fn run_into(
                 tell(ticket, job, outcome);
             }
             executed.end_ns = end_ns;
-            executed.batches.push((rows, times));
+            executed.batches.push((rows, requests, times));
             executed.copied.extend(run.copied);
         }
         Err(error) if jobs.len() > 1 => {

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::batch::policy::BatchPolicy;
 use crate::model::ModelSettings;
+use crate::oip::LogSettings;
 use crate::repository::VersionPolicy;
 use crate::session::table::SessionLimits;
 use file::{ConfigFile, ModelSection, VersionPolicySection};
@@ -29,6 +30,8 @@ pub struct ServerConfig {
     pub metrics_addr: Option<SocketAddr>,
     /// Where ONNX Runtime's library is, if not in the usual places.
     pub onnxruntime: Option<PathBuf>,
+    /// What is logged, and how that is changed.
+    pub log: LogSettings,
     /// From the configuration file.
     pub file: CheckedFile,
 }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod attach;
+mod http;
 mod inference;
 mod service;
 mod socket_dir;
@@ -24,6 +25,7 @@ use adjoin_shm::socket::AttachListener;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
@@ -31,6 +33,7 @@ use tonic_health::ServingStatus;
 use crate::config::CheckedFile;
 use crate::engine::Engine;
 use crate::metrics::endpoint;
+use crate::oip::{LogSettings, Oip};
 use tokens::Tokens;
 
 /// Largest gRPC message, in bytes: what clients of the protocol expect to pass.
@@ -83,6 +86,8 @@ pub struct Shared {
     pub engines: Arc<Vec<String>>,
     /// When the server started, in ns.
     pub started_ns: u64,
+    /// The Open Inference Protocol.
+    pub oip: Oip,
     tokens: Arc<Tokens>,
 }
 
@@ -93,8 +98,10 @@ impl Shared {
         config: CheckedFile,
         engines: Vec<String>,
         phase: watch::Sender<Phase>,
+        log: LogSettings,
     ) -> Self {
         Self {
+            oip: Oip::new(Arc::clone(&engine), log),
             engine,
             phase,
             config: Arc::new(config),
@@ -151,6 +158,8 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     };
     let inference = || {
         GrpcInferenceServiceServer::new(inference::Inference::new(shared.clone()))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Deflate)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     };

@@ -287,7 +287,11 @@ fn statistics(version: &ModelVersion) -> api::ModelStatistics {
         max_batch_rows: counted.max_batch_rows,
         queue_ns: counted.queue_ns,
         execute_ns: counted.execute_ns,
-        executions_by_rows: counted.executions_by_rows.into_iter().collect(),
+        executions_by_rows: counted
+            .executions_by_rows
+            .into_iter()
+            .map(|(rows, batches)| (rows, batches.count))
+            .collect(),
     }
 }
 

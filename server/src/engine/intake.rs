@@ -13,8 +13,8 @@ use smallvec::SmallVec;
 use super::Engine;
 use super::lead::{Intake, Lead};
 use crate::batch::queue::Ticket;
+use crate::model::InputFacts;
 use crate::model::request::{InputPlace, Job, Request, Sink, Source};
-use crate::model::{InputFacts, Models};
 use crate::session::Session;
 
 /// Entries of one session that are taken before others have their turn.
@@ -126,13 +126,7 @@ impl Engine {
         match kind {
             SubmissionKind::Submit => self.take_submit(lead, session, entry, now_ns),
             SubmissionKind::Cancel => {
-                for version in &lead.busy {
-                    let found = version.cancel(session.id(), entry.request_id, now_ns);
-                    if let Some((ticket, job)) = found {
-                        self.refuse_job(&ticket, job, Status::Cancelled, [0; 2]);
-                        break;
-                    }
-                }
+                self.cancel_waiting(lead, session.id(), entry.request_id, now_ns);
                 Ok(())
             }
             SubmissionKind::Release => session
@@ -142,6 +136,16 @@ impl Engine {
                 session.forget(entry.prepared_id);
                 Ok(())
             }
+        }
+    }
+
+    /// Takes a request out of its queue, if it waits in one, and tells its sender.
+    pub(super) fn cancel_waiting(&self, lead: &Lead, flow: u64, request_id: u64, now_ns: u64) {
+        let mut waiting = lead.busy.iter();
+        if let Some((ticket, job)) =
+            waiting.find_map(|version| version.cancel(flow, request_id, now_ns))
+        {
+            self.refuse_job(&ticket, job, Status::Cancelled, [0; 2]);
         }
     }
 
@@ -291,44 +295,4 @@ pub(crate) fn ticket(job: &Job, flow: u64, priority: u16, deadline_ns: u64, now_
             deadline_ns
         },
     }
-}
-
-/// Builds a job from a request whose payload is in private memory.
-///
-/// # Errors
-/// What does not fit the model.
-pub(crate) fn owned_request(
-    models: &Models,
-    model: (&str, u64),
-    inputs: &[(InputFacts<'_>, bytes::Bytes)],
-    wanted: &[&str],
-) -> Result<Request, Rejection> {
-    let version = models.find(model.0, model.1, "")?;
-    let facts: SmallVec<[InputFacts<'_>; 4]> = inputs.iter().map(|(facts, _)| *facts).collect();
-    let resolved = version.signature().resolve(&facts, wanted);
-    let resolved = resolved.inspect_err(|rejection| version.metrics().refused(rejection.status))?;
-    let place = |&index: &usize| {
-        let facts = inputs[index].0;
-        InputPlace {
-            dtype: facts.dtype,
-            shape: facts.shape.into(),
-            offset: 0,
-            byte_size: facts.byte_size,
-        }
-    };
-    Ok(Request {
-        inputs: resolved.inputs.iter().map(place).collect(),
-        source: Source::Owned(
-            resolved
-                .inputs
-                .iter()
-                .map(|&index| inputs[index].1.clone())
-                .collect(),
-        ),
-        version,
-        outputs: resolved.outputs,
-        rows: resolved.rows,
-        compatibility: resolved.compatibility,
-        key: None,
-    })
 }

@@ -36,7 +36,7 @@ use crate::session::Session;
 use crate::session::table::{SessionLimits, SessionTable};
 use lead::{Lead, Poller};
 
-pub(crate) use intake::{owned_request, ticket};
+pub(crate) use intake::ticket;
 
 /// How the data plane behaves.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,13 @@ enum Command {
     Submit(Ticket, Box<Job>),
     /// Something was published in this session's ring, says the portable doorbell.
     Look(u64),
+    /// Nobody waits any more for this request, which came by another way than a ring.
+    Cancel {
+        flow: u64,
+        request_id: u64,
+    },
+    /// A connection is over whose requests came by another way than a ring.
+    Forget(u64),
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +91,7 @@ pub struct Engine {
     unpark: Condvar,
     workers: Mutex<Vec<JoinHandle<()>>>,
     binding_keys: AtomicU64,
+    request_ids: AtomicU64,
 }
 
 impl Engine {
@@ -117,6 +125,7 @@ impl Engine {
             unpark: Condvar::new(),
             workers: Mutex::default(),
             binding_keys: AtomicU64::new(1),
+            request_ids: AtomicU64::new(1),
         }))
     }
 
@@ -220,6 +229,21 @@ impl Engine {
     /// Queues a request that came by another way than a ring.
     pub fn submit(&self, ticket: Ticket, job: Job) {
         self.command(Command::Submit(ticket, Box::new(job)));
+    }
+
+    /// Takes a waiting request of [`Self::submit`] out of its queue. One that runs is run to its end.
+    pub fn cancel(&self, flow: u64, request_id: u64) {
+        self.command(Command::Cancel { flow, request_id });
+    }
+
+    /// Forgets a flow whose requests came by another way than a ring: none will follow.
+    pub fn forget(&self, flow: u64) {
+        self.command(Command::Forget(flow));
+    }
+
+    /// A number for a request that comes by another way than a ring.
+    pub fn fresh_request_id(&self) -> u64 {
+        self.request_ids.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Looks at a session's ring: its client has no other way to wake the server.

@@ -138,6 +138,10 @@ impl Engine {
                 Command::Attach(session) => self.take_session(lead, session),
                 Command::Detach(id) => self.drop_session(lead, id),
                 Command::Look(id) => lead.activate(id),
+                Command::Cancel { flow, request_id } => {
+                    self.cancel_waiting(lead, flow, request_id, now_ns);
+                }
+                Command::Forget(flow) => self.remove_flow(lead, flow),
                 Command::Submit(mut ticket, job) => {
                     ticket.enqueued_ns = ticket.enqueued_ns.min(now_ns);
                     self.enqueue(lead, ticket, *job, now_ns);
@@ -166,13 +170,17 @@ impl Engine {
             return;
         };
         self.poller.remove(session.event_fd());
-        let mut removed = Vec::new();
-        for version in self.models.all().iter().chain(&lead.busy) {
-            version.remove_flow(id, &mut removed);
-        }
-        drop(removed);
+        self.remove_flow(lead, id);
         drop(session);
         self.count_sessions();
+    }
+
+    /// Drops what waits of a flow whose sender has gone: nobody is told.
+    fn remove_flow(&self, lead: &Lead, flow: u64) {
+        let mut removed = Vec::new();
+        for version in self.models.all().iter().chain(&lead.busy) {
+            version.remove_flow(flow, &mut removed);
+        }
     }
 
     fn run<'a>(

@@ -2,6 +2,7 @@
 
 mod distribution;
 pub mod endpoint;
+mod triton;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use adjoin_schema::status::Status;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -97,6 +99,8 @@ struct Families {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    /// Names of others, without our prefix.
+    foreign: Mutex<Registry>,
     families: Families,
     /// Attached clients.
     pub sessions: Gauge,
@@ -110,6 +114,8 @@ pub struct Metrics {
     pub wakeups: Counter,
     /// Wake-ups sent to sleeping clients.
     pub client_wakeups: Counter,
+    /// One for each version that was ever loaded.
+    models: Arc<Mutex<BTreeMap<(String, u64), ModelMetrics>>>,
 }
 
 impl Metrics {
@@ -131,8 +137,12 @@ impl Metrics {
             execute: Family::new_with_constructor(Distribution::of_times),
             scatter: Family::new_with_constructor(Distribution::of_times),
         };
+        let models = Arc::default();
+        let mut foreign = Registry::default();
+        foreign.register_collector(Box::new(triton::Names::new(Arc::clone(&models))));
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("adjoin")),
+            foreign: Mutex::new(foreign),
             families,
             sessions: Gauge::default(),
             region_bytes: Gauge::default(),
@@ -141,6 +151,7 @@ impl Metrics {
             sessions_refused: Family::default(),
             wakeups: Counter::default(),
             client_wakeups: Counter::default(),
+            models,
         };
         metrics.register(version);
         metrics
@@ -246,8 +257,14 @@ impl Metrics {
         );
     }
 
-    /// The handles of one model version.
+    /// The handles of one model version. A version that is loaded again goes on counting where it stopped.
     pub fn model(&self, name: &str, version: u64) -> ModelMetrics {
+        let mut models = self.models.lock();
+        let handles = models.entry((name.to_owned(), version));
+        handles.or_insert_with(|| self.fresh(name, version)).clone()
+    }
+
+    fn fresh(&self, name: &str, version: u64) -> ModelMetrics {
         let f = &self.families;
         let labels = ModelLabels {
             model: name.to_owned(),
@@ -283,7 +300,8 @@ impl Metrics {
             scatter: f.scatter.get_or_create(&labels).clone(),
             failed: AtomicU64::new(0),
             rows_max: AtomicU32::new(0),
-            by_rows: Mutex::new(BTreeMap::new()),
+            last_end_ns: AtomicU64::new(0),
+            batches: Mutex::default(),
             labels,
         };
         ModelMetrics {
@@ -315,7 +333,9 @@ impl Metrics {
     /// The formatter's, which do not occur when writing to a string.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock())?;
+        encode_registry(&mut text, &self.registry.lock())?;
+        encode_registry(&mut text, &self.foreign.lock())?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }
@@ -340,7 +360,15 @@ struct Handles {
     // What the control API tells beside.
     failed: AtomicU64,
     rows_max: AtomicU32,
-    by_rows: Mutex<BTreeMap<u32, u64>>,
+    last_end_ns: AtomicU64,
+    batches: Mutex<Batches>,
+}
+
+/// Sums over batches, for those who ask for more than histograms tell.
+#[derive(Clone, Debug, Default)]
+struct Batches {
+    by_rows: BTreeMap<u32, BatchSum>,
+    of_requests: BatchTimes,
 }
 
 /// The handles of one model version; clones count together.
@@ -349,7 +377,16 @@ pub struct ModelMetrics {
     handles: Arc<Handles>,
 }
 
-/// What one batch took.
+/// Batches of one size.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BatchSum {
+    /// How many there were.
+    pub count: u64,
+    /// What they took in all.
+    pub times: BatchTimes,
+}
+
+/// What one batch took, or several in all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BatchTimes {
     /// Joining inputs, in ns; 0 if nothing was joined.
@@ -358,6 +395,15 @@ pub struct BatchTimes {
     pub execute_ns: u64,
     /// Handing outputs back, in ns; 0 if they were written in place.
     pub scatter_ns: u64,
+}
+
+impl BatchTimes {
+    /// Adds `times` as often as `count` says.
+    fn add(&mut self, times: Self, count: u64) {
+        self.gather_ns += times.gather_ns * count;
+        self.execute_ns += times.execute_ns * count;
+        self.scatter_ns += times.scatter_ns * count;
+    }
 }
 
 /// What is counted of one request that ran.
@@ -392,10 +438,16 @@ pub struct ModelStatistics {
     pub max_batch_rows: u32,
     /// Time in the queue over all requests.
     pub queue_ns: u64,
+    /// From intake to the end of the batch over all requests.
+    pub duration_ns: u64,
     /// Time in the engine over all batches.
     pub execute_ns: u64,
     /// Batches by rows.
-    pub executions_by_rows: BTreeMap<u32, u64>,
+    pub executions_by_rows: BTreeMap<u32, BatchSum>,
+    /// What the batches of all requests took: a batch of three counts three times.
+    pub times_of_requests: BatchTimes,
+    /// When the last batch ended, in ns; 0 if none did.
+    pub last_end_ns: u64,
 }
 
 impl ModelMetrics {
@@ -418,8 +470,8 @@ impl ModelMetrics {
         }
     }
 
-    /// A batch ran.
-    pub fn batch(&self, rows: u32, times: BatchTimes) {
+    /// A batch of so many rows and requests ran.
+    pub fn batch(&self, rows: u32, requests: u32, times: BatchTimes, end_ns: u64) {
         let h = &self.handles;
         h.executions.inc();
         h.batch_size.observe(u64::from(rows));
@@ -431,7 +483,12 @@ impl ModelMetrics {
             h.scatter.observe(times.scatter_ns);
         }
         h.rows_max.fetch_max(rows, Ordering::Relaxed);
-        *h.by_rows.lock().entry(rows).or_insert(0) += 1;
+        h.last_end_ns.store(end_ns, Ordering::Relaxed);
+        let mut batches = h.batches.lock();
+        batches.of_requests.add(times, u64::from(requests));
+        let of_size = batches.by_rows.entry(rows).or_default();
+        of_size.count += 1;
+        of_size.times.add(times, 1);
     }
 
     /// A request ran.
@@ -461,6 +518,7 @@ impl ModelMetrics {
     /// The counters.
     pub fn statistics(&self) -> ModelStatistics {
         let h = &self.handles;
+        let batches = h.batches.lock().clone();
         ModelStatistics {
             inference_count: h.rows.get(),
             execution_count: h.executions.get(),
@@ -470,8 +528,11 @@ impl ModelMetrics {
             copied: CopyPath::ALL.map(|(path, _)| h.copied[path as usize].get()),
             max_batch_rows: h.rows_max.load(Ordering::Relaxed),
             queue_ns: h.queue.sum(),
+            duration_ns: h.duration.sum(),
             execute_ns: h.execute.sum(),
-            executions_by_rows: h.by_rows.lock().clone(),
+            executions_by_rows: batches.by_rows,
+            times_of_requests: batches.of_requests,
+            last_end_ns: h.last_end_ns.load(Ordering::Relaxed),
         }
     }
 }

@@ -11,6 +11,7 @@ use adjoin_schema::limits::{ALIGNMENT, RANK_MAX};
 use adjoin_schema::status::Status;
 use adjoin_schema::{DataType, Shape};
 use adjoin_shm::{Arena, OwnedRange, Payload, PayloadMut};
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::model::ResolvedOutput;
@@ -102,17 +103,17 @@ pub struct ResponseBlock {
     generation: u32,
 }
 
-/// An output as the one who replies reads it.
+/// An output in private memory.
 #[derive(Debug)]
-pub struct ReplyOutput<'a> {
+pub struct OwnedOutput {
     /// Index in the model's outputs.
     pub index: usize,
     /// Type of the elements.
     pub dtype: DataType,
     /// Dimensions.
-    pub shape: &'a [i64],
+    pub shape: Shape,
     /// The bytes.
-    pub bytes: &'a [u8],
+    pub bytes: Bytes,
 }
 
 /// For each output of the model, offset and bytes in the room, if it is wanted and known.
@@ -346,34 +347,34 @@ impl ResponseBlock {
         Ok(self.descriptor_size)
     }
 
-    /// The outputs of a private block.
-    pub fn reply<'a>(&'a self, request: &'a Request) -> Vec<ReplyOutput<'a>> {
-        let Room::Private(bytes) = &self.room else {
+    /// The outputs of a private block, in the model's order.
+    #[must_use]
+    pub fn into_outputs(self, request: &Request) -> Vec<OwnedOutput> {
+        let Room::Private(bytes) = self.room else {
             return Vec::new();
         };
+        // Views of one buffer: nothing is copied for those who send it on.
+        let bytes = Bytes::from(bytes);
+        let mut dynamic = self.dynamic;
         let mut outputs = Vec::new();
-        for (index, output) in request
-            .outputs
-            .iter()
-            .enumerate()
-            .filter(|(_, output)| output.wanted)
-        {
+        for (index, output) in request.outputs.iter().enumerate() {
             if let (Some((at, byte_size)), Some((shape, _))) = (self.places[index], &output.known) {
-                outputs.push(ReplyOutput {
+                outputs.push(OwnedOutput {
                     index,
                     dtype: output.dtype,
-                    shape,
-                    bytes: &bytes[at..at + byte_size],
+                    shape: shape.clone(),
+                    bytes: bytes.slice(at..at + byte_size),
                 });
-            } else if let Some(found) = self.dynamic.iter().find(|dynamic| dynamic.index == index) {
-                let DynamicRoom::Private(bytes) = &found.room else {
+            } else if let Some(at) = dynamic.iter().position(|found| found.index == index) {
+                let found = dynamic.swap_remove(at);
+                let DynamicRoom::Private(bytes) = found.room else {
                     continue;
                 };
-                outputs.push(ReplyOutput {
+                outputs.push(OwnedOutput {
                     index,
                     dtype: found.dtype,
-                    shape: &found.shape,
-                    bytes,
+                    shape: found.shape,
+                    bytes: bytes.into(),
                 });
             }
         }

@@ -8,10 +8,12 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-use crate::call::{check_count, check_name, version_number};
+use crate::call::{check_count, check_name};
 use crate::elements::{check_bytes, from_json};
 use crate::parameters::TensorParameters;
-use crate::{Call, CallInput, CallOutput, CallParameters, Content, Fault, Target, Value};
+use crate::{
+    Call, CallInput, CallOutput, CallParameters, Content, Fault, Target, Value, VersionChoice,
+};
 
 #[derive(Deserialize)]
 struct Message<'a> {
@@ -104,7 +106,7 @@ pub fn call(
         .map(|it| output(it, parameters.binary_data_output));
     Ok(Call {
         model: model.to_owned(),
-        version: version_number(version)?,
+        version: VersionChoice::read(version)?,
         id: message.id.into_owned(),
         parameters,
         inputs,

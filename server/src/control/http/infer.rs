@@ -1,0 +1,85 @@
+//! The route that runs a model.
+
+use adjoin_oip::http::{Body as Parts, JSON_LENGTH_HEADER, body, call};
+use adjoin_oip::{Fault, Kind};
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio_stream::iter;
+
+use super::Shared;
+use super::failure::Answer;
+use super::models::InPath;
+use crate::control::MESSAGE_BYTES_MAX;
+use crate::oip::Caller;
+
+pub(super) async fn infer(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    path: InPath,
+    headers: HeaderMap,
+    request: Body,
+) -> Answer {
+    let path = path?;
+    let bytes = read(request, &headers).await?;
+    let json_bytes = match headers.get(JSON_LENGTH_HEADER) {
+        Some(value) => Some(value.to_str().map_err(|_| {
+            Fault::invalid("Inference-Header-Content-Length is no text; it is a number of bytes")
+        })?),
+        None => None,
+    };
+    let call = call(&path.model, &path.version, &bytes, json_bytes)?;
+    drop(bytes);
+    let reply = shared.oip.infer(&caller, call, 0).await?;
+    Ok(response(body(&reply)?))
+}
+
+/// The whole body in one piece, of which tensors are views.
+pub(super) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes, Fault> {
+    let too_large = |byte_size: u64| {
+        let text =
+            format!("the body has {byte_size} bytes or more; the most is {MESSAGE_BYTES_MAX}");
+        Fault::new(Kind::ResourceExhausted, text)
+    };
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let announced = announced.unwrap_or(0);
+    if announced > MESSAGE_BYTES_MAX as u64 {
+        return Err(too_large(announced));
+    }
+    let mut whole = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
+    let mut parts = body.into_data_stream();
+    while let Some(part) = parts.next().await {
+        let part =
+            part.map_err(|error| Fault::invalid(format!("the body cannot be read: {error}")))?;
+        if whole.len() + part.len() > MESSAGE_BYTES_MAX {
+            return Err(too_large((whole.len() + part.len()) as u64));
+        }
+        whole.extend_from_slice(&part);
+    }
+    Ok(whole.freeze())
+}
+
+fn response(Parts { parts, json_bytes }: Parts) -> Response {
+    let length: usize = parts.iter().map(Bytes::len).sum();
+    let kind = if json_bytes.is_some() {
+        "application/octet-stream"
+    } else {
+        "application/json"
+    };
+    // One after the other as they are: together they may be hundreds of megabytes.
+    let stream = iter(parts.into_iter().map(Ok::<_, std::convert::Infallible>));
+    let mut response = Body::from_stream(stream).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    if let Some(json_bytes) = json_bytes {
+        headers.insert(JSON_LENGTH_HEADER, HeaderValue::from(json_bytes));
+    }
+    response
+}

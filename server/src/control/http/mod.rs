@@ -1,0 +1,76 @@
+//! The Open Inference Protocol over HTTP: routes under `/v2`. JSON everywhere; tensors as JSON or as raw bytes behind it.
+
+mod failure;
+mod infer;
+mod models;
+mod regions;
+mod repository;
+mod settings;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use tower_http::compression::CompressionLayer;
+use tower_http::decompression::RequestDecompressionLayer;
+
+use super::{Phase, Shared};
+use failure::Failure;
+
+/// All routes.
+pub(super) fn router(shared: Shared) -> Router {
+    let model = Router::new()
+        .route("/", get(models::metadata))
+        .route("/ready", get(models::ready))
+        .route("/config", get(models::config))
+        .route("/stats", get(models::statistics))
+        .route("/infer", post(infer::infer))
+        .route(
+            "/trace/setting",
+            get(settings::trace).post(settings::set_trace),
+        );
+    let repository = Router::new()
+        .route("/index", post(repository::index))
+        .route("/models/{model}/load", post(repository::load))
+        .route("/models/{model}/unload", post(repository::unload));
+    let system = Router::new()
+        .route("/status", get(regions::status))
+        .route("/unregister", post(regions::unregister))
+        .route("/region/{region}/status", get(regions::status))
+        .route("/region/{region}/register", post(regions::register))
+        .route("/region/{region}/unregister", post(regions::unregister));
+    let cuda = Router::new()
+        .route("/status", get(regions::cuda_status))
+        .route("/unregister", post(regions::cuda_unregister))
+        .route("/region/{region}/status", get(regions::cuda_status))
+        .route("/region/{region}/register", post(regions::cuda_register))
+        .route(
+            "/region/{region}/unregister",
+            post(regions::cuda_unregister),
+        );
+    Router::new()
+        .route("/v2", get(models::server))
+        .route("/v2/", get(models::server))
+        .route("/v2/health/live", get(async || StatusCode::OK))
+        .route("/v2/health/ready", get(models::server_ready))
+        .route("/v2/models/stats", get(models::all_statistics))
+        .nest("/v2/models/{model}", model.clone())
+        .nest("/v2/models/{model}/versions/{version}", model)
+        .nest("/v2/repository", repository)
+        .nest("/v2/systemsharedmemory", system)
+        .nest("/v2/cudasharedmemory", cuda)
+        .route(
+            "/v2/trace/setting",
+            get(settings::trace).post(settings::set_trace),
+        )
+        .route("/v2/logging", get(settings::log).post(settings::set_log))
+        .fallback(async || Failure::not_found())
+        .method_not_allowed_fallback(async || Failure::method_not_allowed())
+        // What is limited is what comes out: a small body may unfold to a large one.
+        .layer(RequestDecompressionLayer::new())
+        .layer(CompressionLayer::new())
+        .with_state(shared)
+}
+
+fn is_serving(shared: &Shared) -> bool {
+    *shared.phase.borrow() == Phase::Serving
+}

@@ -1,0 +1,75 @@
+//! What a gRPC call says beside its message: who calls and until when; and errors in gRPC's codes.
+
+use adjoin_oip::{Fault, Kind};
+use adjoin_shm::clock::now_ns;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Status};
+
+use crate::oip::Caller;
+
+/// Who calls.
+pub(super) fn caller<T>(_: &Request<T>) -> Caller {
+    Caller { flow: 0 }
+}
+
+/// When the caller stops waiting, on the clock of deadlines; 0 for never. The transport itself ends the call then; the
+/// batcher knows early what is not worth starting.
+pub(super) fn deadline_ns(metadata: &MetadataMap) -> u64 {
+    let timeout = metadata
+        .get("grpc-timeout")
+        .and_then(|value| value.to_str().ok());
+    timeout
+        .and_then(timeout_ns)
+        .map_or(0, |timeout| now_ns().saturating_add(timeout))
+}
+
+/// At most eight digits and a unit, says the protocol of gRPC.
+fn timeout_ns(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let ns: u64 = match unit {
+        "H" => 3_600_000_000_000,
+        "M" => 60_000_000_000,
+        "S" => 1_000_000_000,
+        "m" => 1_000_000,
+        "u" => 1_000,
+        "n" => 1,
+        _ => return None,
+    };
+    Some(digits.parse::<u64>().ok()?.saturating_mul(ns))
+}
+
+/// An error as gRPC has it.
+pub(super) fn status(fault: Fault) -> Status {
+    let code = match fault.kind {
+        Kind::InvalidArgument => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Unsupported => Code::Unimplemented,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::PermissionDenied => Code::PermissionDenied,
+        Kind::ResourceExhausted => Code::ResourceExhausted,
+        Kind::Cancelled => Code::Cancelled,
+        Kind::DeadlineExceeded => Code::DeadlineExceeded,
+        Kind::Internal => Code::Internal,
+    };
+    Status::new(code, fault.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_have_digits_and_a_unit() {
+        assert_eq!(timeout_ns("100m"), Some(100_000_000));
+        assert_eq!(timeout_ns("2S"), Some(2_000_000_000));
+        assert_eq!(timeout_ns("99999999H"), Some(u64::MAX));
+        for wrong in ["", "m", "1", "1x", "-1S", "123456789S", "1ü"] {
+            assert_eq!(timeout_ns(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Streams of requests: several are under way at once, and their answers come in the order of the requests. An error
+//! answers its request; the stream goes on.
+
+use std::pin::Pin;
+
+use adjoin_control_api::inference as api;
+use adjoin_control_api::inference::infer_parameter::ParameterChoice;
+use adjoin_oip::{Fault, grpc};
+use futures_util::StreamExt;
+use tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+use crate::oip::{Caller, Oip};
+
+/// Requests of one stream that are under way at once; the next is read when the first of them is answered.
+const UNDER_WAY_MAX: usize = 64;
+
+pub(super) type Answers =
+    Pin<Box<dyn Stream<Item = Result<api::ModelStreamInferResponse, Status>> + Send>>;
+
+/// The answers to a stream of requests. A message that cannot be read ends it.
+pub(super) fn answers(
+    oip: Oip,
+    caller: Caller,
+    requests: Streaming<api::ModelInferRequest>,
+) -> Answers {
+    let answered = requests.map(move |message| {
+        let (oip, caller) = (oip.clone(), caller.clone());
+        async move { Ok(answer(&oip, &caller, message?).await) }
+    });
+    Box::pin(answered.buffered(UNDER_WAY_MAX))
+}
+
+async fn answer(
+    oip: &Oip,
+    caller: &Caller,
+    message: api::ModelInferRequest,
+) -> api::ModelStreamInferResponse {
+    let id = message.id.clone();
+    let ran = run(oip, caller, message).await;
+    let (error_message, response) = match ran {
+        Ok(response) => (String::new(), response),
+        // The id says which request it was.
+        Err(fault) => (
+            fault.text,
+            api::ModelInferResponse {
+                id,
+                ..api::ModelInferResponse::default()
+            },
+        ),
+    };
+    api::ModelStreamInferResponse {
+        error_message,
+        infer_response: Some(response),
+    }
+}
+
+async fn run(
+    oip: &Oip,
+    caller: &Caller,
+    message: api::ModelInferRequest,
+) -> Result<api::ModelInferResponse, Fault> {
+    let call = grpc::call(message)?;
+    let marks_final = call.parameters.marks_final;
+    let mut response = grpc::reply(oip.infer(caller, call, 0).await?);
+    if marks_final {
+        // Every request has one answer here, which is its last.
+        let choice = Some(ParameterChoice::BoolParam(true));
+        let parameter = api::InferParameter {
+            parameter_choice: choice,
+        };
+        response
+            .parameters
+            .insert("triton_final_response".into(), parameter);
+    }
+    Ok(response)
+}

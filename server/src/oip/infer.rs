@@ -1,0 +1,222 @@
+//! A call through queue and batch: its inputs are found, it is checked against the model as any request, waits and runs
+//! with the others, and its outputs become the answer.
+
+use std::sync::Arc;
+
+use adjoin_oip::{
+    Call, CallInput, Content, Fault, Kind, Reply, ReplyContent, ReplyOutput, Target, classify,
+};
+use adjoin_schema::DataType;
+use adjoin_schema::descriptor::Rejection;
+use adjoin_schema::status::Status;
+use adjoin_shm::clock::now_ns;
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use super::refusal::{byte_size, of_call};
+use super::{Caller, Oip};
+use crate::engine::{Engine, ticket};
+use crate::model::request::{InputPlace, Job, Outcome, Request, Sink, Source};
+use crate::model::{InputFacts, ModelVersion};
+use crate::session::response::{OwnedOutput, ResponseBlock};
+
+/// Most bytes of the outputs of one answer: what a message may have.
+pub(super) const REPLY_BYTES_MAX: u64 = 256 << 20;
+
+/// A request on its way. Dropped before its outcome is there, it takes the request out of the queue: whoever asked
+/// has gone.
+struct Underway<'a> {
+    engine: &'a Engine,
+    flow: u64,
+    request_id: u64,
+    receiver: oneshot::Receiver<Outcome>,
+    is_over: bool,
+}
+
+impl Underway<'_> {
+    async fn outcome(&mut self) -> Result<Outcome, Rejection> {
+        let outcome = (&mut self.receiver).await;
+        self.is_over = true;
+        // The engine tells every job; only its end drops one.
+        outcome.map_err(|_| Status::NotExecuted.into())
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.engine.cancel(self.flow, self.request_id);
+        }
+    }
+}
+
+impl Oip {
+    /// Runs a call. `deadline_ns` is when its answer is of no use any more, on the clock of deadlines; 0 for never. The
+    /// call's own timeout is counted from now.
+    ///
+    /// # Errors
+    /// What does not fit the model, or why there is no answer.
+    pub async fn infer(
+        &self,
+        caller: &Caller,
+        mut call: Call,
+        deadline_ns: u64,
+    ) -> Result<Reply, Fault> {
+        let engine = &*self.engine;
+        if engine.is_draining() {
+            return Err(of_call(Status::NotExecuted.into(), &call, None));
+        }
+        let version = self.find(&call.model, &call.version);
+        let version = version.map_err(|rejection| of_call(rejection, &call, None))?;
+        let explain = |rejection: Rejection, call: &Call| {
+            of_call(rejection, call, Some(&self.info(&version)))
+        };
+        let request = check(&version, &call).map_err(|rejection| explain(rejection, &call))?;
+        let request = Arc::new(request);
+        let response = ResponseBlock::private(&request, REPLY_BYTES_MAX);
+        let response = response.map_err(|rejection| explain(rejection, &call))?;
+
+        let (sender, receiver) = oneshot::channel();
+        let request_id = engine.fresh_request_id();
+        let job = Job {
+            request: Arc::clone(&request),
+            request_id,
+            sink: Sink::Reply(Some(sender)),
+            response: Box::new(response),
+        };
+        let now_ns = now_ns();
+        let deadline_ns = earlier(deadline_ns, now_ns, call.parameters.timeout_us);
+        let ticket = ticket(
+            &job,
+            caller.flow,
+            call.parameters.priority,
+            deadline_ns,
+            now_ns,
+        );
+        engine.submit(ticket, job);
+        let mut underway = Underway {
+            engine,
+            flow: caller.flow,
+            request_id,
+            receiver,
+            is_over: false,
+        };
+        let outcome = underway
+            .outcome()
+            .await
+            .map_err(|rejection| explain(rejection, &call))?;
+        if outcome.status != Status::Ok {
+            return Err(explain(
+                Rejection::new(outcome.status, outcome.detail),
+                &call,
+            ));
+        }
+        let block = outcome
+            .response
+            .ok_or_else(|| Fault::new(Kind::Internal, "an answer without outputs"))?;
+        let mut reply = Reply {
+            version: version.version(),
+            outputs: Vec::new(),
+            id: std::mem::take(&mut call.id),
+            model: std::mem::take(&mut call.model),
+        };
+        for output in block.into_outputs(&request) {
+            reply.outputs.push(place(&version, &call, output)?);
+        }
+        Ok(reply)
+    }
+}
+
+/// The earlier of a deadline (0: none) and a timeout from now (0: none).
+fn earlier(deadline_ns: u64, now_ns: u64, timeout_us: u64) -> u64 {
+    let timeout = (timeout_us > 0).then(|| now_ns.saturating_add(timeout_us.saturating_mul(1000)));
+    match (deadline_ns, timeout) {
+        (deadline_ns, None) => deadline_ns,
+        (0, Some(at_ns)) => at_ns,
+        (deadline_ns, Some(at_ns)) => deadline_ns.min(at_ns),
+    }
+}
+
+/// The call as a checked request.
+fn check(version: &Arc<ModelVersion>, call: &Call) -> Result<Request, Rejection> {
+    fn facts(input: &CallInput) -> InputFacts<'_> {
+        InputFacts {
+            name: &input.name,
+            dtype: input.dtype,
+            shape: &input.shape,
+            byte_size: byte_size(&input.content),
+        }
+    }
+    let facts: SmallVec<[InputFacts<'_>; 4]> = call.inputs.iter().map(facts).collect();
+    let wanted: SmallVec<[&str; 4]> = call
+        .outputs
+        .iter()
+        .map(|output| output.name.as_str())
+        .collect();
+    let resolved = version.signature().resolve(&facts, &wanted);
+    let resolved = resolved.inspect_err(|rejection| version.metrics().refused(rejection.status))?;
+    let mut inputs = SmallVec::new();
+    let mut buffers = Vec::with_capacity(resolved.inputs.len());
+    for &index in &resolved.inputs {
+        let input = &call.inputs[index];
+        inputs.push(InputPlace {
+            dtype: input.dtype,
+            shape: input.shape.clone(),
+            offset: 0,
+            byte_size: byte_size(&input.content),
+        });
+        buffers.push(match &input.content {
+            Content::Message(bytes) => bytes.clone(),
+            Content::Region(_) => Bytes::new(),
+        });
+    }
+    Ok(Request {
+        version: Arc::clone(version),
+        source: Source::Owned(buffers),
+        inputs,
+        outputs: resolved.outputs,
+        rows: resolved.rows,
+        compatibility: resolved.compatibility,
+        key: None,
+    })
+}
+
+/// An output where the call wants it.
+fn place(version: &ModelVersion, call: &Call, output: OwnedOutput) -> Result<ReplyOutput, Fault> {
+    let OwnedOutput {
+        index,
+        mut dtype,
+        mut shape,
+        mut bytes,
+    } = output;
+    let name = version.signature().metadata().outputs[index].name.clone();
+    let asked = call.outputs.iter().find(|asked| asked.name == name);
+    let classes = asked.map_or(0, |asked| asked.classes);
+    if classes > 0 {
+        let is_batched = version.signature().max_batch_size() > 0;
+        (shape, bytes) =
+            classify(dtype, &shape, &bytes, classes, is_batched, &[]).map_err(|fault| Fault {
+                text: format!("output '{name}': {}", fault.text),
+                ..fault
+            })?;
+        dtype = DataType::Bytes;
+    }
+    let content = match asked.map(|asked| &asked.target) {
+        Some(Target::Message { is_binary }) => ReplyContent::Message {
+            bytes,
+            is_binary: *is_binary,
+        },
+        None => ReplyContent::Message {
+            bytes,
+            is_binary: call.parameters.binary_data_output,
+        },
+        Some(Target::Region(slice)) => ReplyContent::Region(slice.clone()),
+    };
+    Ok(ReplyOutput {
+        name,
+        dtype,
+        shape,
+        content,
+    })
+}
