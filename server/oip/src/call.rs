@@ -218,6 +218,22 @@ impl CallInput {
     }
 }
 
+/// Checks that no output is asked for twice, with one target here and another there.
+pub(crate) fn check_outputs(outputs: &[CallOutput]) -> Result<(), Fault> {
+    for (index, output) in outputs.iter().enumerate() {
+        if outputs[..index]
+            .iter()
+            .any(|other| other.name == output.name)
+        {
+            return Err(Fault::invalid(format!(
+                "output '{}' is asked for twice",
+                output.name
+            )));
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), Fault> {
     if name.len() > TENSOR_NAME_BYTES_MAX {
         let byte_size = name.len();

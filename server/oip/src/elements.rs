@@ -109,15 +109,16 @@ pub(crate) fn from_typed(
             )));
         }
     };
-    for (name, length) in lists {
-        if name == field {
-            check_count(field, count, length)?;
-        } else if length > 0 {
-            return Err(Fault::invalid(format!(
-                "{dtype} goes into {field}, and {name} has {length} elements"
-            )));
-        }
+    let foreign = lists
+        .iter()
+        .find(|(name, length)| *name != field && *length > 0);
+    if let Some((name, length)) = foreign {
+        return Err(Fault::invalid(format!(
+            "{dtype} goes into {field}, and {name} has {length} elements"
+        )));
     }
+    let own = lists.iter().find(|(name, _)| *name == field);
+    check_count(field, count, own.map_or(0, |(_, length)| *length))?;
     let mut out = Vec::new();
     match dtype {
         DataType::Bool => out.extend(bool_contents.into_iter().map(u8::from)),

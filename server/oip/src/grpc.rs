@@ -8,7 +8,7 @@ use adjoin_control_api::inference::model_infer_response::InferOutputTensor;
 use adjoin_control_api::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
 use bytes::Bytes;
 
-use crate::call::{check_count, check_name};
+use crate::call::{check_count, check_name, check_outputs};
 use crate::elements::{check_bytes, from_typed};
 use crate::parameters::TensorParameters;
 use crate::{
@@ -39,11 +39,12 @@ pub fn call(message: ModelInferRequest) -> Result<Call, Fault> {
             "{raw_count} raw_input_contents came, and {taken} inputs take one each; inputs in shared memory take none"
         )));
     }
-    let outputs = message
+    let outputs: Vec<_> = message
         .outputs
         .into_iter()
         .map(output)
         .collect::<Result<_, _>>()?;
+    check_outputs(&outputs)?;
     Ok(Call {
         version: VersionChoice::read(&message.model_version)?,
         model: message.model_name,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-use crate::call::{check_count, check_name};
+use crate::call::{check_count, check_name, check_outputs};
 use crate::elements::{check_bytes, from_json};
 use crate::parameters::TensorParameters;
 use crate::{
@@ -104,13 +104,15 @@ pub fn call(
         .outputs
         .into_iter()
         .map(|it| output(it, parameters.binary_data_output));
+    let outputs: Vec<_> = outputs.collect::<Result<_, _>>()?;
+    check_outputs(&outputs)?;
     Ok(Call {
         model: model.to_owned(),
         version: VersionChoice::read(version)?,
         id: message.id.into_owned(),
         parameters,
         inputs,
-        outputs: outputs.collect::<Result<_, _>>()?,
+        outputs,
     })
 }
 
