@@ -11,7 +11,8 @@
 //!   privately, then used. Nothing is read twice.
 //! * Descriptors are copied out ([`Region::copy_out`]) before anything looks into them.
 //! * Offsets cross the boundary, addresses never do.
-//! * The server creates every region and seals its size, so no peer can take pages from under it.
+//! * The server creates every region and seals its size, so no peer can take pages from under it. Memory that a client
+//!   names ([`NamedObject`]) has no such seal and is never mapped.
 //!
 //! # What is where
 //!
@@ -43,6 +44,8 @@ mod mapping;
 #[cfg(not(loom))]
 mod memfd;
 #[cfg(not(loom))]
+mod named;
+#[cfg(not(loom))]
 mod payload;
 #[cfg(all(feature = "tokio", not(loom)))]
 mod readiness;
@@ -71,6 +74,8 @@ pub use buffer::AlignedBuffer;
 pub use fork::ForkGuard;
 #[cfg(not(loom))]
 pub use memfd::MemfdError;
+#[cfg(not(loom))]
+pub use named::{NamedDirectory, NamedError, NamedObject};
 #[cfg(not(loom))]
 pub use payload::{Payload, PayloadMut};
 #[cfg(all(feature = "tokio", not(loom)))]
