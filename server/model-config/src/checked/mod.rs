@@ -1,0 +1,288 @@
+//! The configuration that the server acts on: typed, in the field's units, each value checked by itself and against the
+//! others.
+
+mod batching;
+mod engine;
+mod ensemble;
+mod tensors;
+mod warm_up;
+
+use std::collections::BTreeMap;
+
+use adjoin_control_api::inference::model_config::SchedulingChoice;
+use adjoin_control_api::inference::model_instance_group::Kind;
+use adjoin_control_api::inference::model_version_policy::PolicyChoice;
+use adjoin_control_api::inference::{ModelConfig, ModelInstanceGroup, ModelVersionPolicy};
+use adjoin_schema::text::is_model_name;
+
+pub use batching::{DynamicBatching, QueuePolicy, TimeoutAction};
+pub use engine::Engine;
+pub use ensemble::{Ensemble, Step};
+pub use tensors::{InputConfig, OutputConfig, TensorConfig};
+pub use warm_up::{WarmUp, WarmUpData, WarmUpInput};
+
+use crate::error::{ConfigError, Warning, quoted};
+use crate::limits::{FILE_NAME_BYTES_MAX, INSTANCES_MAX, INTRA_OP_THREADS_MAX, MAX_BATCH_SIZE_MAX};
+use crate::{fields, parse};
+
+/// A model's configuration, checked. It may be a partial one: what only the model's file can say is then absent, and
+/// completion adds it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Checked {
+    /// Name of the model, which is its directory's.
+    pub name: String,
+    /// What runs it; `None`: the first engine that accepts the file.
+    pub engine: Option<Engine>,
+    /// Which versions are served.
+    pub version_policy: VersionPolicy,
+    /// Most rows of one execution. At 0 requests are never joined, and dims are whole shapes; above, they are without the
+    /// first dimension.
+    pub max_batch_size: u32,
+    /// Inputs that are configured, each name once.
+    pub inputs: Vec<InputConfig>,
+    /// Outputs that are configured, each name once. Those of the model that are not among them are not given, unless
+    /// there are none.
+    pub outputs: Vec<OutputConfig>,
+    /// How requests wait and are joined; the defaults if the configuration does not say.
+    pub batching: DynamicBatching,
+    /// The steps, if other models do the work.
+    pub ensemble: Option<Ensemble>,
+    /// Instances, 1 or more.
+    pub instances: u32,
+    /// The model's file in its version's directory, one path segment; `None`: `model.onnx`.
+    pub default_model_filename: Option<String>,
+    /// Threads of one instance for one operator; `None`: the server's own.
+    pub intra_op_threads: Option<u32>,
+    /// Parameters of a step model that is built in; it checks the keys and values. Of no other engine.
+    pub parameters: BTreeMap<String, String>,
+    /// Runs before an instance is ready, in this order.
+    pub warm_up: Vec<WarmUp>,
+    /// Whether responses are kept to answer equal requests.
+    pub response_cache: bool,
+}
+
+/// Which versions of a model are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionPolicy {
+    /// Every version in the repository.
+    All,
+    /// The newest so many, at least 1.
+    Latest {
+        /// How many.
+        count: usize,
+    },
+    /// These, ascending, at least one.
+    Specific {
+        /// Their numbers, from 1.
+        versions: Vec<u64>,
+    },
+}
+
+/// The parameter that engines know.
+const INTRA_OP_THREADS_KEY: &str = "intra_op_thread_count";
+
+impl Checked {
+    /// Checks the configuration of the model whose directory is `name`. Beside the checked form, what is set in vain.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unsupported`] for fields that this server does not have, [`ConfigError::Value`] for values that
+    /// cannot be.
+    pub fn new(name: &str, config: &ModelConfig) -> Result<(Self, Vec<Warning>), ConfigError> {
+        let mut warnings = fields::check(&parse::dynamic(config))?;
+        check_name(name, &config.name)?;
+        let max_batch_size = bounded(
+            "max_batch_size",
+            config.max_batch_size,
+            0..=MAX_BATCH_SIZE_MAX,
+        )?;
+        let inputs = tensors::inputs(&config.input)?;
+        let outputs = tensors::outputs(&config.output)?;
+        let ensemble = match &config.scheduling_choice {
+            Some(SchedulingChoice::EnsembleScheduling(scheduling)) => {
+                Some(Ensemble::new(name, scheduling, &inputs, &outputs)?)
+            }
+            _ => None,
+        };
+        let batching = match &config.scheduling_choice {
+            Some(SchedulingChoice::DynamicBatching(batching)) => {
+                DynamicBatching::new(batching, max_batch_size)?
+            }
+            _ => DynamicBatching::default(),
+        };
+        let engine = Engine::new(&config.platform, &config.backend, ensemble.is_some())?;
+        let parameters = config
+            .parameters
+            .iter()
+            .map(|(key, value)| (key.clone(), value.string_value.clone()))
+            .collect();
+        let (intra_op_threads, parameters) = match engine {
+            Some(Engine::BuiltIn(_)) => (None, parameters),
+            _ => (
+                intra_op_threads(&parameters, &mut warnings)?,
+                BTreeMap::new(),
+            ),
+        };
+        let checked = Self {
+            name: name.to_owned(),
+            engine,
+            version_policy: VersionPolicy::new(config.version_policy.as_ref())?,
+            max_batch_size,
+            inputs,
+            outputs,
+            batching,
+            ensemble,
+            instances: instances(&config.instance_group)?,
+            default_model_filename: file_name(
+                "default_model_filename",
+                &config.default_model_filename,
+            )?,
+            intra_op_threads,
+            parameters,
+            warm_up: warm_up::samples(&config.model_warmup, max_batch_size)?,
+            response_cache: config.response_cache.is_some_and(|cache| cache.enable),
+        };
+        Ok((checked, warnings))
+    }
+}
+
+impl VersionPolicy {
+    fn new(policy: Option<&ModelVersionPolicy>) -> Result<Self, ConfigError> {
+        match policy.and_then(|policy| policy.policy_choice.as_ref()) {
+            None => Ok(Self::Latest { count: 1 }),
+            Some(PolicyChoice::All(_)) => Ok(Self::All),
+            Some(PolicyChoice::Latest(latest)) => {
+                let path = "version_policy.latest.num_versions";
+                let count = bounded(path, latest.num_versions, 1..=u32::MAX)?;
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                Ok(Self::Latest { count })
+            }
+            Some(PolicyChoice::Specific(specific)) => {
+                let path = "version_policy.specific.versions";
+                if specific.versions.is_empty() {
+                    return Err(ConfigError::value(
+                        path,
+                        "empty",
+                        "it names at least one version",
+                    ));
+                }
+                let mut versions = Vec::new();
+                for (index, &version) in specific.versions.iter().enumerate() {
+                    let version = u64::try_from(version).ok().filter(|&number| number > 0);
+                    versions.push(version.ok_or_else(|| {
+                        let path = format!("{path}[{index}]");
+                        ConfigError::value(path, specific.versions[index], "versions count from 1")
+                    })?);
+                }
+                versions.sort_unstable();
+                versions.dedup();
+                Ok(Self::Specific { versions })
+            }
+        }
+    }
+}
+
+fn check_name(directory: &str, configured: &str) -> Result<(), ConfigError> {
+    if !is_model_name(directory) {
+        let expected = "a model's name is letters, digits, '.', '_' and '-', not starting with a dot, at most 128 bytes";
+        return Err(ConfigError::value("name", quoted(directory), expected));
+    }
+    if configured.is_empty() || configured == directory {
+        return Ok(());
+    }
+    let expected = format!("it is absent or the name of the model's directory, {directory:?}");
+    Err(ConfigError::value("name", quoted(configured), expected))
+}
+
+fn instances(groups: &[ModelInstanceGroup]) -> Result<u32, ConfigError> {
+    let mut sum = 0_u32;
+    for (index, group) in groups.iter().enumerate() {
+        let path = |field: &str| format!("instance_group[{index}].{field}");
+        match Kind::try_from(group.kind) {
+            Ok(Kind::Auto | Kind::Cpu | Kind::Model) => {}
+            Ok(Kind::Gpu) => {
+                let expected = "this server runs models on the processor: KIND_CPU, or no instance_group at all";
+                return Err(ConfigError::value(path("kind"), "KIND_GPU", expected));
+            }
+            Err(_) => {
+                let expected = "it is KIND_AUTO, KIND_CPU or KIND_MODEL";
+                return Err(ConfigError::value(path("kind"), group.kind, expected));
+            }
+        }
+        sum += bounded(path("count"), group.count, 0..=INSTANCES_MAX)?.max(1);
+        if sum > INSTANCES_MAX {
+            let expected = format!("all instance groups have at most {INSTANCES_MAX} instances");
+            return Err(ConfigError::value(path("count"), group.count, expected));
+        }
+    }
+    Ok(sum.max(1))
+}
+
+fn intra_op_threads(
+    parameters: &BTreeMap<String, String>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<u32>, ConfigError> {
+    let mut threads = None;
+    for (key, value) in parameters {
+        let path = format!("parameters[{}]", quoted(key));
+        if key == INTRA_OP_THREADS_KEY {
+            let count = value
+                .parse()
+                .ok()
+                .filter(|&n: &u32| n <= INTRA_OP_THREADS_MAX);
+            let count = count.ok_or_else(|| {
+                let expected =
+                    format!("it is 1 to {INTRA_OP_THREADS_MAX}, or 0 for the server's own");
+                ConfigError::value(path, quoted(value), expected)
+            })?;
+            threads = Some(count).filter(|&count| count > 0);
+        } else if warnings.len() < WARNINGS_MAX {
+            let note = "engines know intra_op_thread_count";
+            warnings.push(Warning { path, note });
+        }
+    }
+    Ok(threads)
+}
+
+/// Most warnings of one configuration; a reader needs no more.
+const WARNINGS_MAX: usize = 64;
+
+/// A number within bounds.
+fn bounded<T>(
+    path: impl Into<String>,
+    value: T,
+    bounds: std::ops::RangeInclusive<u32>,
+) -> Result<u32, ConfigError>
+where
+    T: Copy + std::fmt::Display + TryInto<u32>,
+{
+    let number = value
+        .try_into()
+        .ok()
+        .filter(|number| bounds.contains(number));
+    number.ok_or_else(|| {
+        let expected = match *bounds.end() {
+            u32::MAX => format!("it is at least {}", bounds.start()),
+            end => format!("it is {} to {end}", bounds.start()),
+        };
+        ConfigError::value(path, value, expected)
+    })
+}
+
+/// The name of a file that has to lie in a directory which the caller knows: one path segment. `None` if there is none.
+fn file_name(path: &str, name: &str) -> Result<Option<String>, ConfigError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let is_segment = ![".", ".."].contains(&name) && !name.contains(['/', '\\']);
+    if is_segment && name.len() <= FILE_NAME_BYTES_MAX && !name.contains(char::is_control) {
+        return Ok(Some(name.to_owned()));
+    }
+    let expected = format!(
+        "it is the name of a file, at most {FILE_NAME_BYTES_MAX} bytes, without a directory and control characters"
+    );
+    Err(ConfigError::value(path, quoted(name), expected))
+}
+
+#[cfg(test)]
+mod tests;
