@@ -1,5 +1,6 @@
 //! The same call without a server: the same engine through the same interface.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use adjoin_backend::{Backend, ModelSource};
@@ -35,6 +36,7 @@ impl InProcessCaller {
             version: job.version,
             path: how.path.clone(),
             intra_op_threads: how.threads,
+            parameters: BTreeMap::new(),
         })?;
         let instance = model.instance()?;
         let mut caller = Self {

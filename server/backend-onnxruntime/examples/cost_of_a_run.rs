@@ -10,6 +10,7 @@
 
 #![allow(clippy::print_stdout, reason = "it is a program to look at")]
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -38,6 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         version: 1,
         path: path.clone(),
         intra_op_threads: 1,
+        parameters: BTreeMap::new(),
     };
     let model = backend.load(&source)?;
     let mut instance = model.instance()?;

@@ -17,7 +17,6 @@ mod find;
 mod instance;
 mod model;
 mod raw;
-mod strings;
 
 use std::path::{Path, PathBuf};
 

@@ -6,6 +6,7 @@ mod library;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use adjoin_backend::conformance::memory::{Placed, Room, Taker, Tensor};
@@ -42,6 +43,7 @@ fn run_under_a_known_key_allocates_nothing() {
         version: 1,
         path: models.join("add.onnx"),
         intra_op_threads: 1,
+        parameters: BTreeMap::new(),
     };
     let model = library::backend().load(&source).unwrap();
     let mut instance = model.instance().unwrap();

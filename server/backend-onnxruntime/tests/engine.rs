@@ -7,6 +7,8 @@
 
 mod library;
 
+use std::collections::BTreeMap;
+
 use adjoin_backend::conformance::memory::{Placed, Room, Taker, Tensor};
 use adjoin_backend::conformance::onnx::{Graph, weights, weights_in_file};
 use adjoin_backend::{
@@ -39,6 +41,7 @@ impl File {
             version: 1,
             path: self.directory.path().join("model.onnx"),
             intra_op_threads: 1,
+            parameters: BTreeMap::new(),
         }
     }
 }

@@ -48,6 +48,14 @@ pub enum LoadError {
         /// What the engine said.
         reason: String,
     },
+    /// It cannot be made of the parameters in its configuration.
+    #[error("model {model:?}: {reason}")]
+    Parameters {
+        /// The model.
+        model: String,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// An input or output of a kind that adjoin does not serve.
     #[error("model {model:?}: {kind} {name:?} {what}")]
     Unsupported {
@@ -71,6 +79,13 @@ pub enum ExecuteError {
         /// The engine.
         engine: &'static str,
         /// What it said.
+        reason: String,
+    },
+    /// The values of a request are none that the model takes. The reason is for the client, who alone can do
+    /// something about it.
+    #[error("{reason}")]
+    Refused {
+        /// What is wrong with them.
         reason: String,
     },
     /// The batch does not fit the model; the server should have refused it.

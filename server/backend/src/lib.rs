@@ -20,7 +20,9 @@ pub mod conformance;
 mod error;
 mod execution;
 mod metadata;
+pub mod strings;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -35,10 +37,12 @@ pub struct ModelSource {
     pub name: String,
     /// Version, for messages.
     pub version: u64,
-    /// The model's file.
+    /// The model's file; the version's directory for a model that is made by parameters alone.
     pub path: PathBuf,
     /// Threads that one instance may use for one operator, 1 or more.
     pub intra_op_threads: usize,
+    /// Parameters of the model's configuration that are meant for the engine.
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// An engine.
@@ -63,6 +67,11 @@ pub trait Backend: fmt::Debug + Send + Sync {
 pub trait Model: fmt::Debug + Send + Sync {
     /// Inputs and outputs, as the model's file says.
     fn metadata(&self) -> &ModelMetadata;
+
+    /// Whether it runs on inputs of zeros (strings: of no length), as warm-up does. One that refuses values cannot.
+    fn runs_on_zeros(&self) -> bool {
+        true
+    }
 
     /// An instance, which runs one batch at a time.
     ///

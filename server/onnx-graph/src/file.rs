@@ -50,6 +50,7 @@ fn read_regular(source: &ModelSource) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::path::Path;
 
     use super::*;
@@ -60,6 +61,7 @@ mod tests {
             version: 1,
             path: path.into(),
             intra_op_threads: 1,
+            parameters: BTreeMap::new(),
         }
     }
 

@@ -180,6 +180,7 @@ impl Loader {
             version: number,
             path: path.to_owned(),
             intra_op_threads: config.intra_op_threads,
+            parameters: std::collections::BTreeMap::new(),
         };
         let model = engine.load(&source)?;
         let metadata = model.metadata().clone();

@@ -1,5 +1,6 @@
 //! ONNX Runtime in the client: the anchor.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use adjoin_backend::{Backend, Model, ModelSource};
@@ -40,6 +41,7 @@ pub(crate) fn load(
         version: 1,
         path: path.to_owned(),
         intra_op_threads: usize::try_from(threads)?,
+        parameters: BTreeMap::new(),
     })?)
 }
 

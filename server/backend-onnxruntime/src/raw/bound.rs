@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use adjoin_backend::{ExecuteError, Input, Output};
+use adjoin_backend::{ExecuteError, Input, Output, strings};
 use adjoin_schema::{DataType, Shape, element_count};
 use adjoin_shm::{AlignedBuffer, Payload};
 use ort::sys;
@@ -10,7 +10,6 @@ use ort::sys;
 use super::runner::Runner;
 use super::value::Value;
 use crate::instance::failed;
-use crate::strings;
 
 /// Where a value's elements are and how they are laid out. An address to compare, never to follow.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
+use adjoin_backend::strings;
 use adjoin_schema::limits::RANK_MAX;
 use adjoin_schema::{DataType, Shape, element_count};
 use ort::AsPointer;
@@ -11,7 +12,6 @@ use ort::sys;
 use smallvec::smallvec;
 
 use super::outcome;
-use crate::strings;
 
 /// A tensor of the engine's, released on drop. Its elements lie in the engine's memory, or in memory
 /// that was given to [`Value::over`]; releasing the value does not touch them.

@@ -1,5 +1,6 @@
 //! A network with weights, on images that it was not trained on.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::memory::{Placed, Tensor};
@@ -21,6 +22,7 @@ pub(super) fn accuracy(suite: &Suite<'_>) {
         version: 1,
         path: directory.join("model.onnx"),
         intra_op_threads: 2,
+        parameters: BTreeMap::new(),
     };
     let mut instance = suite.load(&source).unwrap().instance().unwrap();
     for batch in [1, 32, labels.len()] {

@@ -1,5 +1,6 @@
 //! What may go wrong, and must stay small.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use adjoin_schema::DataType;
@@ -15,6 +16,7 @@ fn source_at(path: PathBuf) -> ModelSource {
         version: 1,
         path,
         intra_op_threads: 1,
+        parameters: BTreeMap::new(),
     }
 }
 

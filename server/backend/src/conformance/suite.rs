@@ -1,5 +1,6 @@
 //! Loading and running, in few words.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Options;
@@ -23,6 +24,7 @@ impl Suite<'_> {
             version: 1,
             path: self.options.models.join(format!("{name}.onnx")),
             intra_op_threads: 1,
+            parameters: BTreeMap::new(),
         }
     }
 
@@ -67,6 +69,7 @@ impl Scratch {
             version: 1,
             path: self.0.clone(),
             intra_op_threads: 1,
+            parameters: BTreeMap::new(),
         }
     }
 }
