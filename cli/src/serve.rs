@@ -37,6 +37,10 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "ADDR", env = "ADJOIN_GRPC_ADDR")]
     grpc_addr: Option<SocketAddr>,
 
+    /// TCP address for the Open Inference Protocol over HTTP, such as 127.0.0.1:8000 [default: none]
+    #[arg(long, value_name = "ADDR", env = "ADJOIN_HTTP_ADDR")]
+    http_addr: Option<SocketAddr>,
+
     /// TCP address for Prometheus metrics at /metrics, such as 127.0.0.1:8002 [default: none]
     #[arg(long, value_name = "ADDR", env = "ADJOIN_METRICS_ADDR")]
     metrics_addr: Option<SocketAddr>,
@@ -87,6 +91,7 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         model_repository: arguments.model_repository,
         socket_dir: arguments.socket_dir,
         grpc_addr: arguments.grpc_addr,
+        http_addr: arguments.http_addr,
         metrics_addr: arguments.metrics_addr,
         onnxruntime: arguments.onnxruntime,
         log,

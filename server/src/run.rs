@@ -9,6 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch::Sender;
 
 use crate::config::{ConfigError, ServerConfig};
+use crate::control::access::{Access, TokenFileError};
+use crate::control::listen::{Tls, TlsError};
 use crate::control::{
     self, ADMIN_SOCKET, CONTROL_SOCKET, Listeners, Phase, Shared, SocketDir, SocketDirError,
 };
@@ -30,6 +32,12 @@ pub enum RunError {
     /// The repository cannot be read.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    /// The token file cannot be used.
+    #[error(transparent)]
+    TokenFile(#[from] TokenFileError),
+    /// TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The engine that was named cannot be used.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -72,6 +80,10 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     raise_descriptor_limit();
     // The lock first: a second server must not load gigabytes of models to find out that it is one.
     let dir = SocketDir::lock(&config.socket_dir)?;
+    // And what callers have to show, before loading takes its time.
+    let access = Access::load(&config.file.access, &config.file.allow_uids)?;
+    let tls = config.file.access.tls.as_ref().map(Tls::load).transpose()?;
+    warn_of_plain_tokens(&config);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let (backends, missing) = engines(config.onnxruntime.as_deref())?;
     let names: Vec<String> = backends
@@ -125,7 +137,7 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
 
     let log = config.log.clone();
     let shared = Shared::new(Arc::clone(&engine), config.file.clone(), names, phase, log);
-    let listeners = listen(&config, &dir)?;
+    let listeners = listen(&config, &dir, tls, access)?;
     let served = runtime.block_on(async {
         tracing::info!(socket_dir = %config.socket_dir.display(), "serving");
         control::serve(shared.clone(), listeners)
@@ -141,7 +153,26 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     served
 }
 
-fn listen(config: &ServerConfig, dir: &SocketDir) -> Result<Listeners, RunError> {
+/// Whoever sees a token on its way can use it.
+fn warn_of_plain_tokens(config: &ServerConfig) {
+    let access = &config.file.access;
+    if access.token_file.is_none() || access.tls.is_some() {
+        return;
+    }
+    let addresses = [config.grpc_addr, config.http_addr, config.metrics_addr];
+    for address in addresses.into_iter().flatten() {
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "tokens come over the network unencrypted; set access.tls_certificate");
+        }
+    }
+}
+
+fn listen(
+    config: &ServerConfig,
+    dir: &SocketDir,
+    tls: Option<Tls>,
+    access: Access,
+) -> Result<Listeners, RunError> {
     let tcp = |what, address: Option<std::net::SocketAddr>| {
         let bind = |address| {
             control::bind_tcp(address).map_err(|source| RunError::Address {
@@ -154,10 +185,13 @@ fn listen(config: &ServerConfig, dir: &SocketDir) -> Result<Listeners, RunError>
     };
     Ok(Listeners {
         grpc: tcp("--grpc-addr", config.grpc_addr)?,
+        http: tcp("--http-addr", config.http_addr)?,
         metrics: tcp("--metrics-addr", config.metrics_addr)?,
         admin: dir.bind_stream(ADMIN_SOCKET, 0o600)?,
         control: dir.bind_stream(CONTROL_SOCKET, config.file.socket_mode)?,
         attach: dir.bind_attach(config.file.socket_mode)?,
+        tls,
+        access,
     })
 }
 

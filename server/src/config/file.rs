@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::access::AccessSection;
+
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -12,6 +14,8 @@ pub struct ConfigFile {
     pub server: ServerSection,
     /// Quotas of sessions.
     pub limits: LimitsSection,
+    /// Who may do what.
+    pub access: AccessSection,
     /// What holds for models that do not say otherwise.
     pub defaults: ModelSection,
     /// Models by name.
@@ -44,6 +48,8 @@ pub struct LimitsSection {
     pub user_bytes: u64,
     /// Region bytes of all sessions. Default 8 GiB.
     pub total_bytes: u64,
+    /// Connections of each listener at once, sessions aside. Default 1024.
+    pub connections: usize,
 }
 
 /// `[defaults]` and `[models.NAME]`
@@ -108,6 +114,7 @@ impl Default for LimitsSection {
             session_bytes: 1 << 30,
             user_bytes: 4 << 30,
             total_bytes: 8 << 30,
+            connections: 1024,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Configuration: what the file says ([`mod@file`]) becomes checked values here, once, before anything starts.
 //! Nothing below this module reads a file or an environment variable.
 
+pub mod access;
 pub mod file;
 
 use std::collections::BTreeMap;
@@ -9,12 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use crate::batch::policy::BatchPolicy;
 use crate::model::ModelSettings;
 use crate::oip::LogSettings;
 use crate::repository::VersionPolicy;
 use crate::session::table::SessionLimits;
+use access::AccessConfig;
 use file::{ConfigFile, ModelSection, VersionPolicySection};
 
 /// Everything that a server needs to know.
@@ -26,6 +29,8 @@ pub struct ServerConfig {
     pub socket_dir: PathBuf,
     /// TCP address of the Open Inference Protocol over gRPC, if wanted.
     pub grpc_addr: Option<SocketAddr>,
+    /// TCP address of the Open Inference Protocol over HTTP, if wanted.
+    pub http_addr: Option<SocketAddr>,
     /// TCP address of `/metrics`, if wanted.
     pub metrics_addr: Option<SocketAddr>,
     /// Where ONNX Runtime's library is, if not in the usual places.
@@ -49,6 +54,10 @@ pub struct CheckedFile {
     pub allow_uids: Vec<u32>,
     /// Quotas of sessions.
     pub limits: SessionLimits,
+    /// Connections of each listener at once.
+    pub connection_count_max: usize,
+    /// Who may do what.
+    pub access: AccessConfig,
     defaults: ModelSection,
     models: BTreeMap<String, ModelSection>,
 }
@@ -172,12 +181,21 @@ impl CheckedFile {
             0,
             "it is at least 1",
         )?;
+        let connections = file.limits.connections;
+        check(
+            (1..=Semaphore::MAX_PERMITS).contains(&connections),
+            "limits.connections",
+            connections,
+            "it is at least 1",
+        )?;
         let checked = Self {
             spin: Duration::from_micros(server.spin_us),
             drain_timeout: Duration::from_millis(server.drain_timeout_ms),
             socket_mode,
             allow_uids: server.allow_uids.clone(),
             limits,
+            connection_count_max: connections,
+            access: file.access.checked()?,
             defaults: file.defaults,
             models: file.models,
         };
@@ -396,6 +414,28 @@ mod tests {
             ("[server]\nsocket_mode = \"9\"", "socket_mode is 9"),
             ("[models.a]\nmax_batch = 3", "unknown field `max_batch`"),
             ("[limits]\nsessions = 0", "limits.sessions is 0"),
+            ("[limits]\nconnections = 0", "limits.connections is 0"),
+            (
+                "[access]\ntls_key = \"k\"",
+                "access.tls_certificate is not there; tls_key and tls_client_ca need it",
+            ),
+            (
+                "[access]\ntls_certificate = \"c\"",
+                "access.tls_key is not there",
+            ),
+            (
+                "[access]\ntls_client_ca = \"a\"",
+                "access.tls_certificate is not there",
+            ),
+            (
+                "[access]\ntls_client_rights = [\"infer\"]",
+                "access.tls_client_ca is not there",
+            ),
+            (
+                "[access]\ntls_certificate = \"c\"\ntls_key = \"k\"\ntls_client_ca = \"a\"\ntls_client_rights = [\"infer\", \"all\"]",
+                "access.tls_client_rights is \"all\"",
+            ),
+            ("[access]\ntokens = \"t\"", "unknown field `tokens`"),
             ("[defaults]\nqueue_limit = 0", "queue_limit is 0"),
             ("[models.a]\ndefault_priority = 2", "default_priority is 2"),
             ("[models.a]\nengine = \"foo\"", "engine is foo"),

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::listen::{Caller, Peer};
 use super::{Phase, Shared, attach, status};
 use crate::metrics::CopyPath;
 use crate::model::{ModelVersion, State};
@@ -49,11 +49,14 @@ fn refused(rejection: Rejection) -> Status {
 
 /// The user at the other end of the unix socket.
 fn peer_uid<T>(request: &Request<T>) -> Result<u32, Status> {
-    let info = request.extensions().get::<UdsConnectInfo>();
-    let credentials = info.and_then(|info| info.peer_cred);
-    credentials
-        .map(|credentials| credentials.uid())
-        .ok_or_else(|| Status::permission_denied("the caller's user is not known"))
+    match request
+        .extensions()
+        .get::<Caller>()
+        .map(|caller| &caller.peer)
+    {
+        Some(Peer::Unix { uid, .. }) => Ok(*uid),
+        _ => Err(Status::permission_denied("the caller's user is not known")),
+    }
 }
 
 #[tonic::async_trait]

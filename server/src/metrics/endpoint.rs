@@ -7,22 +7,17 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
 
 use crate::engine::Engine;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves until the server ends.
-///
-/// # Errors
-/// The listener's.
-pub async fn serve(listener: TcpListener, engine: Arc<Engine>) -> std::io::Result<()> {
-    let router = Router::new()
+/// The routes of `--metrics-addr`.
+pub fn router(engine: Arc<Engine>) -> Router {
+    Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
-        .with_state(engine);
-    axum::serve(listener, router).await
+        .with_state(engine)
 }
 
 async fn metrics(State(engine): State<Arc<Engine>>) -> Response {

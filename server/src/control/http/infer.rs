@@ -15,7 +15,7 @@ use super::Shared;
 use super::failure::Answer;
 use super::models::InPath;
 use crate::control::MESSAGE_BYTES_MAX;
-use crate::oip::Caller;
+use crate::control::listen::Caller;
 
 pub(super) async fn infer(
     State(shared): State<Shared>,
@@ -34,7 +34,7 @@ pub(super) async fn infer(
     };
     let call = call(&path.model, &path.version, &bytes, json_bytes)?;
     drop(bytes);
-    let reply = shared.oip.infer(&caller, call, 0).await?;
+    let reply = shared.oip.infer(&caller.of_protocol(), call, 0).await?;
     Ok(response(body(&reply)?))
 }
 

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use super::failure::Answer;
 use super::infer::read;
-use crate::oip::{Caller, Oip};
+use crate::control::listen::Caller;
+use crate::oip::Oip;
 
 /// A region of the path, if the path has one.
 #[derive(Debug, Deserialize)]
@@ -47,7 +48,9 @@ pub(super) async fn status(
     Extension(caller): Extension<Caller>,
     path: InPath,
 ) -> Answer {
-    let found = shared.oip.region_status(&caller, &path?.region)?;
+    let found = shared
+        .oip
+        .region_status(&caller.of_protocol(), &path?.region)?;
     let mut regions: Vec<Status> = found
         .regions
         .into_values()
@@ -87,7 +90,9 @@ pub(super) async fn register(
         offset,
         byte_size,
     };
-    shared.oip.register_region(&caller, &request)?;
+    shared
+        .oip
+        .register_region(&caller.of_protocol(), &request)?;
     Ok(StatusCode::OK)
 }
 
@@ -96,7 +101,9 @@ pub(super) async fn unregister(
     Extension(caller): Extension<Caller>,
     path: InPath,
 ) -> Answer<StatusCode> {
-    shared.oip.unregister_region(&caller, &path?.region);
+    shared
+        .oip
+        .unregister_region(&caller.of_protocol(), &path?.region);
     Ok(StatusCode::OK)
 }
 

@@ -5,11 +5,13 @@ use adjoin_shm::clock::now_ns;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 
+use crate::control::listen::Caller as Arrived;
 use crate::oip::Caller;
 
 /// Who calls.
-pub(super) fn caller<T>(_: &Request<T>) -> Caller {
-    Caller { flow: 0 }
+pub(super) fn caller<T>(request: &Request<T>) -> Caller {
+    let arrived = request.extensions().get::<Arrived>();
+    arrived.map_or(Caller { flow: 0 }, Arrived::of_protocol)
 }
 
 /// When the caller stops waiting, on the clock of deadlines; 0 for never. The transport itself ends the call then; the
