@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use adjoin_server::config::{CheckedFile, ConfigError, ServerConfig};
+use adjoin_server::config::{
+    CheckedFile, ConfigError, ControlMode, ModelControl, POLL_INTERVAL_DEFAULT, ServerConfig,
+};
 use adjoin_server::oip::LogSettings;
 use clap::{Args, ValueEnum};
 use rustix::process::Signal;
@@ -23,6 +26,34 @@ pub(crate) struct ServeArguments {
     /// Directory of models: NAME/VERSION/model.onnx
     #[arg(long, value_name = "DIR", env = "ADJOIN_MODEL_REPOSITORY")]
     model_repository: PathBuf,
+
+    /// Who decides which models are loaded
+    #[arg(
+        long,
+        value_name = "MODE",
+        env = "ADJOIN_MODEL_CONTROL_MODE",
+        default_value = "none"
+    )]
+    model_control_mode: ModelControlMode,
+
+    /// Model to load at the start with --model-control-mode explicit; may be repeated, * stands for all
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ADJOIN_LOAD_MODEL",
+        value_delimiter = ','
+    )]
+    load_model: Vec<String>,
+
+    /// Seconds between two looks at the repository with --model-control-mode poll
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "ADJOIN_REPOSITORY_POLL_SECS",
+        default_value_t = POLL_INTERVAL_DEFAULT.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
+    repository_poll_secs: u64,
 
     /// Directory for the sockets; who may enter it may use the server
     #[arg(
@@ -75,6 +106,16 @@ pub(crate) struct ServeArguments {
     parent: ParentArguments,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ModelControlMode {
+    /// All are loaded at the start, and nothing changes afterwards
+    None,
+    /// Those of --load-model at the start, then whatever `adjoin models load` and `unload`, or clients, say
+    Explicit,
+    /// Whatever the repository holds, which is looked at again and again
+    Poll,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
     /// For people
@@ -87,8 +128,10 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
     arguments.parent.end_with_parent(Signal::TERM)?;
     let log = start_log(&arguments)?;
     let file = read_config(arguments.config.as_deref())?;
+    let model_control = model_control(&arguments)?;
     adjoin_server::run(ServerConfig {
         model_repository: arguments.model_repository,
+        model_control,
         socket_dir: arguments.socket_dir,
         grpc_addr: arguments.grpc_addr,
         http_addr: arguments.http_addr,
@@ -98,6 +141,22 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         file,
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn model_control(arguments: &ServeArguments) -> Result<ModelControl, Failure> {
+    let mode = match arguments.model_control_mode {
+        ModelControlMode::None => ControlMode::None,
+        ModelControlMode::Explicit => ControlMode::Explicit,
+        ModelControlMode::Poll => ControlMode::Poll,
+    };
+    if let (Some(name), true) = (arguments.load_model.first(), mode != ControlMode::Explicit) {
+        return Err(format!("--load-model {name}: only with --model-control-mode explicit").into());
+    }
+    Ok(ModelControl {
+        mode,
+        load: arguments.load_model.clone(),
+        poll_interval: Duration::from_secs(arguments.repository_poll_secs),
+    })
 }
 
 /// Reads a configuration file; where it is not TOML, the error fits into one line.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use adjoin_backend::BackendError;
 use thiserror::Error;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch::Sender;
 
-use crate::config::{ConfigError, ServerConfig};
+use crate::config::{ConfigError, ControlMode, ServerConfig};
 use crate::control::access::{Access, TokenFileError};
 use crate::control::listen::{Tls, TlsError};
 use crate::control::{
@@ -17,8 +18,7 @@ use crate::control::{
 use crate::engine::{Engine, EngineOptions};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
-use crate::model::Models;
-use crate::repository::{Loader, RepositoryError, engines, scan};
+use crate::repository::{Loader, Manager, ManagerParts, RepositoryError, Started, engines};
 
 /// Why the server did not start, or ended.
 #[derive(Debug, Error)]
@@ -94,8 +94,6 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     if let Some(error) = missing {
         tracing::info!(%error, "serving without ONNX Runtime");
     }
-    let models = Arc::new(Models::default());
-    let loader = Loader::new(backends, config.file.clone(), Arc::clone(&metrics));
     // Before the models: loading takes long, and a signal that nobody listens for kills, or as the first
     // process of a container does nothing.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -104,53 +102,74 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     let runtime = runtime.map_err(system("start the control plane"))?;
     let phase = Sender::new(Phase::Serving);
     runtime.block_on(async { spawn_signals(&phase).map_err(system("listen for signals")) })?;
-    for found in scan(&config.model_repository)? {
-        let entry = loader.load_model(&found)?;
-        models.put(&found.name, entry);
-        runtime.block_on(tokio::task::yield_now());
-        if *phase.borrow() != Phase::Serving {
-            tracing::info!("ended before all models were loaded");
-            return Ok(());
-        }
-    }
-    let instances: u32 = models
-        .all()
-        .iter()
-        .map(|version| version.settings().instances)
-        .sum();
-    if instances == 0 {
-        return Err(RunError::NoModel {
-            path: config.model_repository,
-        });
-    }
 
     let spin_ns = u64::try_from(config.file.spin.as_nanos()).unwrap_or(u64::MAX);
     let options = EngineOptions {
         spin_ns,
         limits: config.file.limits,
     };
-    let engine = Engine::new(models, metrics, options)
+    let engine = Engine::new(Arc::default(), Arc::clone(&metrics), options)
         .map_err(|errno| system("make an event descriptor")(errno.into()))?;
-    engine
-        .ensure_workers(instances as usize)
-        .map_err(system("start a worker"))?;
+    let parts = ManagerParts {
+        repository: config.model_repository.clone(),
+        control: config.model_control.clone(),
+        loader: Loader::new(backends, config.file.clone(), metrics),
+        engine: Arc::clone(&engine),
+    };
+    let (manager, started) = Manager::start(parts).map_err(system("start the loader"))?;
+    let served = runtime
+        .block_on(until_loaded(started, &phase))
+        .and_then(|is_loaded| {
+            if !is_loaded {
+                tracing::info!("ended before all models were loaded");
+                return Ok(());
+            }
+            if config.model_control.mode == ControlMode::None && engine.models().all().is_empty() {
+                let path = config.model_repository.clone();
+                return Err(RunError::NoModel { path });
+            }
+            engine.ensure_workers(0).map_err(system("start a worker"))?;
+            let (engine, manager) = (Arc::clone(&engine), Arc::clone(&manager));
+            let log = config.log.clone();
+            let shared = Shared::new(engine, manager, config.file.clone(), names, phase, log);
+            let listeners = listen(&config, &dir, tls, access)?;
+            tracing::info!(socket_dir = %config.socket_dir.display(), "serving");
+            serve(&runtime, shared, listeners)
+        });
+    drop(runtime);
+    manager.stop();
+    engine.stop();
+    drop(dir);
+    if served.is_ok() {
+        tracing::info!("ended");
+    }
+    served
+}
 
-    let log = config.log.clone();
-    let shared = Shared::new(Arc::clone(&engine), config.file.clone(), names, phase, log);
-    let listeners = listen(&config, &dir, tls, access)?;
+/// Serves until the server drains, and has ended its sessions.
+fn serve(runtime: &Runtime, shared: Shared, listeners: Listeners) -> Result<(), RunError> {
     let served = runtime.block_on(async {
-        tracing::info!(socket_dir = %config.socket_dir.display(), "serving");
-        control::serve(shared.clone(), listeners)
+        control::serve(shared, listeners)
             .await
             .map_err(system("serve"))
     });
     // Sessions end with their sockets before the workers do, so that clients see the end at once.
     runtime.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(20)).await });
-    drop(runtime);
-    engine.stop();
-    drop(dir);
-    tracing::info!("ended");
     served
+}
+
+/// Waits until the models of the start are loaded; false if the server is to end before.
+async fn until_loaded(started: Started, phase: &Sender<Phase>) -> Result<bool, RunError> {
+    let mut phase = phase.subscribe();
+    tokio::select! {
+        started = started => match started {
+            Ok(started) => Ok(started.map(|()| true)?),
+            // Its thread has panicked; the log says where.
+            Err(_) => Ok(false),
+        },
+        // The sender outlives this call.
+        _ = phase.wait_for(|phase| *phase != Phase::Serving) => Ok(false),
+    }
 }
 
 /// Whoever sees a token on its way can use it.

@@ -85,7 +85,7 @@ fn model_directory(arguments: &BenchArguments) -> Result<PathBuf, Failure> {
         .model_repository
         .as_deref()
         .ok_or("--model-repository is missing")?;
-    let models = adjoin_server::repository::scan(repository)?;
+    let models = adjoin_server::repository::scan(repository)?.models;
     if models.iter().any(|model| model.name == arguments.model) {
         return Ok(repository.join(&arguments.model).canonicalize()?);
     }

@@ -252,6 +252,11 @@ impl<T, I> Scheduler<T, I> {
         }
     }
 
+    /// Takes all free instances out: nothing runs any more.
+    pub fn take_instances(&mut self) -> Vec<I> {
+        std::mem::take(&mut self.free)
+    }
+
     /// Takes a waiting request out.
     pub fn cancel(&mut self, flow: u64, request_id: u64, now_ns: u64) -> Option<(Ticket, T)> {
         let cancelled = self.queue.cancel(flow, request_id)?;

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod file;
+mod model_control;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,8 @@ use crate::oip::LogSettings;
 use crate::repository::VersionPolicy;
 use crate::session::table::SessionLimits;
 use access::AccessConfig;
+pub use model_control::{ControlMode, ModelControl, POLL_INTERVAL_DEFAULT};
+
 use file::{ConfigFile, ModelSection, VersionPolicySection};
 
 /// Everything that a server needs to know.
@@ -25,6 +28,8 @@ use file::{ConfigFile, ModelSection, VersionPolicySection};
 pub struct ServerConfig {
     /// Directory of the model repository.
     pub model_repository: PathBuf,
+    /// Which of its models are loaded, and when.
+    pub model_control: ModelControl,
     /// Directory of the sockets; made if it is not there.
     pub socket_dir: PathBuf,
     /// TCP address of the Open Inference Protocol over gRPC, if wanted.

@@ -1,10 +1,10 @@
 //! The operators' API, on a socket that only the server's own user may reach.
 
+use adjoin_control_api::control as api;
 use adjoin_control_api::control::admin_server::Admin as AdminApi;
-use adjoin_control_api::control::{DrainRequest, DrainResponse};
 use tonic::{Request, Response, Status};
 
-use super::{Phase, Shared};
+use super::{Phase, Shared, status};
 
 /// Answers operators.
 #[derive(Debug)]
@@ -20,10 +20,55 @@ impl Admin {
 
 #[tonic::async_trait]
 impl AdminApi for Admin {
-    async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
+    async fn drain(
+        &self,
+        _: Request<api::DrainRequest>,
+    ) -> Result<Response<api::DrainResponse>, Status> {
         let requests_in_flight = self.shared.engine.in_flight();
         tracing::info!(requests_in_flight, "an operator asked to drain");
         self.shared.advance(Phase::Draining);
-        Ok(Response::new(DrainResponse { requests_in_flight }))
+        Ok(Response::new(api::DrainResponse { requests_in_flight }))
+    }
+
+    async fn load_model(
+        &self,
+        request: Request<api::LoadModelRequest>,
+    ) -> Result<Response<api::LoadModelResponse>, Status> {
+        let asked = request.into_inner();
+        let loaded = self.shared.manager.load(&asked.name).await;
+        loaded.map_err(status::manage_error)?;
+        Ok(Response::new(api::LoadModelResponse {}))
+    }
+
+    async fn unload_model(
+        &self,
+        request: Request<api::UnloadModelRequest>,
+    ) -> Result<Response<api::UnloadModelResponse>, Status> {
+        let asked = request.into_inner();
+        let unloaded = self.shared.manager.unload(&asked.name).await;
+        unloaded.map_err(status::manage_error)?;
+        Ok(Response::new(api::UnloadModelResponse {}))
+    }
+
+    async fn set_label(
+        &self,
+        request: Request<api::SetLabelRequest>,
+    ) -> Result<Response<api::SetLabelResponse>, Status> {
+        let asked = request.into_inner();
+        let manager = &self.shared.manager;
+        let set = manager.set_label(&asked.name, &asked.label, asked.version);
+        set.map_err(status::manage_error)?;
+        Ok(Response::new(api::SetLabelResponse {}))
+    }
+
+    async fn set_split(
+        &self,
+        request: Request<api::SetSplitRequest>,
+    ) -> Result<Response<api::SetSplitResponse>, Status> {
+        let asked = request.into_inner();
+        let weights = asked.weights.into_iter().collect();
+        let set = self.shared.manager.set_split(&asked.name, weights);
+        set.map_err(status::manage_error)?;
+        Ok(Response::new(api::SetSplitResponse {}))
     }
 }

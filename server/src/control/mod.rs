@@ -7,6 +7,7 @@ mod attach;
 mod http;
 mod inference;
 pub mod listen;
+mod model_health;
 mod service;
 mod socket_dir;
 mod status;
@@ -34,6 +35,7 @@ use crate::config::CheckedFile;
 use crate::engine::Engine;
 use crate::metrics::endpoint;
 use crate::oip::{LogSettings, Oip};
+use crate::repository::Manager;
 use access::{Access, GrpcGuard, guarded};
 use listen::{Caller, Incoming, ListenerKind, Socket, Tls};
 use tokens::Tokens;
@@ -86,6 +88,8 @@ pub struct Listeners {
 pub struct Shared {
     /// The data plane.
     pub engine: Arc<Engine>,
+    /// Loads and unloads models.
+    pub manager: Arc<Manager>,
     /// How far the end has come; anyone may move it on.
     pub phase: watch::Sender<Phase>,
     /// The checked configuration.
@@ -103,14 +107,16 @@ impl Shared {
     /// What services share from now on.
     pub fn new(
         engine: Arc<Engine>,
+        manager: Arc<Manager>,
         config: CheckedFile,
         engines: Vec<String>,
         phase: watch::Sender<Phase>,
         log: LogSettings,
     ) -> Self {
         Self {
-            oip: Oip::new(Arc::clone(&engine), log),
+            oip: Oip::new(Arc::clone(&engine), Arc::clone(&manager), log),
             engine,
+            manager,
             phase,
             config: Arc::new(config),
             engines: Arc::new(engines),
@@ -150,11 +156,7 @@ pub fn advance(phase: &watch::Sender<Phase>, to: Phase) {
 /// If a listener cannot be used.
 pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    for version in shared.engine.models().all() {
-        health
-            .set_service_status(version.name().as_ref(), ServingStatus::Serving)
-            .await;
-    }
+    tokio::spawn(model_health::tell(health.clone(), shared.clone()));
     health.set_service_status("", ServingStatus::Serving).await;
 
     let reflection = || {

@@ -22,6 +22,7 @@ use super::listen::{Caller, Peer};
 use super::{Phase, Shared, attach, status};
 use crate::metrics::CopyPath;
 use crate::model::{ModelVersion, State};
+use crate::repository::public_reason;
 use crate::session::Session;
 
 /// Answers clients.
@@ -122,7 +123,20 @@ impl ControlApi for Control {
     ) -> Result<Response<api::ListModelsResponse>, Status> {
         let mut models = Vec::new();
         for (name, entry) in self.shared.engine.models().snapshot().iter() {
-            models.extend(entry.versions.values().map(|version| model(version)));
+            let labels = entry.current_labels();
+            models.extend(entry.versions.values().map(|version| {
+                api::ModelVersion {
+                    labels: (labels.iter())
+                        .filter(|&(_, named)| *named == version.version())
+                        .map(|(label, _)| (*label).to_owned())
+                        .collect(),
+                    weight: (entry.split.as_ref())
+                        .and_then(|split| split.weights().get(&version.version()).copied())
+                        .unwrap_or(0),
+                    ..model(version)
+                }
+            }));
+            models.extend(entry.draining.iter().map(|version| model(version)));
             models.extend(
                 entry
                     .failed
@@ -229,18 +243,6 @@ impl ControlApi for Control {
     }
 }
 
-/// A load error without what only the operator's log may show: paths of the server.
-fn public_reason(reason: &str) -> String {
-    let hide = |word: &str| {
-        if word.contains('/') {
-            "(path in the server's log)".to_owned()
-        } else {
-            word.to_owned()
-        }
-    };
-    reason.split(' ').map(hide).collect::<Vec<_>>().join(" ")
-}
-
 fn model(version: &ModelVersion) -> api::ModelVersion {
     let metadata = version.signature().metadata();
     let spec = |tensor: &adjoin_backend::TensorMetadata| {
@@ -269,6 +271,7 @@ fn model(version: &ModelVersion) -> api::ModelVersion {
         inputs: metadata.inputs.iter().map(spec).collect(),
         outputs: metadata.outputs.iter().map(spec).collect(),
         statistics: (version.state() != State::Loading).then(|| statistics(version)),
+        ..api::ModelVersion::default()
     }
 }
 

@@ -1,10 +1,14 @@
 //! From adjoin's statuses to gRPC's codes: the only place.
 
+use adjoin_oip::{Fault, Kind};
 use adjoin_schema::attach::ModelInfo;
 use adjoin_schema::descriptor::{Rejection, RequestDescriptor};
 use adjoin_schema::status::Status;
 use adjoin_schema::text::explain;
 use tonic::Code;
+
+use crate::oip::of_manager;
+use crate::repository::ManageError;
 
 /// The code for a status.
 pub(super) fn code(status: Status) -> Code {
@@ -41,4 +45,28 @@ pub(super) fn error(
         _ => text,
     };
     tonic::Status::new(code(rejection.status), text)
+}
+
+/// An error of the protocol's calls.
+pub(super) fn fault(fault: Fault) -> tonic::Status {
+    let code = match fault.kind {
+        Kind::InvalidArgument => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Unsupported => Code::Unimplemented,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::PermissionDenied => Code::PermissionDenied,
+        Kind::ResourceExhausted => Code::ResourceExhausted,
+        Kind::Cancelled => Code::Cancelled,
+        Kind::DeadlineExceeded => Code::DeadlineExceeded,
+        Kind::Internal => Code::Internal,
+    };
+    tonic::Status::new(code, fault.text)
+}
+
+/// An error of the model repository.
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn manage_error(error: ManageError) -> tonic::Status {
+    fault(of_manager(&error))
 }

@@ -237,7 +237,7 @@ impl Engine {
         let descriptor = parse_request(&lead.descriptor, payload)?;
         let version = self
             .models
-            .find(descriptor.model, descriptor.version, descriptor.label)?;
+            .choose(descriptor.model, descriptor.version, descriptor.label)?;
         let facts: SmallVec<[InputFacts<'_>; 4]> = descriptor
             .inputs
             .iter()
@@ -269,6 +269,7 @@ impl Engine {
             rows: resolved.rows,
             compatibility: resolved.compatibility,
             key: None,
+            claim: None,
         })
     }
 }

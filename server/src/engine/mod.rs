@@ -16,6 +16,7 @@ mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use adjoin_backend::BindingKey;
@@ -30,8 +31,8 @@ use rustix::io::Errno;
 use crate::batch::queue::Ticket;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
-use crate::model::Models;
 use crate::model::request::Job;
+use crate::model::{ModelVersion, Models, Retired};
 use crate::session::Session;
 use crate::session::table::{SessionLimits, SessionTable};
 use lead::{Lead, Poller};
@@ -63,6 +64,8 @@ enum Command {
     },
     /// A connection is over whose requests came by another way than a ring.
     Forget(u64),
+    /// Unload this version, if nothing of it is left.
+    Retire(Arc<ModelVersion>, Sender<Option<Retired>>),
 }
 
 #[derive(Debug, Default)]
@@ -144,12 +147,15 @@ impl Engine {
         &self.metrics
     }
 
-    /// Starts workers until there is one more than `instances`.
+    /// Starts workers until there is one more than `instances`. They stay when there are fewer instances later.
     ///
     /// # Errors
     /// The system's, when it cannot start a thread.
     pub fn ensure_workers(self: &Arc<Self>, instances: usize) -> std::io::Result<()> {
         let mut workers = self.workers.lock();
+        if self.stopping.load(Ordering::Acquire) {
+            return Ok(());
+        }
         while workers.len() <= instances {
             let engine = Arc::clone(self);
             let name = format!("worker-{}", workers.len());
@@ -249,6 +255,15 @@ impl Engine {
     /// Looks at a session's ring: its client has no other way to wake the server.
     pub fn look_at(&self, session_id: u64) {
         self.command(Command::Look(session_id));
+    }
+
+    /// Has a version that drains unloaded if nothing of it waits, runs or may still come. The answer has what is left
+    /// of it, or nothing if it is too early; there is none when the engine stops.
+    pub fn retire(&self, version: &Arc<ModelVersion>) -> Receiver<Option<Retired>> {
+        let (sender, answer) = channel();
+        // The leader does it, so that no request is between its look-up and its queue.
+        self.command(Command::Retire(Arc::clone(version), sender));
+        answer
     }
 
     /// Refuses new requests from now on. Every ring is looked at once more, so that what stands in it is answered

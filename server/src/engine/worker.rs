@@ -142,6 +142,8 @@ impl Engine {
                     self.cancel_waiting(lead, flow, request_id, now_ns);
                 }
                 Command::Forget(flow) => self.remove_flow(lead, flow),
+                // Whoever asked may have gone; then what is left is dropped here.
+                Command::Retire(version, answer) => drop(answer.send(version.retire())),
                 Command::Submit(mut ticket, job) => {
                     ticket.enqueued_ns = ticket.enqueued_ns.min(now_ns);
                     self.enqueue(lead, ticket, *job, now_ns);

@@ -8,7 +8,7 @@ use adjoin_schema::{DataType, Shape};
 use adjoin_shm::Payload;
 use smallvec::SmallVec;
 
-use super::{ModelVersion, ResolvedOutput};
+use super::{Claim, ModelVersion, ResolvedOutput};
 use crate::session::Session;
 use crate::session::response::ResponseBlock;
 
@@ -52,6 +52,9 @@ pub struct Request {
     pub compatibility: u64,
     /// Names its places for the engine, if they come again.
     pub key: Option<BindingKey>,
+    /// Keeps the version loaded until the request is over. `None` for requests of sessions: they are resolved and
+    /// queued with the lead in hand, and those that are kept must not hold a version that drains.
+    pub claim: Option<Claim>,
 }
 
 /// Who gets the outcome.

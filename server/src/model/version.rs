@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use adjoin_backend::Model;
 use adjoin_schema::attach::ModelInfo;
@@ -41,9 +41,9 @@ pub enum State {
     Loading = 0,
     /// Takes requests.
     Ready = 1,
-    /// Finishes what it has.
+    /// Not found any more; finishes what was resolved before.
     Draining = 2,
-    /// Gone.
+    /// Without instances and the engine's model.
     Unloaded = 3,
 }
 
@@ -87,7 +87,28 @@ pub struct ModelVersion {
     metrics: ModelMetrics,
     scheduler: Mutex<Scheduler<Job, InstanceSlot>>,
     /// Kept alive for its instances.
-    _model: Box<dyn Model>,
+    model: Mutex<Option<Box<dyn Model>>>,
+    claims: AtomicUsize,
+}
+
+/// Keeps a version from being unloaded: a request that was resolved for it is not in its queue yet.
+#[derive(Debug)]
+pub struct Claim {
+    version: Arc<ModelVersion>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.version.claims.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What is left of a version that was unloaded: to be dropped where that may take its time.
+#[derive(Debug)]
+pub struct Retired {
+    // Before the model that they were made of.
+    _instances: Vec<InstanceSlot>,
+    _model: Option<Box<dyn Model>>,
 }
 
 impl fmt::Debug for ModelVersion {
@@ -141,7 +162,8 @@ impl ModelVersion {
             timing: parts.timing,
             metrics: parts.metrics,
             scheduler: Mutex::new(scheduler),
-            _model: parts.model,
+            model: Mutex::new(Some(parts.model)),
+            claims: AtomicUsize::new(0),
         }
     }
 
@@ -190,9 +212,37 @@ impl ModelVersion {
         }
     }
 
-    /// Moves on in its life.
-    pub fn set_state(&self, state: State) {
-        self.state.store(state as u8, Ordering::Release);
+    /// Finishes what it has from now on. Nothing must find it any more: what is resolved for it is still taken.
+    pub fn drain(&self) {
+        self.state.store(State::Draining as u8, Ordering::SeqCst);
+    }
+
+    /// Keeps it from being unloaded; `None` if that has happened.
+    pub fn claim(self: &Arc<Self>) -> Option<Claim> {
+        self.claims.fetch_add(1, Ordering::SeqCst);
+        let claim = Claim {
+            version: Arc::clone(self),
+        };
+        // After the count: either this sees the end, or `retire` sees the count.
+        (self.state.load(Ordering::SeqCst) != State::Unloaded as u8).then_some(claim)
+    }
+
+    /// Unloads a version that drains, if nothing waits, runs or may still come; its description stays for those
+    /// who hold it. To be called with the lead in hand: the requests of sessions are resolved and queued under it.
+    pub fn retire(&self) -> Option<Retired> {
+        let mut scheduler = self.scheduler.lock();
+        if !scheduler.is_idle() || self.state() != State::Draining {
+            return None;
+        }
+        self.state.store(State::Unloaded as u8, Ordering::SeqCst);
+        if self.claims.load(Ordering::SeqCst) > 0 {
+            self.drain();
+            return None;
+        }
+        Some(Retired {
+            _instances: scheduler.take_instances(),
+            _model: self.model.lock().take(),
+        })
     }
 
     /// Its description for clients.
@@ -223,7 +273,7 @@ impl ModelVersion {
     /// # Errors
     /// The job and why not: the queue is full, its deadline cannot be met, or the version takes none any more.
     pub fn enqueue(&self, ticket: Ticket, job: Job, now_ns: u64) -> Result<(), Box<NotQueued>> {
-        if self.state() != State::Ready {
+        if self.state() == State::Unloaded {
             return Err(Box::new(NotQueued {
                 job,
                 status: Status::ModelNotReady,

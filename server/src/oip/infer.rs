@@ -18,6 +18,7 @@ use super::refusal::{byte_size, of_call};
 use super::{Caller, Oip};
 use crate::engine::{Engine, ticket};
 use crate::model::request::{InputPlace, Job, Outcome, Request, Sink, Source};
+use crate::model::version::Claim;
 use crate::model::{InputFacts, ModelVersion};
 use crate::session::response::{OwnedOutput, ResponseBlock};
 
@@ -67,12 +68,14 @@ impl Oip {
         if engine.is_draining() {
             return Err(of_call(Status::NotExecuted.into(), &call, None));
         }
-        let version = self.find(&call.model, &call.version);
-        let version = version.map_err(|rejection| of_call(rejection, &call, None))?;
+        let (number, label) = (call.version.number(), call.version.label());
+        let claimed = engine.models().claim(&call.model, number, label);
+        let (version, claim) = claimed.map_err(|rejection| of_call(rejection, &call, None))?;
         let explain = |rejection: Rejection, call: &Call| {
             of_call(rejection, call, Some(&self.info(&version)))
         };
-        let request = check(&version, &call).map_err(|rejection| explain(rejection, &call))?;
+        let request =
+            check(&version, claim, &call).map_err(|rejection| explain(rejection, &call))?;
         let request = Arc::new(request);
         let response = ResponseBlock::private(&request, REPLY_BYTES_MAX);
         let response = response.map_err(|rejection| explain(rejection, &call))?;
@@ -139,7 +142,7 @@ fn earlier(deadline_ns: u64, now_ns: u64, timeout_us: u64) -> u64 {
 }
 
 /// The call as a checked request.
-fn check(version: &Arc<ModelVersion>, call: &Call) -> Result<Request, Rejection> {
+fn check(version: &Arc<ModelVersion>, claim: Claim, call: &Call) -> Result<Request, Rejection> {
     fn facts(input: &CallInput) -> InputFacts<'_> {
         InputFacts {
             name: &input.name,
@@ -179,6 +182,7 @@ fn check(version: &Arc<ModelVersion>, call: &Call) -> Result<Request, Rejection>
         rows: resolved.rows,
         compatibility: resolved.compatibility,
         key: None,
+        claim: Some(claim),
     })
 }
 

@@ -21,6 +21,9 @@ use adjoin_schema::descriptor::Rejection;
 
 use crate::engine::Engine;
 use crate::model::{ModelEntry, ModelVersion};
+use crate::repository::Manager;
+
+pub(crate) use refusal::of_manager;
 
 /// Who calls.
 #[derive(Clone, Debug)]
@@ -34,14 +37,19 @@ pub struct Caller {
 #[derive(Clone, Debug)]
 pub struct Oip {
     engine: Arc<Engine>,
+    manager: Arc<Manager>,
     log: LogSettings,
 }
 
 impl Oip {
     /// Calls to these models.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, log: LogSettings) -> Self {
-        Self { engine, log }
+    pub fn new(engine: Arc<Engine>, manager: Arc<Manager>, log: LogSettings) -> Self {
+        Self {
+            engine,
+            manager,
+            log,
+        }
     }
 
     /// A version that is ready, as a call names it.

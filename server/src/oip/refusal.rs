@@ -8,6 +8,8 @@ use adjoin_schema::status::Status;
 use adjoin_schema::text::explain;
 use smallvec::SmallVec;
 
+use crate::repository::ManageError;
+
 /// The protocol's kind of a status.
 fn kind(status: Status) -> Kind {
     match status {
@@ -83,6 +85,20 @@ fn fault(rejection: Rejection, request: &RequestDescriptor<'_>, info: Option<&Mo
         _ => text,
     };
     Fault::new(kind(rejection.status), text)
+}
+
+/// Why models were not changed as wanted.
+pub(crate) fn of_manager(error: &ManageError) -> Fault {
+    let kind = match error {
+        ManageError::NotExplicit | ManageError::Ending => Kind::Unavailable,
+        ManageError::NotFound { .. }
+        | ManageError::NotLoaded { .. }
+        | ManageError::VersionNotServed { .. } => Kind::NotFound,
+        ManageError::Load { .. } | ManageError::Unreadable => Kind::Internal,
+        ManageError::Busy | ManageError::TooManyLabels { .. } => Kind::ResourceExhausted,
+        ManageError::LabelSize { .. } | ManageError::Split(_) => Kind::InvalidArgument,
+    };
+    Fault::new(kind, error.to_string())
 }
 
 /// A request for messages: names and shapes, no places.

@@ -1,9 +1,12 @@
 //! The model repository, in the protocol's words.
 
 use adjoin_control_api::inference as api;
+use adjoin_control_api::inference::repository_index_response::ModelIndex;
 use adjoin_oip::{Fault, Kind, VersionChoice};
 
 use super::Oip;
+use super::refusal::of_manager;
+use crate::repository::IndexEntry;
 
 impl Oip {
     /// The configuration of a model.
@@ -32,33 +35,61 @@ impl Oip {
     /// The models of the repository, and their states.
     ///
     /// # Errors
-    /// If a repository is named that is not there.
-    pub fn repository_index(
+    /// If a repository is named: there is one, without a name. If it cannot be read.
+    pub async fn repository_index(
         &self,
-        _request: &api::RepositoryIndexRequest,
+        request: &api::RepositoryIndexRequest,
     ) -> Result<api::RepositoryIndexResponse, Fault> {
-        Err(Fault::new(Kind::Unsupported, "not yet"))
+        check_repository(&request.repository_name)?;
+        let index = self.manager.index(request.ready).await;
+        let index = index.map_err(|error| of_manager(&error))?;
+        let line = |entry: IndexEntry| ModelIndex {
+            name: entry.name,
+            version: entry.version,
+            state: entry.state.as_str().to_owned(),
+            reason: entry.reason,
+        };
+        let models = index.into_iter().map(line).collect();
+        Ok(api::RepositoryIndexResponse { models })
     }
 
     /// Loads a model, or loads it again.
     ///
     /// # Errors
-    /// Why it is not served.
+    /// Why it is not served; what was served before is.
     pub async fn load(
         &self,
-        _request: api::RepositoryModelLoadRequest,
+        request: api::RepositoryModelLoadRequest,
     ) -> Result<api::RepositoryModelLoadResponse, Fault> {
-        Err(Fault::new(Kind::Unsupported, "not yet"))
+        check_repository(&request.repository_name)?;
+        if let Some(name) = request.parameters.keys().next() {
+            let text = format!("parameter '{name}' of a load is not supported");
+            return Err(Fault::new(Kind::Unsupported, text));
+        }
+        let loaded = self.manager.load(&request.model_name).await;
+        loaded.map_err(|error| of_manager(&error))?;
+        Ok(api::RepositoryModelLoadResponse {})
     }
 
-    /// Unloads a model.
+    /// Unloads a model. What runs of it is finished.
     ///
     /// # Errors
-    /// If models cannot be unloaded by calls.
+    /// If it is not loaded, or models cannot be unloaded by calls.
     pub async fn unload(
         &self,
-        _request: api::RepositoryModelUnloadRequest,
+        request: api::RepositoryModelUnloadRequest,
     ) -> Result<api::RepositoryModelUnloadResponse, Fault> {
-        Err(Fault::new(Kind::Unsupported, "not yet"))
+        check_repository(&request.repository_name)?;
+        let unloaded = self.manager.unload(&request.model_name).await;
+        unloaded.map_err(|error| of_manager(&error))?;
+        Ok(api::RepositoryModelUnloadResponse {})
     }
+}
+
+fn check_repository(name: &str) -> Result<(), Fault> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let text = format!("there is no repository '{name}'; the one there is has no name");
+    Err(Fault::new(Kind::NotFound, text))
 }

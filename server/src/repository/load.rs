@@ -1,5 +1,6 @@
 //! From a file to a version that is ready: engine, instances, warm-up.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::{FoundModel, warm_up};
 use crate::config::{CheckedFile, ConfigError, ModelConfig};
 use crate::metrics::Metrics;
 use crate::model::version::VersionParts;
-use crate::model::{InstanceSlot, ModelEntry, ModelVersion, Signature, Timing};
+use crate::model::{InstanceSlot, ModelVersion, Signature, Timing};
 
 /// Why a version is not served.
 #[derive(Debug, Error)]
@@ -83,6 +84,20 @@ pub fn engines(onnxruntime: Option<&Path>) -> Result<Engines, BackendError> {
     }
 }
 
+/// The file that holds a model version, usually.
+const MODEL_FILE: &str = "model.onnx";
+
+/// How a model is to be loaded.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Its configuration.
+    pub(super) config: ModelConfig,
+    /// Files of the versions to serve.
+    pub(super) files: BTreeMap<u64, PathBuf>,
+    /// Versions that the policy names and the repository does not have.
+    pub(super) missing: Vec<u64>,
+}
+
 /// Loads model versions.
 #[derive(Clone, Debug)]
 pub struct Loader {
@@ -102,44 +117,46 @@ impl Loader {
         }
     }
 
-    /// Loads the versions of a model that its policy selects. A version that cannot be loaded is noted with
-    /// the reason and does not keep others from being served.
+    /// How a model is to be loaded that was found in the repository.
     ///
     /// # Errors
     /// If the configuration of the model is wrong.
-    pub fn load_model(&self, found: &FoundModel) -> Result<ModelEntry, ConfigError> {
+    pub(super) fn plan(&self, found: &FoundModel) -> Result<Plan, ConfigError> {
         let config = self.config.model(&found.name)?;
-        let numbers: Vec<u64> = found.versions.keys().copied().collect();
-        let mut entry = ModelEntry {
-            labels: config.labels.clone(),
-            ..ModelEntry::default()
-        };
-        for number in config.version_policy.missing(&numbers) {
-            entry.failed.insert(number, "not in the repository".into());
-        }
-        for number in config.version_policy.select(&numbers) {
-            let started = std::time::Instant::now();
-            match self.load_version(&config, &found.name, number, &found.versions[&number]) {
-                Ok(version) => {
-                    tracing::info!(
-                        model = found.name,
-                        version = number,
-                        engine = version.engine(),
-                        instances = version.settings().instances,
-                        max_batch_size = version.settings().max_batch_size,
-                        seconds = started.elapsed().as_secs_f32(),
-                        "model ready"
-                    );
-                    entry.versions.insert(number, Arc::new(version));
-                }
-                Err(error) => {
-                    tracing::error!(model = found.name, version = number, %error, "cannot load model");
-                    self.metrics.model(&found.name, number).set_ready(false);
-                    entry.failed.insert(number, error.to_string());
-                }
+        let mut files = BTreeMap::new();
+        for (&number, directory) in &found.versions {
+            match self.model_file(directory) {
+                Some(file) => drop(files.insert(number, file)),
+                None => tracing::warn!(
+                    model = found.name,
+                    version = number,
+                    "no version: it holds no {MODEL_FILE}"
+                ),
             }
         }
-        Ok(entry)
+        let numbers: Vec<u64> = files.keys().copied().collect();
+        let selected = config.version_policy.select(&numbers);
+        files.retain(|number, _| selected.contains(number));
+        Ok(Plan {
+            missing: config.version_policy.missing(&numbers),
+            config,
+            files,
+        })
+    }
+
+    /// The file in a version's directory that an engine is to load: the usual one, or else the only one that an
+    /// engine accepts.
+    fn model_file(&self, directory: &Path) -> Option<PathBuf> {
+        let usual = directory.join(MODEL_FILE);
+        if usual.is_file() {
+            return Some(usual);
+        }
+        let accepted = |path: &PathBuf| {
+            path.is_file() && self.engines.iter().any(|engine| engine.accepts(path))
+        };
+        let entries = std::fs::read_dir(directory).ok()?;
+        let mut files = entries.flatten().map(|entry| entry.path()).filter(accepted);
+        files.next().filter(|_| files.next().is_none())
     }
 
     fn engine_for(
@@ -167,7 +184,11 @@ impl Loader {
             })
     }
 
-    fn load_version(
+    /// Loads a version.
+    ///
+    /// # Errors
+    /// See [`LoadVersionError`].
+    pub(super) fn load_version(
         &self,
         config: &ModelConfig,
         name: &str,
@@ -180,7 +201,7 @@ impl Loader {
             version: number,
             path: path.to_owned(),
             intra_op_threads: config.intra_op_threads,
-            parameters: std::collections::BTreeMap::new(),
+            parameters: BTreeMap::new(),
         };
         let model = engine.load(&source)?;
         let metadata = model.metadata().clone();
@@ -211,7 +232,6 @@ impl Loader {
             );
         }
         let metrics = self.metrics.model(name, number);
-        metrics.set_ready(true);
         Ok(ModelVersion::new(VersionParts {
             name: name.into(),
             version: number,

@@ -6,16 +6,25 @@ use std::path::{Path, PathBuf};
 use adjoin_schema::text::is_model_name;
 use thiserror::Error;
 
-/// The file that holds a model version.
-const MODEL_FILE: &str = "model.onnx";
-
-/// A model with the files of its versions.
+/// A model and the directories of its versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundModel {
     /// Name of its directory.
     pub name: String,
-    /// Files by version.
+    /// Its directory.
+    pub path: PathBuf,
+    /// Directories by version.
     pub versions: BTreeMap<u64, PathBuf>,
+}
+
+/// What a look at a repository gives.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Models by name, each with at least one version.
+    pub models: Vec<FoundModel>,
+    /// Directories that are no models or versions, and why. Hidden ones are left out quietly: volumes have
+    /// `lost+found`, mounted configuration has `..data`.
+    pub left_out: Vec<(PathBuf, &'static str)>,
 }
 
 /// Why a repository cannot be read.
@@ -30,60 +39,93 @@ pub enum RepositoryError {
         source: std::io::Error,
     },
     /// There is no model in it.
-    #[error("model repository {} holds no model; a model is NAME/VERSION/{MODEL_FILE}, such as digits/1/{MODEL_FILE}", path.display())]
+    #[error("model repository {} holds no model; a model is NAME/VERSION/model.onnx, such as digits/1/model.onnx", path.display())]
     Empty {
         /// The directory.
         path: PathBuf,
     },
+    /// A model that is to be loaded at the start is not in it.
+    #[error("model repository {} holds no model {name:?}; it is named by --load-model", path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+        /// The model.
+        name: String,
+    },
 }
 
-/// Lists the models of a repository, by name. Directories that are no models are left out: hidden ones
-/// quietly (volumes have `lost+found`, mounted configuration has `..data`), others with a warning.
+/// Lists the models of a repository.
 ///
 /// # Errors
 /// See [`RepositoryError`].
-pub fn scan(repository: &Path) -> Result<Vec<FoundModel>, RepositoryError> {
-    let mut models = Vec::new();
+pub fn scan(repository: &Path) -> Result<Scan, RepositoryError> {
+    let mut scan = Scan::default();
     for (name, path) in directories(repository)? {
         if name.starts_with('.') || name == "lost+found" {
             continue;
         }
         if !is_model_name(&name) {
-            tracing::warn!(
-                directory = name,
-                "not a model: the name may have letters, digits, '.', '_' and '-'"
-            );
+            let why = "not a model: the name may have letters, digits, '.', '_' and '-'";
+            scan.left_out.push((path, why));
             continue;
         }
-        let mut versions = BTreeMap::new();
-        for (version, path) in directories(&path)? {
-            let file = path.join(MODEL_FILE);
-            // Version 0 stands for "none in particular" on the wire.
-            match version.parse::<u64>() {
-                Ok(number) if number > 0 && number.to_string() == version && file.is_file() => {
-                    versions.insert(number, file);
-                }
-                Ok(_) => tracing::warn!(
-                    model = name,
-                    version,
-                    "no version: it takes a number from 1 and a {MODEL_FILE}"
-                ),
-                Err(_) => {}
-            }
-        }
+        let versions = versions(&path, &mut scan.left_out)?;
         if versions.is_empty() {
-            tracing::warn!(model = name, "no version NUMBER/{MODEL_FILE} found");
+            let why = "not a model: it has no version, a directory whose name is a number from 1";
+            scan.left_out.push((path, why));
         } else {
-            models.push(FoundModel { name, versions });
+            scan.models.push(FoundModel {
+                name,
+                path,
+                versions,
+            });
         }
     }
-    if models.is_empty() {
-        return Err(RepositoryError::Empty {
-            path: repository.to_owned(),
-        });
+    scan.models.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(scan)
+}
+
+/// One model of a repository; `None` if it has none of that name.
+///
+/// # Errors
+/// See [`RepositoryError`].
+pub fn scan_model(repository: &Path, name: &str) -> Result<Option<FoundModel>, RepositoryError> {
+    let path = repository.join(name);
+    // The name comes from a caller: as checked it is one segment of a path.
+    if !is_model_name(name) || !path.is_dir() {
+        return Ok(None);
     }
-    models.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(models)
+    let versions = versions(&path, &mut Vec::new())?;
+    let found = FoundModel {
+        name: name.to_owned(),
+        path,
+        versions,
+    };
+    Ok(Some(found).filter(|found| !found.versions.is_empty()))
+}
+
+/// Whether that is the name of a version's directory.
+pub(super) fn version_number(name: &str) -> Option<u64> {
+    // Version 0 stands for "none in particular" on the wire.
+    name.parse()
+        .ok()
+        .filter(|&number: &u64| number > 0 && number.to_string() == name)
+}
+
+fn versions(
+    model: &Path,
+    left_out: &mut Vec<(PathBuf, &'static str)>,
+) -> Result<BTreeMap<u64, PathBuf>, RepositoryError> {
+    let mut versions = BTreeMap::new();
+    for (name, path) in directories(model)? {
+        if let Some(number) = version_number(&name) {
+            versions.insert(number, path);
+        } else if name.parse::<u64>().is_ok() {
+            let why = "no version: it is a number from 1 without leading zeros";
+            left_out.push((path, why));
+        }
+    }
+    Ok(versions)
 }
 
 fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, RepositoryError> {
@@ -106,14 +148,7 @@ fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, RepositoryError> {
 mod tests {
     use super::*;
 
-    fn put(root: &Path, file: &str) {
-        let path = root.join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, b"x").unwrap();
-    }
-
-    #[test]
-    fn models_and_versions_are_found_and_everything_else_is_left_out() {
+    fn repository() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for file in [
             "b/1/model.onnx",
@@ -122,40 +157,57 @@ mod tests {
             "a/x/model.onnx",
             "a/0/model.onnx",
             "a/03/model.onnx",
-            "a/4/other.onnx",
             "..data/1/model.onnx",
             "lost+found/1/model.onnx",
             "bad name/1/model.onnx",
             "empty/readme",
             "file",
         ] {
-            put(root.path(), file);
+            let path = root.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"x").unwrap();
         }
-        let found = scan(root.path()).unwrap();
-        let names: Vec<_> = found
-            .iter()
-            .map(|m| {
-                (
-                    m.name.as_str(),
-                    m.versions.keys().copied().collect::<Vec<_>>(),
-                )
-            })
-            .collect();
-        assert_eq!(names, [("a", vec![2, 10]), ("b", vec![1])]);
+        root
+    }
+
+    fn brief(found: &FoundModel) -> (&str, Vec<u64>) {
+        (&found.name, found.versions.keys().copied().collect())
     }
 
     #[test]
-    fn a_missing_or_empty_repository_says_what_belongs_there() {
+    fn models_and_versions_are_found_and_everything_else_is_left_out() {
+        let root = repository();
+        let found = scan(root.path()).unwrap();
+        let all: Vec<_> = found.models.iter().map(brief).collect();
+        assert_eq!(all, [("a", vec![2, 10]), ("b", vec![1])]);
+        let mut left_out: Vec<_> = found
+            .left_out
+            .iter()
+            .map(|(path, _)| path.strip_prefix(root.path()).unwrap().to_str().unwrap())
+            .collect();
+        left_out.sort_unstable();
+        assert_eq!(left_out, ["a/0", "a/03", "bad name", "empty"]);
+    }
+
+    #[test]
+    fn one_model_is_found_by_its_name_and_nothing_outside_the_repository() {
+        let root = repository();
+        let one = |name| scan_model(root.path(), name).unwrap();
+        assert_eq!(brief(&one("a").unwrap()), ("a", vec![2, 10]));
+        for name in [
+            "c", "empty", "file", "..data", "../a", "a/2", "", ".", "b\0",
+        ] {
+            assert_eq!(one(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_repository_that_cannot_be_read_is_an_error() {
         let root = tempfile::tempdir().unwrap();
-        assert!(
-            scan(root.path())
-                .unwrap_err()
-                .to_string()
-                .contains("digits/1/model.onnx")
-        );
         let missing = root.path().join("none");
         assert!(
             matches!(scan(&missing), Err(RepositoryError::Unreadable { path, .. }) if path == missing)
         );
+        assert_eq!(scan(root.path()).unwrap().models, []);
     }
 }

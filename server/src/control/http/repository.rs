@@ -47,7 +47,7 @@ pub(super) async fn index(State(shared): State<Shared>, headers: HeaderMap, body
         ready: asked.ready,
         ..Default::default()
     };
-    let index = shared.oip.repository_index(&request)?;
+    let index = shared.oip.repository_index(&request).await?;
     let mut value = json::to_value("RepositoryIndexResponse", &index)?;
     // Over HTTP the list stands alone.
     Ok(Json(value["models"].take()).into_response())

@@ -1,9 +1,8 @@
-//! What a gRPC call says beside its message: who calls and until when; and errors in gRPC's codes.
+//! What a gRPC call says beside its message: who calls and until when.
 
-use adjoin_oip::{Fault, Kind};
 use adjoin_shm::clock::now_ns;
+use tonic::Request;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Request, Status};
 
 use crate::control::listen::Caller as Arrived;
 use crate::oip::Caller;
@@ -41,24 +40,6 @@ fn timeout_ns(text: &str) -> Option<u64> {
         _ => return None,
     };
     Some(digits.parse::<u64>().ok()?.saturating_mul(ns))
-}
-
-/// An error as gRPC has it.
-pub(super) fn status(fault: Fault) -> Status {
-    let code = match fault.kind {
-        Kind::InvalidArgument => Code::InvalidArgument,
-        Kind::NotFound => Code::NotFound,
-        Kind::AlreadyExists => Code::AlreadyExists,
-        Kind::Unavailable => Code::Unavailable,
-        Kind::Unsupported => Code::Unimplemented,
-        Kind::Unauthenticated => Code::Unauthenticated,
-        Kind::PermissionDenied => Code::PermissionDenied,
-        Kind::ResourceExhausted => Code::ResourceExhausted,
-        Kind::Cancelled => Code::Cancelled,
-        Kind::DeadlineExceeded => Code::DeadlineExceeded,
-        Kind::Internal => Code::Internal,
-    };
-    Status::new(code, fault.text)
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use adjoin_control_api::inference::grpc_inference_service_server::GrpcInferenceS
 use adjoin_oip::{Fault, VersionChoice, grpc};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::status::fault as status;
 use super::{Phase, Shared};
 use crate::oip::Oip;
-use context::{caller, deadline_ns, status};
+use context::{caller, deadline_ns};
 
 /// Answers clients of the protocol.
 #[derive(Debug)]
@@ -128,7 +129,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<api::RepositoryIndexRequest>,
     ) -> Result<Response<api::RepositoryIndexResponse>, Status> {
-        answer(self.oip.repository_index(&request.into_inner()))
+        answer(self.oip.repository_index(&request.into_inner()).await)
     }
 
     async fn repository_model_load(
