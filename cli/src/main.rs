@@ -57,7 +57,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments),
-        Command::Models(arguments) => models::run(&arguments),
+        Command::Models(arguments) => models::run(arguments),
         Command::Sessions(arguments) => sessions::run(&arguments),
         Command::Infer(arguments) => infer::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),

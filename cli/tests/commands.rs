@@ -173,6 +173,75 @@ fn interrupted_demo_stops_its_processes_and_removes_its_files() {
 }
 
 #[test]
+fn models_are_loaded_labelled_split_and_unloaded() {
+    let place = Place::new().with_models();
+    let second = place.path("models/digits/2");
+    std::fs::create_dir_all(&second).unwrap();
+    std::fs::copy(demo("model.onnx"), second.join("model.onnx")).unwrap();
+    let config = "[defaults]\nengine = \"rten\"\nversion_policy = \"all\"\n";
+    std::fs::write(place.path("rten.toml"), config).unwrap();
+    let line = "serve --model-repository models --socket-dir run --config rten.toml --model-control-mode explicit";
+    let child = place.command(line).stderr(Stdio::null()).spawn().unwrap();
+    let _server = Server(child);
+    wait_until(|| place.run("health --socket-dir run").status.success());
+    let table = |line: &str| {
+        let text = place.text(line);
+        text.lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        table("models --socket-dir run").len(),
+        1,
+        "nothing is loaded"
+    );
+    for (line, said) in [
+        ("load digits", "digits: loaded\n"),
+        ("label digits stable 1", "digits: stable is version 1\n"),
+        ("split digits 1=3 2=1", "digits: split set\n"),
+    ] {
+        assert_eq!(place.text(&format!("models {line} --socket-dir run")), said);
+    }
+    let models = table("models --socket-dir run");
+    assert!(
+        models[1].starts_with("digits 1 ready stable 3 rten"),
+        "{models:?}"
+    );
+    let models = place.json("models --json --socket-dir run");
+    assert_eq!(models["models"][0]["labels"], serde_json::json!(["stable"]));
+    assert_eq!(models["models"][1]["weight"], 1);
+    for (line, said) in [
+        ("label digits stable --remove", "digits: stable removed\n"),
+        ("split digits --remove", "digits: split removed\n"),
+        ("unload digits", "digits: unloaded\n"),
+    ] {
+        assert_eq!(place.text(&format!("models {line} --socket-dir run")), said);
+    }
+    for (line, word) in [
+        ("load other", "no such model"),
+        ("unload digits", "not loaded"),
+        ("split digits 1=1 1=2", "version 1 has two weights"),
+    ] {
+        let error = place.error(&format!("models {line} --socket-dir run"));
+        assert!(error.contains(word), "{error}");
+    }
+    // The variable that names the server is there for all of them.
+    let output = place
+        .command("models load digits")
+        .env("ADJOIN_SOCKET_DIR", "run")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(place.run("models split digits 0=1").status.code(), Some(2));
+    let misplaced = "serve --model-repository models --socket-dir run2 --load-model digits";
+    assert!(
+        place
+            .error(misplaced)
+            .contains("--model-control-mode explicit")
+    );
+}
+
+#[test]
 fn a_server_is_asked_used_and_drained() {
     let place = Place::new().with_models();
     let mut server = place.serve();

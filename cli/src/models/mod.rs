@@ -1,5 +1,7 @@
 //! `adjoin models`.
 
+mod change;
+
 use std::process::ExitCode;
 
 use adjoin_control_api::control::{ModelStatistics, ModelVersion, TensorSpec};
@@ -10,10 +12,17 @@ use crate::Failure;
 use crate::control::{Control, SocketDirArguments};
 use crate::table::Column::{Number, Text};
 use crate::{interrupt, output, table};
+use change::Change;
 
 /// Lists the models of a server: state, engine, inputs and outputs, and what was counted.
+///
+/// Its commands change what is served.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ModelsArguments {
+    #[command(subcommand)]
+    change: Option<Change>,
+
     #[command(flatten)]
     server: SocketDirArguments,
 
@@ -22,7 +31,10 @@ pub(crate) struct ModelsArguments {
     json: bool,
 }
 
-pub(crate) fn run(arguments: &ModelsArguments) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: ModelsArguments) -> Result<ExitCode, Failure> {
+    if let Some(change) = arguments.change {
+        return change::run(change);
+    }
     let models = interrupt::block_on(async {
         let mut control = Control::connect(&arguments.server.socket_dir).await?;
         Ok(control.models().await?)
@@ -41,6 +53,8 @@ fn to_text(models: &[ModelVersion]) -> String {
         Text("NAME"),
         Number("VERSION"),
         Text("STATE"),
+        Text("LABELS"),
+        Number("WEIGHT"),
         Text("ENGINE"),
         Number("INSTANCES"),
         Number("MAX BATCH"),
@@ -90,6 +104,11 @@ fn row(model: &ModelVersion) -> Vec<String> {
         model.name.clone(),
         model.version.to_string(),
         model.state.clone(),
+        model.labels.join("\n"),
+        match model.weight {
+            0 => String::new(),
+            weight => weight.to_string(),
+        },
         known(model.engine.clone()),
         known(model.instances.to_string()),
         known(max_batch),
@@ -131,6 +150,8 @@ fn to_json(model: &ModelVersion) -> Value {
         "version": model.version,
         "state": model.state,
         "reason": model.reason,
+        "labels": model.labels,
+        "weight": model.weight,
         "engine": model.engine,
         "instances": model.instances,
         "max_batch_size": model.max_batch_size,
