@@ -15,4 +15,5 @@ mod engines;
 mod infer;
 mod lifecycle;
 mod refusals;
+mod repository;
 mod versions;

@@ -86,6 +86,57 @@ impl ControlPlane {
             .into_inner()
     }
 
+    /// Loads a model; only on the admin socket.
+    ///
+    /// # Errors
+    /// The call's.
+    pub fn load(&self, name: &str) -> Result<(), Box<tonic::Status>> {
+        let mut client = AdminClient::new(self.channel());
+        let request = api::LoadModelRequest { name: name.into() };
+        let loaded = self.wait(client.load_model(request));
+        loaded.map(drop).map_err(Box::new)
+    }
+
+    /// Unloads a model; only on the admin socket.
+    ///
+    /// # Errors
+    /// The call's.
+    pub fn unload(&self, name: &str) -> Result<(), Box<tonic::Status>> {
+        let mut client = AdminClient::new(self.channel());
+        let request = api::UnloadModelRequest { name: name.into() };
+        let unloaded = self.wait(client.unload_model(request));
+        unloaded.map(drop).map_err(Box::new)
+    }
+
+    /// Has a label name a version; only on the admin socket.
+    ///
+    /// # Errors
+    /// The call's.
+    pub fn label(&self, name: &str, label: &str, version: u64) -> Result<(), Box<tonic::Status>> {
+        let mut client = AdminClient::new(self.channel());
+        let request = api::SetLabelRequest {
+            name: name.into(),
+            label: label.into(),
+            version,
+        };
+        let set = self.wait(client.set_label(request));
+        set.map(drop).map_err(Box::new)
+    }
+
+    /// Divides requests between versions; only on the admin socket.
+    ///
+    /// # Errors
+    /// The call's.
+    pub fn split(&self, name: &str, weights: &[(u64, u32)]) -> Result<(), Box<tonic::Status>> {
+        let mut client = AdminClient::new(self.channel());
+        let request = api::SetSplitRequest {
+            name: name.into(),
+            weights: weights.iter().copied().collect(),
+        };
+        let set = self.wait(client.set_split(request));
+        set.map(drop).map_err(Box::new)
+    }
+
     /// Drains the server; only on the admin socket.
     ///
     /// # Errors
@@ -104,5 +155,11 @@ impl crate::server::TestServer {
     #[must_use]
     pub fn control(&self) -> ControlPlane {
         ControlPlane::connect(&self.socket_dir().join("control.sock"))
+    }
+
+    /// The operators' API of this server.
+    #[must_use]
+    pub fn admin(&self) -> ControlPlane {
+        ControlPlane::connect(&self.socket_dir().join("admin.sock"))
     }
 }

@@ -114,6 +114,7 @@ impl Setup {
     #[must_use]
     pub fn lay_out(&self) -> TempDir {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("models")).unwrap();
         for (name, version, file) in &self.models {
             let to = directory
                 .path()
@@ -186,6 +187,24 @@ impl TestServer {
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Puts a version into its repository, complete at once.
+    pub fn put_version(&self, model: &str, version: u64, file: &Path) {
+        let to = self.directory.path().join("models").join(model);
+        let new = self.directory.path().join("new");
+        std::fs::create_dir_all(&to).unwrap();
+        std::fs::create_dir(&new).unwrap();
+        std::fs::copy(file, new.join("model.onnx")).unwrap();
+        let to = to.join(version.to_string());
+        let _ = std::fs::remove_dir_all(&to);
+        std::fs::rename(new, to).unwrap();
+    }
+
+    /// Takes a model, or with `MODEL/VERSION` a version, out of its repository.
+    pub fn remove(&self, what: &str) {
+        let path = self.directory.path().join("models").join(what);
+        std::fs::remove_dir_all(path).unwrap();
     }
 
     /// What it has logged.
