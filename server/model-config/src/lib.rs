@@ -1,5 +1,5 @@
 //! The configuration of a model as Triton's users have it: `config.pbtxt` and the JSON of a load request become a
-//! [`ModelConfig`] ([`parse_text`], [`parse_json`]), what a model's file says fills the gaps , and what the
+//! [`ModelConfig`] ([`parse_text`], [`parse_json`]), what a model's file says fills the gaps ([`complete()`]), and what the
 //! server acts on is a [`Checked`] form in the field's units. [`to_json`] is the way back, as Triton answers it.
 //!
 //! Nothing is ignored in silence: every field of every message is honoured, has no effect and earns a [`Warning`], or is
@@ -9,16 +9,20 @@
 //! which the caller opens in the model's own directory.
 
 mod checked;
+mod complete;
 mod error;
 pub mod fields;
+mod fits;
 pub mod limits;
 mod parse;
 mod plain;
+mod steps;
 
 pub use adjoin_control_api::inference::ModelConfig;
 pub use checked::{
     Checked, DynamicBatching, Engine, Ensemble, InputConfig, OutputConfig, QueuePolicy, Step,
     TensorConfig, TimeoutAction, VersionPolicy, WarmUp, WarmUpData, WarmUpInput,
 };
+pub use complete::{Defaults, MODEL_FILENAME, complete};
 pub use error::{ConfigError, Refusal, Warning};
 pub use parse::{CONFIG_BYTES_MAX, Form, parse_json, parse_text, to_json};

@@ -22,7 +22,7 @@ const BUILT_IN_BYTES_MAX: usize = 64;
 
 impl Engine {
     /// The engine of a configuration; `None` if it names none.
-    pub(super) fn new(
+    pub(crate) fn new(
         platform: &str,
         backend: &str,
         has_steps: bool,

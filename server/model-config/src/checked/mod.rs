@@ -18,6 +18,7 @@ use adjoin_schema::text::is_model_name;
 pub use batching::{DynamicBatching, QueuePolicy, TimeoutAction};
 pub use engine::Engine;
 pub use ensemble::{Ensemble, Step};
+pub(crate) use tensors::word;
 pub use tensors::{InputConfig, OutputConfig, TensorConfig};
 pub use warm_up::{WarmUp, WarmUpData, WarmUpInput};
 
@@ -26,7 +27,7 @@ use crate::limits::{FILE_NAME_BYTES_MAX, INSTANCES_MAX, INTRA_OP_THREADS_MAX, MA
 use crate::{fields, parse};
 
 /// A model's configuration, checked. It may be a partial one: what only the model's file can say is then absent, and
-/// completion adds it.
+/// [`complete`](crate::complete()) adds it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Checked {

@@ -96,7 +96,10 @@ pub(super) fn outputs(configured: &[api::ModelOutput]) -> Result<Vec<OutputConfi
 
 /// The data type of a field `data_type`.
 pub(super) fn dtype(path: &str, number: i32) -> Result<DataType, ConfigError> {
-    data_type(number).ok_or_else(|| {
+    let known = DataType::ALL
+        .into_iter()
+        .find(|&dtype| i32::from(word(dtype)) == number);
+    known.ok_or_else(|| {
         let value = match api::DataType::try_from(number) {
             Ok(word) => word.as_str_name().to_owned(),
             Err(_) => number.to_string(),
@@ -105,26 +108,25 @@ pub(super) fn dtype(path: &str, number: i32) -> Result<DataType, ConfigError> {
     })
 }
 
-/// The data type of a number of the configuration's enumeration; `None` for `TYPE_INVALID` and unknown ones.
-pub(crate) fn data_type(number: i32) -> Option<DataType> {
+/// The word for a data type in the configuration's enumeration.
+pub(crate) fn word(dtype: DataType) -> api::DataType {
     use api::DataType as Word;
-    Some(match Word::try_from(number).ok()? {
-        Word::TypeInvalid => return None,
-        Word::TypeBool => DataType::Bool,
-        Word::TypeUint8 => DataType::Uint8,
-        Word::TypeUint16 => DataType::Uint16,
-        Word::TypeUint32 => DataType::Uint32,
-        Word::TypeUint64 => DataType::Uint64,
-        Word::TypeInt8 => DataType::Int8,
-        Word::TypeInt16 => DataType::Int16,
-        Word::TypeInt32 => DataType::Int32,
-        Word::TypeInt64 => DataType::Int64,
-        Word::TypeFp16 => DataType::Fp16,
-        Word::TypeFp32 => DataType::Fp32,
-        Word::TypeFp64 => DataType::Fp64,
-        Word::TypeString => DataType::Bytes,
-        Word::TypeBf16 => DataType::Bf16,
-    })
+    match dtype {
+        DataType::Bool => Word::TypeBool,
+        DataType::Uint8 => Word::TypeUint8,
+        DataType::Uint16 => Word::TypeUint16,
+        DataType::Uint32 => Word::TypeUint32,
+        DataType::Uint64 => Word::TypeUint64,
+        DataType::Int8 => Word::TypeInt8,
+        DataType::Int16 => Word::TypeInt16,
+        DataType::Int32 => Word::TypeInt32,
+        DataType::Int64 => Word::TypeInt64,
+        DataType::Fp16 => Word::TypeFp16,
+        DataType::Bf16 => Word::TypeBf16,
+        DataType::Fp32 => Word::TypeFp32,
+        DataType::Fp64 => Word::TypeFp64,
+        DataType::Bytes => Word::TypeString,
+    }
 }
 
 fn check_names<'a>(

@@ -148,8 +148,16 @@ impl WarmUpInput {
             ));
         }
         let data = match &input.input_data_type {
-            Some(InputDataType::ZeroData(_)) => WarmUpData::Zero,
-            Some(InputDataType::RandomData(_)) => WarmUpData::Random,
+            Some(InputDataType::ZeroData(true)) => WarmUpData::Zero,
+            Some(InputDataType::RandomData(true)) => WarmUpData::Random,
+            Some(InputDataType::ZeroData(false) | InputDataType::RandomData(false)) => {
+                let expected = "it is true, or absent beside another kind of values";
+                return Err(ConfigError::value(
+                    path,
+                    "said to have no such values",
+                    expected,
+                ));
+            }
             Some(InputDataType::InputDataFile(file)) => {
                 let path = format!("{path}.input_data_file");
                 let name = file_name(&path, file)?;
