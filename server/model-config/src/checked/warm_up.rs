@@ -147,17 +147,15 @@ impl WarmUpInput {
                 "a sample has a size, at least 1",
             ));
         }
+        let untrue = |field: &str| {
+            let expected = "it is true, or absent beside another kind of values";
+            ConfigError::value(format!("{path}.{field}"), false, expected)
+        };
         let data = match &input.input_data_type {
             Some(InputDataType::ZeroData(true)) => WarmUpData::Zero,
             Some(InputDataType::RandomData(true)) => WarmUpData::Random,
-            Some(InputDataType::ZeroData(false) | InputDataType::RandomData(false)) => {
-                let expected = "it is true, or absent beside another kind of values";
-                return Err(ConfigError::value(
-                    path,
-                    "said to have no such values",
-                    expected,
-                ));
-            }
+            Some(InputDataType::ZeroData(false)) => return Err(untrue("zero_data")),
+            Some(InputDataType::RandomData(false)) => return Err(untrue("random_data")),
             Some(InputDataType::InputDataFile(file)) => {
                 let path = format!("{path}.input_data_file");
                 let name = file_name(&path, file)?;
