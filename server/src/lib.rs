@@ -18,5 +18,7 @@ pub mod oip;
 pub mod repository;
 mod run;
 pub mod session;
+#[cfg(test)]
+mod testing;
 
 pub use run::{RunError, run};

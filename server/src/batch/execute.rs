@@ -5,22 +5,24 @@
 //! inputs lie side by side, and their outputs are scattered afterwards. If a batch of several fails, each
 //! request runs once more alone, so that nobody loses an answer to a neighbour's input.
 
+mod sinks;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use adjoin_backend::{Copied, ExecuteError, Execution, Input, Output, OutputSink, SinkError};
+use adjoin_backend::{Copied, ExecuteError, Execution, Input, Output};
+use adjoin_schema::Shape;
 use adjoin_schema::status::Status;
-use adjoin_schema::{DataType, Shape};
-use adjoin_shm::Payload;
 use adjoin_shm::clock::now_ns;
 use smallvec::SmallVec;
 
+use self::sinks::{Alone, Joined, NoRoom, Tally};
 use super::gather::{self, Plan};
 use super::queue::Ticket;
 use crate::log_limit::LogLimit;
 use crate::metrics::{BatchTimes, CopyPath, RequestCount};
 use crate::model::request::{Job, Outcome};
 use crate::model::{InstanceSlot, ModelVersion};
-use crate::session::response::{Dynamic, DynamicTarget};
+use crate::session::response::Dynamic;
 
 /// What is to be counted of a batch. Kept until the outcomes are told: those who wait for them should not
 /// wait for this.
@@ -221,39 +223,15 @@ fn plan_inputs(
 ) -> Result<SmallVec<[Plan; 4]>, ExecuteError> {
     let specs = &version.signature().metadata().inputs;
     let plan = |(index, (spec, buffer))| gather::prepare(index, spec, jobs, buffer);
-    let plans = specs
+    specs
         .iter()
         .zip(&mut instance.inputs)
         .enumerate()
         .map(plan)
-        .collect::<Result<_, _>>();
-    plans.map_err(|error| ExecuteError::Mismatch {
-        reason: error.to_string(),
-    })
+        .collect()
 }
 
-/// Requests whose outputs of unknown size found no room, and the bytes of all those outputs.
-type NoRoom = SmallVec<[(usize, u64); 2]>;
 type Ran = (Copied, Vec<(usize, Dynamic)>, NoRoom);
-
-/// Outputs of unknown size of one request: their bytes, so that a client learns how much room to make, and whether
-/// one of them found none.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    byte_size: u64,
-    is_full: bool,
-}
-
-impl Tally {
-    fn without_room(tallies: &[Self]) -> NoRoom {
-        let full = tallies
-            .iter()
-            .enumerate()
-            .filter(|(_, tally)| tally.is_full);
-        full.map(|(index, tally)| (index, tally.byte_size))
-            .collect()
-    }
-}
 
 fn run_alone(
     version: &ModelVersion,
@@ -420,80 +398,5 @@ fn attach(jobs: &mut [(Ticket, Job)], outputs: Vec<(usize, Dynamic)>) -> u64 {
     bytes
 }
 
-/// Takes outputs of unknown size for one request.
-struct Alone {
-    target: DynamicTarget,
-    outputs: Vec<Dynamic>,
-    tally: Tally,
-}
-
-impl OutputSink for Alone {
-    fn accept(
-        &mut self,
-        index: usize,
-        dtype: DataType,
-        shape: &[i64],
-        payload: Payload<'_>,
-    ) -> Result<(), SinkError> {
-        self.tally.byte_size += payload.byte_size() as u64;
-        match self.target.store(index, dtype, shape, payload) {
-            Ok(output) => self.outputs.push(output),
-            Err(error) => {
-                self.tally.is_full = true;
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Divides outputs of unknown size among the requests of a batch by rows.
-struct Joined<'a> {
-    jobs: &'a [(Ticket, Job)],
-    rows: u32,
-    outputs: Vec<(usize, Dynamic)>,
-    /// One for each job.
-    tallies: SmallVec<[Tally; 32]>,
-}
-
-impl OutputSink for Joined<'_> {
-    fn accept(
-        &mut self,
-        index: usize,
-        dtype: DataType,
-        shape: &[i64],
-        payload: Payload<'_>,
-    ) -> Result<(), SinkError> {
-        let error = SinkError {
-            byte_size: payload.byte_size() as u64,
-        };
-        let rows = usize::try_from(self.rows).map_err(|_| error.clone())?;
-        // An output that does not have a row for each row of the batch cannot be divided: the batch then
-        // fails, and its requests run alone.
-        if shape.first() != Some(&i64::from(self.rows))
-            || payload.byte_size() % rows != 0
-            || dtype == DataType::Bytes
-        {
-            return Err(error);
-        }
-        let row_bytes = payload.byte_size() / rows;
-        let mut at = 0;
-        for (of, (ticket, job)) in self.jobs.iter().enumerate() {
-            let byte_size = row_bytes * ticket.rows as usize;
-            let part = payload.part(at, byte_size).ok_or_else(|| error.clone())?;
-            at += byte_size;
-            self.tallies[of].byte_size += byte_size as u64;
-            let mut shape = Shape::from_slice(shape);
-            shape[0] = i64::from(ticket.rows);
-            match job
-                .response
-                .dynamic_target()
-                .store(index, dtype, &shape, part)
-            {
-                Ok(output) => self.outputs.push((of, output)),
-                Err(_) => self.tallies[of].is_full = true,
-            }
-        }
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;

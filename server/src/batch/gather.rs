@@ -1,8 +1,8 @@
 //! Inputs of a batch for the engine: pointed at where they lie, or joined in a reused buffer.
 
-use adjoin_backend::{Input, InputAccess, TensorMetadata};
-use adjoin_schema::Shape;
-use adjoin_shm::{AlignedBuffer, MemfdError, Payload};
+use adjoin_backend::{ExecuteError, Input, InputAccess, TensorMetadata, strings};
+use adjoin_schema::{DataType, Shape, element_count};
+use adjoin_shm::{AlignedBuffer, Payload};
 use smallvec::SmallVec;
 
 use crate::batch::queue::Ticket;
@@ -24,7 +24,7 @@ pub(super) fn prepare(
     spec: &TensorMetadata,
     jobs: &[(Ticket, Job)],
     buffer: &mut AlignedBuffer,
-) -> Result<Plan, MemfdError> {
+) -> Result<Plan, ExecuteError> {
     let from_session = |(_, job): &(Ticket, Job)| matches!(job.request.source, Source::Session(_));
     let copy_first = spec.access == InputAccess::CopyFirst && jobs.iter().any(from_session);
     // The bytes of a message lie wherever the parser left them; engines are promised aligned ones.
@@ -37,15 +37,23 @@ pub(super) fn prepare(
         .iter()
         .map(|(_, job)| job.request.payload(index))
         .collect();
-    if may_be_in_place && Payload::joined(&parts).is_some() {
+    let are_strings = spec.dtype == DataType::Bytes;
+    if may_be_in_place && !are_strings && Payload::joined(&parts).is_some() {
         return Ok(Plan::InPlace);
     }
     let byte_size = parts.iter().map(Payload::byte_size).sum();
-    buffer.reserve(byte_size)?;
+    let reserved = buffer.reserve(byte_size);
+    reserved.map_err(|error| ExecuteError::Mismatch {
+        reason: error.to_string(),
+    })?;
     let mut room = buffer.payload_mut(byte_size);
     for part in &parts {
         part.copy_to(&mut room);
         room = room.split_at(part.byte_size()).1;
+    }
+    if are_strings && jobs.len() > 1 {
+        let sizes = parts.iter().map(Payload::byte_size);
+        check_strings(index, jobs, sizes, buffer.payload(byte_size))?;
     }
     let path = match (copy_first, from_messages) {
         (true, _) => CopyPath::CopyFirst,
@@ -53,6 +61,33 @@ pub(super) fn prepare(
         (false, false) => CopyPath::Gather,
     };
     Ok(Plan::Buffer { byte_size, path })
+}
+
+/// Whether each request's part of the copied strings holds its own strings and nothing else. One whose lengths reach
+/// into its neighbour's part would be answered with the neighbour's words.
+fn check_strings(
+    index: usize,
+    jobs: &[(Ticket, Job)],
+    sizes: impl Iterator<Item = usize>,
+    copy: Payload<'_>,
+) -> Result<(), ExecuteError> {
+    let mut at = 0;
+    for (request, ((_, job), byte_size)) in jobs.iter().zip(sizes).enumerate() {
+        let count = element_count(&job.request.inputs[index].shape);
+        let count = count.ok().and_then(|count| usize::try_from(count).ok());
+        let part = copy.part(at, byte_size);
+        let end = part
+            .zip(count)
+            .and_then(|(part, count)| strings::end(part, 0, count));
+        if end != Some(byte_size) {
+            let reason = format!(
+                "the strings of input {index} of request {request} do not add up to its {byte_size} bytes"
+            );
+            return Err(ExecuteError::Mismatch { reason });
+        }
+        at += byte_size;
+    }
+    Ok(())
 }
 
 /// The input as the plan says. `shape` is that of the whole batch.

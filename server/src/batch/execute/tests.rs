@@ -1,0 +1,104 @@
+//! Batches of a fake engine.
+
+use std::sync::Arc;
+
+use adjoin_backend::{ModelMetadata, OutputSink, strings};
+use adjoin_schema::DataType;
+use tokio::sync::oneshot::Receiver;
+
+use super::*;
+use crate::engine::ticket;
+use crate::metrics::Metrics;
+use crate::model::Models;
+use crate::model::request::{Request, Sink};
+use crate::model::version::Next;
+use crate::testing;
+
+/// Gives back the strings that it gets, as they lie.
+fn echo(execution: Execution<'_, '_>, sink: &mut dyn OutputSink) -> Result<Copied, ExecuteError> {
+    let input = &execution.inputs[0];
+    let rows = usize::try_from(input.shape[0]).unwrap_or(0);
+    if strings::end(input.payload, 0, rows) != Some(input.payload.byte_size()) {
+        return Err(ExecuteError::Mismatch {
+            reason: "no strings".into(),
+        });
+    }
+    sink.accept(0, input.dtype, input.shape, input.payload)?;
+    Ok(Copied::default())
+}
+
+/// What a batch of these requests answers to each, and how many executions that took.
+fn answers(requests: &[(i64, &[u8])]) -> (Vec<Option<Vec<u8>>>, u64) {
+    let metrics = Metrics::new("test");
+    let model = testing::Fake {
+        metadata: ModelMetadata {
+            inputs: vec![testing::tensor("x", DataType::Bytes, &[1])],
+            outputs: vec![testing::tensor("y", DataType::Bytes, &[1])],
+        },
+        run: echo,
+    };
+    let settings = testing::settings(8);
+    let version = testing::version(&metrics, "echo", Box::new(model), settings);
+    let models = Models::default();
+    testing::serve(&models, Arc::clone(&version));
+    let mut receivers = Vec::new();
+    for &(rows, bytes) in requests {
+        let shape = [rows, 1];
+        let given = [("x", DataType::Bytes, shape.as_slice(), bytes)];
+        let (job, receiver) = testing::job(&models, "echo", &given, &[]).unwrap();
+        let request = Arc::clone(&job.request);
+        receivers.push((request, receiver));
+        version.enqueue(ticket(&job, 0, 0, 0, 1), job, 1).unwrap();
+    }
+    let Next::Run(mut batch) = version.next(1, &mut Vec::new()) else {
+        panic!("no batch was formed");
+    };
+    let executed = run(
+        &version,
+        &mut batch.instance,
+        batch.jobs,
+        |_, job, outcome| {
+            if let Sink::Reply(Some(reply)) = job.sink {
+                let response = Some(job.response);
+                reply
+                    .send(Outcome {
+                        response,
+                        ..outcome
+                    })
+                    .unwrap();
+            }
+        },
+    );
+    executed.count(&version);
+    let answer = |(request, mut receiver): (Arc<Request>, Receiver<Outcome>)| {
+        let outcome = receiver.try_recv().unwrap();
+        let block = outcome.response.filter(|_| outcome.status == Status::Ok)?;
+        Some(block.private_output(&request, 0)?.bytes.to_vec())
+    };
+    let answers = receivers.into_iter().map(answer).collect();
+    (answers, version.metrics().statistics().execution_count)
+}
+
+#[test]
+fn strings_of_several_requests_are_joined_and_each_gets_its_own_rows() {
+    let requests: [(i64, &[u8]); 3] = [
+        (1, b"\x02\0\0\0ab"),
+        (2, b"\0\0\0\0\x01\0\0\0c"),
+        (1, b"\x03\0\0\0def"),
+    ];
+    let wanted = requests.map(|(_, bytes)| Some(bytes.to_vec())).to_vec();
+    assert_eq!(answers(&requests), (wanted, 1));
+}
+
+#[test]
+fn lying_lengths_reach_no_neighbour() {
+    // The first would take the second's bytes as its own; the third puts a string in place of the second's.
+    let secret: &[u8] = b"\x06\0\0\0secret";
+    let (answers, executions) = answers(&[
+        (1, b"\x0a\0\0\0"),
+        (1, secret),
+        (1, b"\x01\0\0\0x\x01\0\0\0y"),
+    ]);
+    assert_eq!(answers, [None, Some(secret.to_vec()), None]);
+    assert_eq!(executions, 1, "those that lie do not run");
+}

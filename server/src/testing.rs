@@ -1,0 +1,149 @@
+//! Models and requests for tests of what lies between a request and an engine.
+
+use std::sync::Arc;
+
+use adjoin_backend::{
+    Copied, Dimension, ExecuteError, Execution, InputAccess, Instance, LoadError, Model,
+    ModelMetadata, OutputSink, TensorMetadata,
+};
+use adjoin_schema::DataType;
+use adjoin_schema::descriptor::Rejection;
+use tokio::sync::oneshot::{Receiver, channel};
+
+use crate::batch::policy::BatchPolicy;
+use crate::engine::owned_request;
+use crate::metrics::Metrics;
+use crate::model::request::{Job, Outcome, Request, Sink};
+use crate::model::version::VersionParts;
+use crate::model::{
+    InputFacts, InstanceSlot, ModelEntry, ModelSettings, ModelVersion, Models, Signature, Timing,
+};
+use crate::session::response::ResponseBlock;
+
+/// What a fake engine does with a batch.
+pub(crate) type Run = fn(Execution<'_, '_>, &mut dyn OutputSink) -> Result<Copied, ExecuteError>;
+
+/// A model that runs a function of the test's.
+#[derive(Clone, Debug)]
+pub(crate) struct Fake {
+    pub(crate) metadata: ModelMetadata,
+    pub(crate) run: Run,
+}
+
+impl Model for Fake {
+    fn metadata(&self) -> &ModelMetadata {
+        &self.metadata
+    }
+
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Instance for Fake {
+    fn run(
+        &mut self,
+        execution: Execution<'_, '_>,
+        sink: &mut dyn OutputSink,
+    ) -> Result<Copied, ExecuteError> {
+        (self.run)(execution, sink)
+    }
+}
+
+/// A tensor of rows: -1 is any size.
+pub(crate) fn tensor(name: &str, dtype: DataType, row: &[i64]) -> TensorMetadata {
+    let size = |&size: &i64| match size {
+        -1 => Dimension::Unknown,
+        size => Dimension::Fixed(size),
+    };
+    TensorMetadata {
+        name: name.into(),
+        dtype,
+        dimensions: [Dimension::Named("batch".into())]
+            .into_iter()
+            .chain(row.iter().map(size))
+            .collect(),
+        access: InputAccess::InPlace,
+    }
+}
+
+/// Settings with batches of so many rows and one instance.
+pub(crate) fn settings(max_batch_size: u32) -> ModelSettings {
+    let policy = BatchPolicy {
+        max_batch_size,
+        ..BatchPolicy::single()
+    };
+    ModelSettings {
+        policy,
+        max_batch_size,
+        queue_count_max: 64,
+        instances: 1,
+        priority_levels: 1,
+        default_priority: 1,
+    }
+}
+
+/// A model version with one instance.
+pub(crate) fn version(
+    metrics: &Metrics,
+    name: &str,
+    model: Box<dyn Model>,
+    settings: ModelSettings,
+) -> Arc<ModelVersion> {
+    let metadata = model.metadata().clone();
+    let instance = InstanceSlot::new(model.instance().unwrap(), &metadata);
+    Arc::new(ModelVersion::new(VersionParts {
+        name: name.into(),
+        version: 1,
+        engine: "fake",
+        signature: Signature::new(metadata, settings.max_batch_size),
+        settings,
+        metrics: metrics.model(name, 1),
+        model,
+        instances: vec![instance],
+        timing: Timing::default(),
+    }))
+}
+
+/// Serves a version as the only one of its model.
+pub(crate) fn serve(models: &Models, version: Arc<ModelVersion>) {
+    let name = Arc::clone(version.name());
+    let mut entry = ModelEntry::default();
+    entry.versions.insert(version.version(), version);
+    models.put(&name, entry);
+}
+
+/// An input of a request: name, type, shape, bytes.
+pub(crate) type Given<'a> = (&'a str, DataType, &'a [i64], &'a [u8]);
+
+/// A job for the newest version of a model, and where its outcome comes.
+pub(crate) fn job(
+    models: &Models,
+    model: &str,
+    inputs: &[Given<'_>],
+    wanted: &[&str],
+) -> Result<(Job, Receiver<Outcome>), Rejection> {
+    let inputs: Vec<_> = inputs
+        .iter()
+        .map(|&(name, dtype, shape, bytes)| {
+            let byte_size = bytes.len() as u64;
+            let facts = InputFacts {
+                name,
+                dtype,
+                shape,
+                byte_size,
+            };
+            (facts, bytes::Bytes::copy_from_slice(bytes))
+        })
+        .collect();
+    let request: Arc<Request> = Arc::new(owned_request(models, (model, 0), &inputs, wanted)?);
+    let (sender, receiver) = channel();
+    let response = Box::new(ResponseBlock::private(&request, 1 << 20)?);
+    let job = Job {
+        request,
+        request_id: 0,
+        sink: Sink::Reply(Some(sender)),
+        response,
+    };
+    Ok((job, receiver))
+}
