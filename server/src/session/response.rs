@@ -14,13 +14,14 @@ use adjoin_shm::{Arena, OwnedRange, Payload, PayloadMut};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::private::PrivateRoom;
 use crate::model::ResolvedOutput;
 use crate::model::request::Request;
 
 #[derive(Debug)]
 enum Room {
     Region { arena: Arena, range: OwnedRange },
-    Private(Vec<u8>),
+    Private(PrivateRoom),
 }
 
 /// An output that found its room after the run.
@@ -35,7 +36,7 @@ pub struct Dynamic {
 #[derive(Debug)]
 enum DynamicRoom {
     Region(OwnedRange),
-    Private(Vec<u8>),
+    Private(PrivateRoom),
 }
 
 /// Where outputs of unknown size find room while the block itself is lent to the engine.
@@ -53,7 +54,7 @@ impl Dynamic {
     pub fn byte_size(&self) -> u64 {
         match &self.room {
             DynamicRoom::Region(range) => range.byte_size(),
-            DynamicRoom::Private(bytes) => bytes.len() as u64,
+            DynamicRoom::Private(room) => room.bytes().len() as u64,
         }
     }
 }
@@ -81,7 +82,7 @@ impl DynamicTarget {
                 payload.copy_to(&mut range.payload_mut());
                 DynamicRoom::Region(range)
             }
-            Self::Private => DynamicRoom::Private(payload.to_vec()),
+            Self::Private => DynamicRoom::Private(PrivateRoom::holding(payload)),
         };
         Ok(Dynamic {
             index,
@@ -104,6 +105,19 @@ pub struct ResponseBlock {
 }
 
 /// An output in private memory.
+#[derive(Debug)]
+pub struct ReplyOutput<'a> {
+    /// Index in the model's outputs.
+    pub index: usize,
+    /// Type of the elements.
+    pub dtype: DataType,
+    /// Dimensions.
+    pub shape: &'a [i64],
+    /// The bytes.
+    pub bytes: &'a [u8],
+}
+
+/// An output in private memory, taken out of it.
 #[derive(Debug)]
 pub struct OwnedOutput {
     /// Index in the model's outputs.
@@ -187,7 +201,7 @@ impl ResponseBlock {
     /// `ResponseRegionFull` with the bytes needed and the most allowed.
     pub fn private(request: &Request, byte_size_max: u64) -> Result<Self, Rejection> {
         let (places, end) = plan(request, 0, byte_size_max)?;
-        let room = Room::Private(vec![0; usize::try_from(end).unwrap_or(0)]);
+        let room = Room::Private(PrivateRoom::new(usize::try_from(end).unwrap_or(0)));
         Ok(Self {
             room,
             places,
@@ -240,7 +254,7 @@ impl ResponseBlock {
     pub fn bind<'a>(&'a mut self, request: &'a Request, bound: &mut SmallVec<[Output<'a>; 4]>) {
         let mut rest = Some(match &mut self.room {
             Room::Region { range, .. } => range.payload_mut(),
-            Room::Private(bytes) => PayloadMut::from_slice(bytes),
+            Room::Private(room) => room.payload_mut(),
         });
         let mut passed = 0;
         for (output, place) in request.outputs.iter().zip(&self.places) {
@@ -269,7 +283,7 @@ impl ResponseBlock {
         let (at, byte_size) = (*self.places.get(index)?)?;
         let all = match &mut self.room {
             Room::Region { range, .. } => range.payload_mut(),
-            Room::Private(bytes) => PayloadMut::from_slice(bytes),
+            Room::Private(room) => room.payload_mut(),
         };
         Some(all.split_at(at).1.split_at(byte_size).0)
     }
@@ -350,11 +364,11 @@ impl ResponseBlock {
     /// The outputs of a private block, in the model's order.
     #[must_use]
     pub fn into_outputs(self, request: &Request) -> Vec<OwnedOutput> {
-        let Room::Private(bytes) = self.room else {
+        let Room::Private(room) = self.room else {
             return Vec::new();
         };
         // Views of one buffer: nothing is copied for those who send it on.
-        let bytes = Bytes::from(bytes);
+        let bytes = Bytes::from_owner(room);
         let mut dynamic = self.dynamic;
         let mut outputs = Vec::new();
         for (index, output) in request.outputs.iter().enumerate() {
@@ -367,17 +381,58 @@ impl ResponseBlock {
                 });
             } else if let Some(at) = dynamic.iter().position(|found| found.index == index) {
                 let found = dynamic.swap_remove(at);
-                let DynamicRoom::Private(bytes) = found.room else {
+                let DynamicRoom::Private(room) = found.room else {
                     continue;
                 };
                 outputs.push(OwnedOutput {
                     index,
                     dtype: found.dtype,
                     shape: found.shape,
-                    bytes: bytes.into(),
+                    bytes: Bytes::from_owner(room),
                 });
             }
         }
         outputs
+    }
+
+    /// An output of a private block; `None` if it is not wanted or was not made.
+    #[must_use]
+    pub fn private_output<'a>(
+        &'a self,
+        request: &'a Request,
+        index: usize,
+    ) -> Option<ReplyOutput<'a>> {
+        let Room::Private(room) = &self.room else {
+            return None;
+        };
+        let output = request.outputs.get(index).filter(|output| output.wanted)?;
+        if let (Some((at, byte_size)), Some((shape, _))) = (self.places[index], &output.known) {
+            return Some(ReplyOutput {
+                index,
+                dtype: output.dtype,
+                shape,
+                bytes: &room.bytes()[at..at + byte_size],
+            });
+        }
+        let found = self.dynamic.iter().find(|dynamic| dynamic.index == index)?;
+        let DynamicRoom::Private(room) = &found.room else {
+            return None;
+        };
+        Some(ReplyOutput {
+            index,
+            dtype: found.dtype,
+            shape: &found.shape,
+            bytes: room.bytes(),
+        })
+    }
+
+    /// Bytes of private memory that it holds.
+    #[must_use]
+    pub fn private_bytes(&self) -> u64 {
+        let Room::Private(room) = &self.room else {
+            return 0;
+        };
+        let dynamic = self.dynamic.iter().map(Dynamic::byte_size);
+        room.bytes().len() as u64 + dynamic.sum::<u64>()
     }
 }
