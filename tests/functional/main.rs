@@ -8,6 +8,7 @@
     reason = "small values, and helpers where a failure is a failed test"
 )]
 
+mod access;
 mod batching;
 mod control;
 mod documents;

@@ -42,6 +42,12 @@ impl ControlPlane {
         self.channel.clone()
     }
 
+    /// The runtime, for callers that keep the channel.
+    #[must_use]
+    pub fn into_runtime(self) -> tokio::runtime::Runtime {
+        self.runtime
+    }
+
     /// Runs a call to its end.
     pub fn wait<T>(&self, call: impl Future<Output = T>) -> T {
         self.runtime.block_on(call)

@@ -2,7 +2,12 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
-use axum::http::HeaderValue;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderValue, StatusCode};
+use axum::routing::any;
+use tower::ServiceExt;
 
 use super::*;
 use crate::control::listen::{Certificate, ListenerKind};
@@ -222,4 +227,78 @@ fn refusals_name_the_right_and_never_the_token() {
             "{text}"
         );
     }
+}
+
+/// A router that has every route of the table, each answering 200.
+fn all_routes(access: Access) -> Router {
+    let all = |router: Router, template: &String| router.route(template, any(|| async {}));
+    let router = table::routes().keys().fold(Router::new(), all);
+    guarded(router, Arc::new(access))
+}
+
+/// The status of a request to a path, by a caller.
+fn status(router: &Router, path: &str, caller: Option<Caller>) -> StatusCode {
+    let mut request = Request::builder().uri(path).body(Body::empty()).unwrap();
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(ConnectInfo(caller));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let answer = runtime.block_on(router.clone().oneshot(request));
+    answer.unwrap().status()
+}
+
+#[test]
+fn every_route_of_the_table_can_be_served_and_is_refused_without_its_right() {
+    let open = all_routes(Access::load(&no_files(), &[]).unwrap());
+    let closed = all_routes(with_tokens());
+    for (template, right) in table::routes() {
+        let path = template.replace('{', "a").replace('}', "z");
+        let forbidden = match right {
+            Right::Health => StatusCode::OK,
+            _ => StatusCode::FORBIDDEN,
+        };
+        assert_eq!(status(&open, &path, None), forbidden, "{path}");
+        let remote_may = match right {
+            Right::Infer | Right::Inspect | Right::Health => StatusCode::OK,
+            Right::Control | Right::Regions | Right::Settings => StatusCode::FORBIDDEN,
+        };
+        assert_eq!(
+            status(&open, &path, Some(remote(false))),
+            remote_may,
+            "{path}"
+        );
+        let without_token = match right {
+            Right::Health => StatusCode::OK,
+            _ => StatusCode::UNAUTHORIZED,
+        };
+        assert_eq!(
+            status(&closed, &path, Some(remote(false))),
+            without_token,
+            "{path}"
+        );
+        assert_eq!(
+            status(&closed, &path, Some(user(0))),
+            StatusCode::OK,
+            "{path}"
+        );
+    }
+    for path in [
+        "/",
+        "/v2/other",
+        "/v2//models/add/infer",
+        "/v2/models/a/b/infer",
+    ] {
+        let found = status(&open, path, Some(user(0)));
+        assert_eq!(found, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[test]
+fn a_route_that_the_table_does_not_have_is_refused_though_the_router_has_it() {
+    let router = Router::new().route("/v2/forgotten", any(|| async {}));
+    let router = guarded(router, Arc::new(Access::load(&no_files(), &[]).unwrap()));
+    let found = status(&router, "/v2/forgotten", Some(user(0)));
+    assert_eq!(found, StatusCode::NOT_FOUND);
 }
