@@ -6,6 +6,7 @@
 mod describe;
 mod infer;
 mod refusal;
+pub mod regions;
 mod repository;
 mod settings;
 mod shared_memory;
