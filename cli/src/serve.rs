@@ -98,6 +98,11 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "FILE", env = "ADJOIN_CONFIG")]
     config: Option<PathBuf>,
 
+    /// Lets callers of the Open Inference Protocol register files of this directory, such as /dev/shm, as shared-memory
+    /// regions. Their bytes are copied, not mapped [default: off]
+    #[arg(long, value_name = "DIR", env = "ADJOIN_ALLOW_NAMED_SHM")]
+    allow_named_shm: Option<PathBuf>,
+
     /// ONNX Runtime's library [default: next to the command, then the system's library directories]
     #[arg(long, value_name = "FILE", env = "ADJOIN_ONNXRUNTIME")]
     onnxruntime: Option<PathBuf>,
@@ -137,6 +142,7 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         http_addr: arguments.http_addr,
         metrics_addr: arguments.metrics_addr,
         onnxruntime: arguments.onnxruntime,
+        named_shm: arguments.allow_named_shm,
         log,
         file,
     })?;

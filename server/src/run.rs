@@ -18,6 +18,8 @@ use crate::control::{
 use crate::engine::{Engine, EngineOptions};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
+use crate::oip::REGION_LIMITS;
+use crate::oip::regions::Regions;
 use crate::repository::{Loader, Manager, ManagerParts, RepositoryError, Started, engines};
 
 /// Why the server did not start, or ended.
@@ -57,6 +59,14 @@ pub enum RunError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The directory of named regions cannot be used.
+    #[error("cannot use --allow-named-shm {}: {source}", path.display())]
+    NamedShm {
+        /// The directory.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// The system refused something that every server needs.
     #[error("cannot {what}: {source}")]
     System {
@@ -84,6 +94,7 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     let access = Access::load(&config.file.access, &config.file.allow_uids)?;
     let tls = config.file.access.tls.as_ref().map(Tls::load).transpose()?;
     warn_of_plain_tokens(&config);
+    let regions = regions(&config)?;
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let (backends, missing) = engines(config.onnxruntime.as_deref())?;
     let names: Vec<String> = backends
@@ -131,7 +142,15 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
             engine.ensure_workers(0).map_err(system("start a worker"))?;
             let (engine, manager) = (Arc::clone(&engine), Arc::clone(&manager));
             let log = config.log.clone();
-            let shared = Shared::new(engine, manager, config.file.clone(), names, phase, log);
+            let shared = Shared::new(
+                engine,
+                manager,
+                config.file.clone(),
+                names,
+                phase,
+                regions,
+                log,
+            );
             let listeners = listen(&config, &dir, tls, access)?;
             tracing::info!(socket_dir = %config.socket_dir.display(), "serving");
             serve(&runtime, shared, listeners)
@@ -170,6 +189,17 @@ async fn until_loaded(started: Started, phase: &Sender<Phase>) -> Result<bool, R
         // The sender outlives this call.
         _ = phase.wait_for(|phase| *phase != Phase::Serving) => Ok(false),
     }
+}
+
+/// Where callers may register regions.
+fn regions(config: &ServerConfig) -> Result<Regions, RunError> {
+    let Some(path) = &config.named_shm else {
+        return Ok(Regions::off(REGION_LIMITS));
+    };
+    Regions::beneath(path, REGION_LIMITS).map_err(|source| RunError::NamedShm {
+        path: path.clone(),
+        source,
+    })
 }
 
 /// Whoever sees a token on its way can use it.

@@ -108,9 +108,11 @@ pub(crate) fn version(
 /// Serves a version as the only one of its model.
 pub(crate) fn serve(models: &Models, version: Arc<ModelVersion>) {
     let name = Arc::clone(version.name());
-    let mut entry = ModelEntry::default();
-    entry.versions.insert(version.version(), version);
-    models.put(&name, entry);
+    let changed: Result<(), ()> = models.change(&name, |entry: &mut ModelEntry| {
+        entry.versions.insert(version.version(), version);
+        Ok(())
+    });
+    changed.unwrap();
 }
 
 /// An input of a request: name, type, shape, bytes.

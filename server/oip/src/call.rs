@@ -4,6 +4,7 @@ use adjoin_schema::limits::{LABEL_BYTES_MAX, RANK_MAX, TENSOR_NAME_BYTES_MAX};
 use adjoin_schema::{DataType, Shape, element_count};
 use bytes::Bytes;
 
+use crate::elements::check_bytes;
 use crate::{CallParameters, Fault};
 
 /// An inference request.
@@ -214,6 +215,19 @@ impl CallInput {
             dtype,
             shape,
             content,
+        })
+    }
+
+    /// Checks bytes that came by another way than the message.
+    ///
+    /// # Errors
+    /// If they are not those of the input's type and shape.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), Fault> {
+        // Counted when the input was read.
+        let count = element_count(&self.shape).unwrap_or(u64::MAX);
+        check_bytes(self.dtype, count, bytes).map_err(|fault| Fault {
+            text: format!("input '{}': {}", self.name, fault.text),
+            ..fault
         })
     }
 }

@@ -22,6 +22,8 @@ pub struct AccessSection {
     pub tls_client_rights: Option<Vec<String>>,
     /// File of bearer tokens: callers over TCP need one of them, or a certificate.
     pub token_file: Option<PathBuf>,
+    /// Rights of callers over TCP who show neither. Default: infer, inspect, health; with a token file only health.
+    pub tcp_rights: Option<Vec<String>>,
     /// Users that have the rights control and settings on the control socket, beside the server's own and root.
     pub control_uids: Vec<u32>,
 }
@@ -46,6 +48,8 @@ pub struct AccessConfig {
     pub client_rights: Option<Rights>,
     /// File of bearer tokens.
     pub token_file: Option<PathBuf>,
+    /// Rights of callers over TCP who show nothing, if the file names them.
+    pub tcp_rights: Option<Rights>,
     /// Users that may control the server beside its own and root.
     pub control_uids: Vec<u32>,
 }
@@ -75,7 +79,9 @@ impl AccessSection {
             is_named(&self.tls_client_ca),
             "tls_client_rights needs it",
         )?;
-        let client_rights = self.tls_client_rights.map(rights).transpose()?;
+        let named =
+            |key, names: Option<Vec<String>>| names.map(|names| rights(key, names)).transpose();
+        let client_rights = named("access.tls_client_rights", self.tls_client_rights)?;
         let tls = self
             .tls_certificate
             .zip(self.tls_key)
@@ -88,18 +94,19 @@ impl AccessSection {
             tls,
             client_rights,
             token_file: self.token_file,
+            tcp_rights: named("access.tcp_rights", self.tcp_rights)?,
             control_uids: self.control_uids,
         })
     }
 }
 
-fn rights(names: Vec<String>) -> Result<Rights, ConfigError> {
+fn rights(key: &str, names: Vec<String>) -> Result<Rights, ConfigError> {
     let mut rights = Rights::default();
     for name in names {
         let right = Right::from_name(&name);
         check(
             right.is_some(),
-            "access.tls_client_rights",
+            key,
             format!("{name:?}"),
             "rights are infer, inspect, health, control, regions, settings",
         )?;

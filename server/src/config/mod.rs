@@ -40,6 +40,8 @@ pub struct ServerConfig {
     pub metrics_addr: Option<SocketAddr>,
     /// Where ONNX Runtime's library is, if not in the usual places.
     pub onnxruntime: Option<PathBuf>,
+    /// Directory whose files callers may register as regions, if any.
+    pub named_shm: Option<PathBuf>,
     /// What is logged, and how that is changed.
     pub log: LogSettings,
     /// From the configuration file.

@@ -34,6 +34,7 @@ use tower::layer::util::{Identity, Stack};
 use crate::config::CheckedFile;
 use crate::engine::Engine;
 use crate::metrics::endpoint;
+use crate::oip::regions::Regions;
 use crate::oip::{LogSettings, Oip};
 use crate::repository::Manager;
 use access::{Access, GrpcGuard, guarded};
@@ -111,10 +112,11 @@ impl Shared {
         config: CheckedFile,
         engines: Vec<String>,
         phase: watch::Sender<Phase>,
+        regions: Regions,
         log: LogSettings,
     ) -> Self {
         Self {
-            oip: Oip::new(Arc::clone(&engine), Arc::clone(&manager), log),
+            oip: Oip::new(Arc::clone(&engine), Arc::clone(&manager), regions, log),
             engine,
             manager,
             phase,

@@ -8,13 +8,15 @@ use adjoin_schema::layout::{RegionKind, SubmissionEntry, SubmissionKind, submit_
 use adjoin_schema::limits::DESCRIPTOR_BYTES_MAX;
 use adjoin_schema::status::Status;
 use adjoin_shm::ring::RingError;
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Engine;
 use super::lead::{Intake, Lead};
 use crate::batch::queue::Ticket;
-use crate::model::InputFacts;
 use crate::model::request::{InputPlace, Job, Request, Sink, Source};
+use crate::model::version::Claim;
+use crate::model::{InputFacts, ModelVersion, Models};
 use crate::session::Session;
 
 /// Entries of one session that are taken before others have their turn.
@@ -296,4 +298,53 @@ pub(crate) fn ticket(job: &Job, flow: u64, priority: u16, deadline_ns: u64, now_
             deadline_ns
         },
     }
+}
+
+/// A request whose payload is in private memory, for the version of a model that a request gets.
+///
+/// # Errors
+/// What does not fit the model.
+pub(crate) fn owned_request(
+    models: &Models,
+    model: (&str, u64),
+    inputs: &[(InputFacts<'_>, Bytes)],
+    wanted: &[&str],
+) -> Result<Request, Rejection> {
+    let (version, claim) = models.claim(model.0, model.1, "")?;
+    owned_request_of(version, claim, inputs, wanted)
+}
+
+/// A request whose payload is in private memory, for a version.
+///
+/// # Errors
+/// What does not fit it.
+pub(crate) fn owned_request_of(
+    version: Arc<ModelVersion>,
+    claim: Claim,
+    inputs: &[(InputFacts<'_>, Bytes)],
+    wanted: &[&str],
+) -> Result<Request, Rejection> {
+    let facts: SmallVec<[InputFacts<'_>; 4]> = inputs.iter().map(|(facts, _)| *facts).collect();
+    let resolved = version.signature().resolve(&facts, wanted);
+    let resolved = resolved.inspect_err(|rejection| version.metrics().refused(rejection.status))?;
+    let place = |&index: &usize| {
+        let facts = inputs[index].0;
+        InputPlace {
+            dtype: facts.dtype,
+            shape: facts.shape.into(),
+            offset: 0,
+            byte_size: facts.byte_size,
+        }
+    };
+    let bytes = |&index: &usize| inputs[index].1.clone();
+    Ok(Request {
+        inputs: resolved.inputs.iter().map(place).collect(),
+        source: Source::Owned(resolved.inputs.iter().map(bytes).collect()),
+        version,
+        outputs: resolved.outputs,
+        rows: resolved.rows,
+        compatibility: resolved.compatibility,
+        key: None,
+        claim: Some(claim),
+    })
 }

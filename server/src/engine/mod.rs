@@ -37,7 +37,7 @@ use crate::session::Session;
 use crate::session::table::{SessionLimits, SessionTable};
 use lead::{Lead, Poller};
 
-pub(crate) use intake::ticket;
+pub(crate) use intake::{owned_request, owned_request_of, ticket};
 
 /// How the data plane behaves.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use adjoin_oip::{
-    Call, CallInput, Content, Fault, Kind, Reply, ReplyContent, ReplyOutput, Target, classify,
+    Call, CallOutput, Content, Fault, Kind, RegionSlice, Reply, ReplyContent, ReplyOutput, Target,
+    classify,
 };
 use adjoin_schema::DataType;
 use adjoin_schema::descriptor::Rejection;
@@ -14,16 +15,20 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::refusal::{byte_size, of_call};
+use super::refusal::of_call;
+use super::regions::Region;
 use super::{Caller, Oip};
-use crate::engine::{Engine, ticket};
-use crate::model::request::{InputPlace, Job, Outcome, Request, Sink, Source};
+use crate::engine::{Engine, owned_request_of, ticket};
+use crate::model::request::{Job, Outcome, Request, Sink};
 use crate::model::version::Claim;
 use crate::model::{InputFacts, ModelVersion};
 use crate::session::response::{OwnedOutput, ResponseBlock};
 
 /// Most bytes of the outputs of one answer: what a message may have.
 pub(super) const REPLY_BYTES_MAX: u64 = 256 << 20;
+
+/// A region for each output of a call that goes to one.
+type Targets = SmallVec<[Option<Arc<Region>>; 4]>;
 
 /// A request on its way. Dropped before its outcome is there, it takes the request out of the queue: whoever asked
 /// has gone.
@@ -68,6 +73,7 @@ impl Oip {
         if engine.is_draining() {
             return Err(of_call(Status::NotExecuted.into(), &call, None));
         }
+        self.read_regions(caller, &mut call)?;
         let (number, label) = (call.version.number(), call.version.label());
         let claimed = engine.models().claim(&call.model, number, label);
         let (version, claim) = claimed.map_err(|rejection| of_call(rejection, &call, None))?;
@@ -77,6 +83,7 @@ impl Oip {
         let request =
             check(&version, claim, &call).map_err(|rejection| explain(rejection, &call))?;
         let request = Arc::new(request);
+        let targets = self.targets(caller, &call)?;
         let response = ResponseBlock::private(&request, REPLY_BYTES_MAX);
         let response = response.map_err(|rejection| explain(rejection, &call))?;
 
@@ -125,9 +132,37 @@ impl Oip {
             model: std::mem::take(&mut call.model),
         };
         for output in block.into_outputs(&request) {
-            reply.outputs.push(place(&version, &call, output)?);
+            let placed = place(&version, &call, &targets, output).await?;
+            reply.outputs.push(placed);
         }
         Ok(reply)
+    }
+
+    /// Copies inputs out of the caller's regions. Whoever can write a region can change it while the model runs, so
+    /// what is checked is the copy.
+    fn read_regions(&self, caller: &Caller, call: &mut Call) -> Result<(), Fault> {
+        let mut reader = self.regions.reader(&caller.owner);
+        for input in &mut call.inputs {
+            if let Content::Region(slice) = &input.content {
+                let bytes = reader.read(slice)?;
+                input.check(&bytes)?;
+                input.content = Content::Message(bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// The regions that outputs go to, in the order of the call's outputs. From here on they stay, registered or not.
+    fn targets(&self, caller: &Caller, call: &Call) -> Result<Targets, Fault> {
+        let target = |output: &CallOutput| match &output.target {
+            Target::Message { .. } => Ok(None),
+            Target::Region(slice) => {
+                let region = self.regions.get(&caller.owner, &slice.region)?;
+                region.check(slice.offset, slice.byte_size)?;
+                Ok(Some(region))
+            }
+        };
+        call.outputs.iter().map(target).collect()
     }
 }
 
@@ -143,51 +178,35 @@ fn earlier(deadline_ns: u64, now_ns: u64, timeout_us: u64) -> u64 {
 
 /// The call as a checked request.
 fn check(version: &Arc<ModelVersion>, claim: Claim, call: &Call) -> Result<Request, Rejection> {
-    fn facts(input: &CallInput) -> InputFacts<'_> {
-        InputFacts {
+    let mut inputs: SmallVec<[(InputFacts<'_>, Bytes); 4]> = SmallVec::new();
+    for input in &call.inputs {
+        // What lay in a region is a copy by now.
+        let Content::Message(bytes) = &input.content else {
+            return Err(Status::Internal.into());
+        };
+        let facts = InputFacts {
             name: &input.name,
             dtype: input.dtype,
             shape: &input.shape,
-            byte_size: byte_size(&input.content),
-        }
+            byte_size: bytes.len() as u64,
+        };
+        inputs.push((facts, bytes.clone()));
     }
-    let facts: SmallVec<[InputFacts<'_>; 4]> = call.inputs.iter().map(facts).collect();
     let wanted: SmallVec<[&str; 4]> = call
         .outputs
         .iter()
         .map(|output| output.name.as_str())
         .collect();
-    let resolved = version.signature().resolve(&facts, &wanted);
-    let resolved = resolved.inspect_err(|rejection| version.metrics().refused(rejection.status))?;
-    let mut inputs = SmallVec::new();
-    let mut buffers = Vec::with_capacity(resolved.inputs.len());
-    for &index in &resolved.inputs {
-        let input = &call.inputs[index];
-        inputs.push(InputPlace {
-            dtype: input.dtype,
-            shape: input.shape.clone(),
-            offset: 0,
-            byte_size: byte_size(&input.content),
-        });
-        buffers.push(match &input.content {
-            Content::Message(bytes) => bytes.clone(),
-            Content::Region(_) => Bytes::new(),
-        });
-    }
-    Ok(Request {
-        version: Arc::clone(version),
-        source: Source::Owned(buffers),
-        inputs,
-        outputs: resolved.outputs,
-        rows: resolved.rows,
-        compatibility: resolved.compatibility,
-        key: None,
-        claim: Some(claim),
-    })
+    owned_request_of(Arc::clone(version), claim, &inputs, &wanted)
 }
 
 /// An output where the call wants it.
-fn place(version: &ModelVersion, call: &Call, output: OwnedOutput) -> Result<ReplyOutput, Fault> {
+async fn place(
+    version: &ModelVersion,
+    call: &Call,
+    targets: &Targets,
+    output: OwnedOutput,
+) -> Result<ReplyOutput, Fault> {
     let OwnedOutput {
         index,
         mut dtype,
@@ -195,8 +214,9 @@ fn place(version: &ModelVersion, call: &Call, output: OwnedOutput) -> Result<Rep
         mut bytes,
     } = output;
     let name = version.signature().metadata().outputs[index].name.clone();
-    let asked = call.outputs.iter().find(|asked| asked.name == name);
-    let classes = asked.map_or(0, |asked| asked.classes);
+    let mut asked = call.outputs.iter().zip(targets);
+    let asked = asked.find(|(asked, _)| asked.name == name);
+    let classes = asked.map_or(0, |(asked, _)| asked.classes);
     if classes > 0 {
         let is_batched = version.signature().max_batch_size() > 0;
         (shape, bytes) =
@@ -206,21 +226,47 @@ fn place(version: &ModelVersion, call: &Call, output: OwnedOutput) -> Result<Rep
             })?;
         dtype = DataType::Bytes;
     }
-    let content = match asked.map(|asked| &asked.target) {
-        Some(Target::Message { is_binary }) => ReplyContent::Message {
+    let content = match asked.map(|(asked, region)| (&asked.target, region)) {
+        Some((Target::Region(slice), Some(region))) => {
+            ReplyContent::Region(write(region, slice, &name, bytes).await?)
+        }
+        Some((Target::Message { is_binary }, _)) => ReplyContent::Message {
             bytes,
             is_binary: *is_binary,
         },
-        None => ReplyContent::Message {
+        _ => ReplyContent::Message {
             bytes,
             is_binary: call.parameters.binary_data_output,
         },
-        Some(Target::Region(slice)) => ReplyContent::Region(slice.clone()),
     };
     Ok(ReplyOutput {
         name,
         dtype,
         shape,
         content,
+    })
+}
+
+/// Writes an output to its region; what is written is what comes back.
+async fn write(
+    region: &Arc<Region>,
+    slice: &RegionSlice,
+    name: &str,
+    bytes: Bytes,
+) -> Result<RegionSlice, Fault> {
+    let (room, byte_size) = (slice.byte_size, bytes.len() as u64);
+    if byte_size > room {
+        let text = format!(
+            "shared memory size specified with the request for output '{name}' ({room} bytes) should be at least \
+             {byte_size} bytes to hold the results"
+        );
+        return Err(Fault::new(Kind::Internal, text));
+    }
+    if byte_size > 0 {
+        Arc::clone(region).write(slice.offset, bytes).await?;
+    }
+    Ok(RegionSlice {
+        byte_size,
+        ..slice.clone()
     })
 }

@@ -25,6 +25,14 @@ use crate::model::{ModelEntry, ModelVersion};
 use crate::repository::Manager;
 
 pub(crate) use refusal::of_manager;
+use regions::{Owner, RegionLimits, Regions};
+
+/// Regions that callers may register, and bytes that one call may have copied from them: as many as a message has.
+pub(crate) const REGION_LIMITS: RegionLimits = RegionLimits {
+    count_max: 1024,
+    owner_count_max: 256,
+    call_bytes_max: infer::REPLY_BYTES_MAX,
+};
 
 /// Who calls.
 #[derive(Clone, Debug)]
@@ -32,6 +40,8 @@ pub struct Caller {
     /// Number of its connection, which no session has: requests of one connection wait behind each other, not before
     /// others'.
     pub flow: u64,
+    /// Whose regions it may use.
+    pub owner: Owner,
 }
 
 /// Answers calls of the protocol.
@@ -39,16 +49,23 @@ pub struct Caller {
 pub struct Oip {
     engine: Arc<Engine>,
     manager: Arc<Manager>,
+    regions: Arc<Regions>,
     log: LogSettings,
 }
 
 impl Oip {
     /// Calls to these models.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, manager: Arc<Manager>, log: LogSettings) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        manager: Arc<Manager>,
+        regions: Regions,
+        log: LogSettings,
+    ) -> Self {
         Self {
             engine,
             manager,
+            regions: Arc::new(regions),
             log,
         }
     }

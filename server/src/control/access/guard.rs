@@ -58,11 +58,16 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let caller = request.extensions().get::<Caller>();
         let path = request.uri().path();
         match self.access.check_method(path, caller, request.headers()) {
-            Ok(()) => Either::Right(self.inner.call(request)),
+            Ok(token) => {
+                if let Some(caller) = request.extensions_mut().get_mut::<Caller>() {
+                    caller.token = token;
+                }
+                Either::Right(self.inner.call(request))
+            }
             Err(refusal) => {
                 let text = refusal.to_string();
                 let status = match refusal {
@@ -91,8 +96,9 @@ async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Ne
     let template = extensions.get::<MatchedPath>().cloned();
     let template = template.as_ref().map_or("", MatchedPath::as_str);
     match access.check_route(template, caller.as_ref(), request.headers()) {
-        Ok(()) => {
-            if let Some(caller) = caller {
+        Ok(token) => {
+            if let Some(mut caller) = caller {
+                caller.token = token;
                 request.extensions_mut().insert(caller);
             }
             next.run(request).await

@@ -42,6 +42,8 @@ pub struct Access {
     own_uid: u32,
     tokens: Option<TokenFile>,
     certificate_rights: Rights,
+    /// Of callers over TCP who show nothing.
+    open_rights: Rights,
     methods: Needs,
     routes: Needs,
 }
@@ -69,7 +71,7 @@ pub(super) enum Refusal {
 enum Presented {
     None,
     Unknown,
-    Known(Rights),
+    Known(usize, Rights),
 }
 
 impl Access {
@@ -83,6 +85,11 @@ impl Access {
             allow_uids: allow_uids.to_vec(),
             control_uids: config.control_uids.clone(),
             own_uid: rustix::process::geteuid().as_raw(),
+            open_rights: config.tcp_rights.unwrap_or(if tokens.is_none() {
+                OPEN
+            } else {
+                Rights::default()
+            }),
             tokens: tokens.transpose()?,
             certificate_rights: config.client_rights.unwrap_or(OPEN),
             methods: table::methods(),
@@ -90,24 +97,24 @@ impl Access {
         })
     }
 
-    /// Whether a caller may call a gRPC method.
+    /// Whether a caller may call a gRPC method; which token it showed, if one.
     fn check_method(
         &self,
         path: &str,
         caller: Option<&Caller>,
         headers: &HeaderMap,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<usize>, Refusal> {
         let right = self.methods.get(path).ok_or(Refusal::Unknown)?;
         self.check(*right, caller, headers)
     }
 
-    /// Whether a caller may use a route, by its template.
+    /// Whether a caller may use a route, by its template; which token it showed, if one.
     fn check_route(
         &self,
         template: &str,
         caller: Option<&Caller>,
         headers: &HeaderMap,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<usize>, Refusal> {
         let right = self.routes.get(template).ok_or(Refusal::Unknown)?;
         self.check(*right, caller, headers)
     }
@@ -117,23 +124,27 @@ impl Access {
         right: Right,
         caller: Option<&Caller>,
         headers: &HeaderMap,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<usize>, Refusal> {
         if ANYBODY.contains(right) {
-            return Ok(());
+            return Ok(None);
         }
         let denied = Refusal::Denied(right);
+        let mut token = None;
         let (rights, refusal) = match caller.map(|caller| &caller.peer) {
             None => (Rights::default(), denied),
             Some(Peer::Unix { uid, .. }) => (self.rights_of_user(*uid), denied),
             Some(Peer::Tcp { certificate, .. }) => {
                 let known = certificate.is_some();
-                let own = match (known, &self.tokens) {
-                    (true, _) => self.certificate_rights,
-                    (false, None) => OPEN,
-                    (false, Some(_)) => Rights::default(),
+                let own = if known {
+                    self.certificate_rights
+                } else {
+                    self.open_rights
                 };
                 match self.presented(headers) {
-                    Presented::Known(rights) => (own.with(rights), denied),
+                    Presented::Known(index, rights) => {
+                        token = Some(index);
+                        (own.with(rights), denied)
+                    }
                     Presented::Unknown => return Err(Refusal::TokenWrong(right)),
                     Presented::None if known || self.tokens.is_none() => (own, denied),
                     Presented::None => (own, Refusal::TokenMissing(right)),
@@ -141,7 +152,7 @@ impl Access {
             }
         };
         if rights.contains(right) {
-            Ok(())
+            Ok(token)
         } else {
             Err(refusal)
         }
@@ -173,9 +184,10 @@ impl Access {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
             .map(|(_, token)| token.trim_ascii());
         match token.filter(|_| values.next().is_none()) {
-            Some(token) => tokens
-                .rights(token)
-                .map_or(Presented::Unknown, Presented::Known),
+            Some(token) => match tokens.find(token) {
+                Some((index, rights)) => Presented::Known(index, rights),
+                None => Presented::Unknown,
+            },
             None => Presented::Unknown,
         }
     }

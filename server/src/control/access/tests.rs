@@ -35,6 +35,7 @@ fn no_files() -> AccessConfig {
         tls: None,
         client_rights: None,
         token_file: None,
+        tcp_rights: None,
         control_uids: Vec::new(),
     }
 }
@@ -117,6 +118,15 @@ fn remote_callers_without_anything_to_show_never_control() {
     let access = Access::load(&no_files(), &[]).unwrap();
     let open = [Right::Infer, Right::Inspect, Right::Health];
     assert_eq!(rights(&access, &remote(false), &HeaderMap::new()), open);
+    let config = AccessConfig {
+        tcp_rights: Some(Rights::of(&[Right::Health, Right::Regions])),
+        ..no_files()
+    };
+    let access_of_two = Access::load(&config, &[]).unwrap();
+    assert_eq!(
+        rights(&access_of_two, &remote(false), &HeaderMap::new()),
+        [Right::Health, Right::Regions]
+    );
     // Without a file there is nothing to compare a token with.
     let header = bearing(&["Bearer anything-at-all-here"]);
     assert_eq!(rights(&access, &remote(false), &header), open);
@@ -156,7 +166,7 @@ fn a_token_gives_the_rights_of_its_line_and_health_needs_none() {
             Err(Refusal::TokenWrong(Right::Infer)),
             "{wrong:?}"
         );
-        assert_eq!(found[2], Ok(()), "health, with {wrong:?}");
+        assert_eq!(found[2], Ok(None), "health, with {wrong:?}");
     }
     // Over a unix socket the kernel says who calls, and no token is asked for.
     assert!(

@@ -107,13 +107,13 @@ impl TokenFile {
         Ok(Self { tokens })
     }
 
-    /// What a token allows; nothing is known of it: `None`.
-    pub(super) fn rights(&self, token: &[u8]) -> Option<Rights> {
+    /// Which token of the file it is, from 0, and what it allows; nothing is known of it: `None`.
+    pub(super) fn find(&self, token: &[u8]) -> Option<(usize, Rights)> {
         let presented = digest_of(token);
         let mut found = None;
-        for (known, rights) in &self.tokens {
+        for (index, (known, rights)) in self.tokens.iter().enumerate() {
             if bool::from(known.ct_eq(&presented)) {
-                found = Some(*rights);
+                found = Some((index, *rights));
             }
         }
         found
@@ -192,16 +192,16 @@ mod tests {
         let text = format!("# who\n\n{TOKEN} infer, health\n  {TOKEN}2\tcontrol\n");
         let file = read(&text, 0o600).unwrap();
         assert_eq!(
-            file.rights(TOKEN.as_bytes()),
-            Some(Rights::of(&[Right::Infer, Right::Health]))
+            file.find(TOKEN.as_bytes()),
+            Some((0, Rights::of(&[Right::Infer, Right::Health])))
         );
         let other = format!("{TOKEN}2");
         assert_eq!(
-            file.rights(other.as_bytes()),
-            Some(Rights::of(&[Right::Control]))
+            file.find(other.as_bytes()),
+            Some((1, Rights::of(&[Right::Control])))
         );
         for wrong in ["", "0123456789abcde", "0123456789abcdeF", "# who"] {
-            assert_eq!(file.rights(wrong.as_bytes()), None, "{wrong:?}");
+            assert_eq!(file.find(wrong.as_bytes()), None, "{wrong:?}");
         }
     }
 

@@ -1,16 +1,17 @@
 //! What a gRPC call says beside its message: who calls and until when.
 
 use adjoin_shm::clock::now_ns;
-use tonic::Request;
 use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
 
 use crate::control::listen::Caller as Arrived;
 use crate::oip::Caller;
 
 /// Who calls.
-pub(super) fn caller<T>(request: &Request<T>) -> Caller {
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let arrived = request.extensions().get::<Arrived>();
-    arrived.map_or(Caller { flow: 0 }, Arrived::of_protocol)
+    let arrived = arrived.ok_or_else(|| Status::internal("the caller is not known"))?;
+    Ok(arrived.of_protocol())
 }
 
 /// When the caller stops waiting, on the clock of deadlines; 0 for never. The transport itself ends the call then; the

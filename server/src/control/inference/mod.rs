@@ -86,7 +86,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<api::ModelInferRequest>,
     ) -> Result<Response<api::ModelInferResponse>, Status> {
-        let (caller, deadline_ns) = (caller(&request), deadline_ns(request.metadata()));
+        let (caller, deadline_ns) = (caller(&request)?, deadline_ns(request.metadata()));
         let call = grpc::call(request.into_inner()).map_err(status)?;
         let reply = self.oip.infer(&caller, call, deadline_ns).await;
         answer(reply.map(grpc::reply))
@@ -98,7 +98,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<Streaming<api::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         Ok(Response::new(stream::answers(
             self.oip.clone(),
             caller,
@@ -150,7 +150,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<api::SystemSharedMemoryStatusRequest>,
     ) -> Result<Response<api::SystemSharedMemoryStatusResponse>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         answer(self.oip.region_status(&caller, &request.get_ref().name))
     }
 
@@ -158,7 +158,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<api::SystemSharedMemoryRegisterRequest>,
     ) -> Result<Response<api::SystemSharedMemoryRegisterResponse>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         answer(self.oip.register_region(&caller, request.get_ref()))
     }
 
@@ -166,7 +166,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<api::SystemSharedMemoryUnregisterRequest>,
     ) -> Result<Response<api::SystemSharedMemoryUnregisterResponse>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         self.oip.unregister_region(&caller, &request.get_ref().name);
         Ok(Response::new(api::SystemSharedMemoryUnregisterResponse {}))
     }

@@ -1,5 +1,6 @@
 //! A connection that is ready for a server, and who is at its other end.
 
+use crate::oip::regions::Owner;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -81,13 +82,28 @@ pub struct Caller {
     pub peer: Peer,
     /// Where it came in.
     pub listener: ListenerKind,
+    /// Which token of the token file the call showed, from 0, if it showed one.
+    pub token: Option<usize>,
 }
 
 impl Caller {
     /// Who calls, as the protocol's calls have it.
     pub(in crate::control) fn of_protocol(&self) -> crate::oip::Caller {
+        let owner = match (&self.peer, self.token) {
+            (Peer::Unix { uid, .. }, _) => Owner::Uid(*uid),
+            (Peer::Tcp { .. }, Some(token)) => Owner::Tcp(format!("token {token}").into()),
+            (
+                Peer::Tcp {
+                    certificate: Some(certificate),
+                    ..
+                },
+                None,
+            ) => Owner::Tcp(format!("certificate {}", certificate.names.join(" ")).into()),
+            (Peer::Tcp { .. }, None) => Owner::Tcp("".into()),
+        };
         crate::oip::Caller {
             flow: self.connection_id,
+            owner,
         }
     }
 
@@ -97,6 +113,7 @@ impl Caller {
             connection_id: NEXT_CONNECTION_ID.fetch_add(1, Ordering::Relaxed),
             peer,
             listener,
+            token: None,
         }
     }
 }
