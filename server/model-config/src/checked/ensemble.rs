@@ -17,6 +17,8 @@ use crate::limits::ENSEMBLE_STEPS_MAX;
 pub struct Ensemble {
     /// At least one.
     pub steps: Vec<Step>,
+    /// Most requests to one step that are under way at once for one request to the ensemble's model; `None`: no limit.
+    pub max_inflight_requests: Option<u32>,
 }
 
 /// One run of one model.
@@ -80,6 +82,7 @@ impl Ensemble {
         let steps = order.into_iter().filter_map(|index| steps[index].take());
         Ok(Self {
             steps: steps.collect(),
+            max_inflight_requests: Some(scheduling.max_inflight_requests).filter(|&most| most > 0),
         })
     }
 }
