@@ -177,6 +177,6 @@ mod tests {
             (model.intra_op_threads, model.engine.as_deref()),
             (3, Some("rten"))
         );
-        assert_eq!(model.settings(true).instances, 2);
+        assert_eq!(model.settings(0).instances, 2);
     }
 }

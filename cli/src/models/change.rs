@@ -1,6 +1,7 @@
 //! `adjoin models load`, `unload`, `label` and `split`.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use adjoin_control_api::control::admin_client::AdminClient;
@@ -29,6 +30,10 @@ pub(super) enum Change {
 pub(super) struct LoadArguments {
     /// Name of the model
     name: String,
+
+    /// Configuration in protocol buffers' JSON, in place of the model's config.pbtxt until the next load
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     #[command(flatten)]
     server: SocketDirArguments,
@@ -111,8 +116,19 @@ async fn make(change: Change) -> Result<String, Failure> {
         Ok::<_, ControlError>(AdminClient::new(channel))
     };
     Ok(match change {
-        Change::Load(LoadArguments { name, server }) => {
-            let request = LoadModelRequest { name: name.clone() };
+        Change::Load(LoadArguments {
+            name,
+            config,
+            server,
+        }) => {
+            let config = config.map(|path| {
+                let text = std::fs::read_to_string(&path);
+                text.map_err(|error| format!("cannot read --config {}: {error}", path.display()))
+            });
+            let request = LoadModelRequest {
+                name: name.clone(),
+                config: config.transpose()?.unwrap_or_default(),
+            };
             // A large model takes its time.
             let loaded = admin(server).await?.load_model(request).await;
             loaded.map_err(ControlError::from)?;

@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use crate::batch::policy::BatchPolicy;
+use crate::batch::queue_policy::QueuePolicies;
 use crate::model::ModelSettings;
 use crate::oip::LogSettings;
 use crate::repository::VersionPolicy;
@@ -83,7 +84,7 @@ pub struct ModelConfig {
     /// Whether to run the model before it is ready.
     pub warm_up: bool,
     /// Most rows; `None`: from the model's own description.
-    max_batch_size: Option<u32>,
+    pub max_batch_size: Option<u32>,
     preferred_batch_sizes: Vec<u32>,
     max_queue_delay: Duration,
     queue_count_max: usize,
@@ -219,13 +220,31 @@ impl CheckedFile {
         Ok(checked)
     }
 
+    /// What the file says of one model itself.
+    pub fn section(&self, name: &str) -> ModelSection {
+        self.models.get(name).cloned().unwrap_or_default()
+    }
+
+    /// What holds for models that do not say otherwise.
+    pub fn defaults(&self) -> &ModelSection {
+        &self.defaults
+    }
+
     /// The configuration of one model: its own section over the defaults.
     ///
     /// # Errors
     /// See [`ConfigError`].
     pub fn model(&self, name: &str) -> Result<ModelConfig, ConfigError> {
-        let own = self.models.get(name).cloned().unwrap_or_default();
-        let section = own.over(&self.defaults);
+        ModelConfig::new(name, self.section(name).over(&self.defaults))
+    }
+}
+
+impl ModelConfig {
+    /// The configuration of the model `name` that a section comes to.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn new(name: &str, section: ModelSection) -> Result<Self, ConfigError> {
         let key = |field: &str| format!("models.{name}.{field}");
         if let Some(engine) = &section.engine {
             let is_known = ["onnxruntime", "rten"].contains(&engine.as_str());
@@ -304,7 +323,7 @@ impl CheckedFile {
             format!("{version_policy:?}"),
             "it serves at least one version",
         )?;
-        Ok(ModelConfig {
+        Ok(Self {
             engine: section.engine,
             version_policy,
             labels: section.labels.unwrap_or_default(),
@@ -319,19 +338,10 @@ impl CheckedFile {
             default_priority,
         })
     }
-}
 
-impl ModelConfig {
-    /// The settings for a model that has a batch dimension or not. Without one and without the operator's
-    /// word for it, requests are never joined.
+    /// The settings for batches of at most so many rows, or with 0 for requests that are never joined.
     #[must_use]
-    pub fn settings(&self, has_batch_dimension: bool) -> ModelSettings {
-        let from_model = if has_batch_dimension {
-            MAX_BATCH_SIZE_DEFAULT
-        } else {
-            0
-        };
-        let max_batch_size = self.max_batch_size.unwrap_or(from_model);
+    pub fn settings(&self, max_batch_size: u32) -> ModelSettings {
         let policy = BatchPolicy {
             max_batch_size,
             preferred_batch_sizes: self
@@ -354,6 +364,8 @@ impl ModelConfig {
             instances: self.instances,
             priority_levels: self.priority_levels,
             default_priority: self.default_priority,
+            queue: QueuePolicies::default(),
+            response_cache: false,
         }
     }
 }
@@ -380,28 +392,19 @@ mod tests {
         "#;
         let file = parse(text).unwrap();
         let digits = file.model("digits").unwrap();
-        let settings = digits.settings(true);
-        assert_eq!(
-            (settings.instances, settings.policy.max_batch_size),
-            (2, 16)
-        );
+        let settings = digits.settings(16);
+        assert_eq!((settings.instances, digits.max_batch_size), (2, Some(16)));
         assert_eq!(settings.policy.preferred_batch_sizes.as_slice(), [4, 8]);
         assert_eq!(settings.policy.max_queue_delay_ns, 500_000);
         assert_eq!(
             digits.version_policy,
             VersionPolicy::Specific { versions: vec![3] }
         );
+        assert_eq!(file.model("other").unwrap().max_batch_size, None);
+        let single = file.model("other").unwrap().settings(0);
         assert_eq!(
-            file.model("other")
-                .unwrap()
-                .settings(true)
-                .policy
-                .max_batch_size,
-            MAX_BATCH_SIZE_DEFAULT
-        );
-        assert_eq!(
-            file.model("other").unwrap().settings(false).max_batch_size,
-            0
+            (single.max_batch_size, single.policy),
+            (0, BatchPolicy::single())
         );
     }
 

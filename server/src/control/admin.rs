@@ -35,7 +35,8 @@ impl AdminApi for Admin {
         request: Request<api::LoadModelRequest>,
     ) -> Result<Response<api::LoadModelResponse>, Status> {
         let asked = request.into_inner();
-        let loaded = self.shared.manager.load(&asked.name).await;
+        let config = Some(asked.config).filter(|config| !config.is_empty());
+        let loaded = self.shared.manager.load(&asked.name, config).await;
         loaded.map_err(status::manage_error)?;
         Ok(Response::new(api::LoadModelResponse {}))
     }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use adjoin_backend::Model;
+use adjoin_model_config::ModelConfig;
+use adjoin_oip::Labels;
 use adjoin_schema::attach::ModelInfo;
 use adjoin_schema::status::Status;
 use parking_lot::Mutex;
@@ -12,6 +14,7 @@ use parking_lot::Mutex;
 use super::{InstanceSlot, Signature, Timing};
 use crate::batch::policy::BatchPolicy;
 use crate::batch::queue::Ticket;
+use crate::batch::queue_policy::QueuePolicies;
 use crate::batch::scheduler::{self, Refusal, Scheduler};
 use crate::metrics::ModelMetrics;
 use crate::model::request::Job;
@@ -31,6 +34,10 @@ pub struct ModelSettings {
     pub priority_levels: u16,
     /// Level of requests that ask for none.
     pub default_priority: u16,
+    /// How long requests may wait, and how many of a level.
+    pub queue: QueuePolicies,
+    /// Whether responses are kept to answer equal requests.
+    pub response_cache: bool,
 }
 
 /// Where a model version is in its life.
@@ -82,6 +89,8 @@ pub struct ModelVersion {
     engine: &'static str,
     signature: Signature,
     settings: ModelSettings,
+    config: ModelConfig,
+    labels: Vec<Labels>,
     state: AtomicU8,
     timing: Timing,
     metrics: ModelMetrics,
@@ -133,6 +142,10 @@ pub struct VersionParts {
     pub signature: Signature,
     /// How it is served.
     pub settings: ModelSettings,
+    /// Its whole configuration, as the protocol shows it.
+    pub config: ModelConfig,
+    /// Labels of the classes of each output; none where there are none.
+    pub labels: Vec<Labels>,
     /// Where it counts.
     pub metrics: ModelMetrics,
     /// The engine's model.
@@ -158,6 +171,8 @@ impl ModelVersion {
             engine: parts.engine,
             signature: parts.signature,
             settings: parts.settings,
+            config: parts.config,
+            labels: parts.labels,
             state: AtomicU8::new(State::Ready as u8),
             timing: parts.timing,
             metrics: parts.metrics,
@@ -190,6 +205,16 @@ impl ModelVersion {
     /// How it is served.
     pub fn settings(&self) -> &ModelSettings {
         &self.settings
+    }
+
+    /// Its whole configuration, as the protocol shows it.
+    pub fn model_config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Labels of the classes of an output, by index; none if there are none.
+    pub fn labels(&self, output: usize) -> &[String] {
+        self.labels.get(output).map_or(&[], |labels| labels)
     }
 
     /// Where it counts.

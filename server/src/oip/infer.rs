@@ -219,10 +219,13 @@ async fn place(
     let classes = asked.map_or(0, |(asked, _)| asked.classes);
     if classes > 0 {
         let is_batched = version.signature().max_batch_size() > 0;
+        let labels = version.labels(index);
         (shape, bytes) =
-            classify(dtype, &shape, &bytes, classes, is_batched, &[]).map_err(|fault| Fault {
-                text: format!("output '{name}': {}", fault.text),
-                ..fault
+            classify(dtype, &shape, &bytes, classes, is_batched, labels).map_err(|fault| {
+                Fault {
+                    text: format!("output '{name}': {}", fault.text),
+                    ..fault
+                }
             })?;
         dtype = DataType::Bytes;
     }

@@ -1,6 +1,9 @@
 //! The model repository, in the protocol's words.
 
+use std::collections::HashMap;
+
 use adjoin_control_api::inference as api;
+use adjoin_control_api::inference::model_repository_parameter::ParameterChoice;
 use adjoin_control_api::inference::repository_index_response::ModelIndex;
 use adjoin_oip::{Fault, Kind, VersionChoice};
 
@@ -21,14 +24,8 @@ impl Oip {
         let found = self.find(model, version);
         let found =
             found.map_err(|rejection| super::refusal::of_model(rejection, model, version))?;
-        let max_batch_size = i32::try_from(found.settings().max_batch_size).unwrap_or(i32::MAX);
-        let config = api::ModelConfig {
-            name: model.to_owned(),
-            max_batch_size,
-            ..Default::default()
-        };
         Ok(api::ModelConfigResponse {
-            config: Some(config),
+            config: Some(found.model_config().clone()),
         })
     }
 
@@ -62,11 +59,8 @@ impl Oip {
         request: api::RepositoryModelLoadRequest,
     ) -> Result<api::RepositoryModelLoadResponse, Fault> {
         check_repository(&request.repository_name)?;
-        if let Some(name) = request.parameters.keys().next() {
-            let text = format!("parameter '{name}' of a load is not supported");
-            return Err(Fault::new(Kind::Unsupported, text));
-        }
-        let loaded = self.manager.load(&request.model_name).await;
+        let config = override_of(request.parameters)?;
+        let loaded = self.manager.load(&request.model_name, config).await;
         loaded.map_err(|error| of_manager(&error))?;
         Ok(api::RepositoryModelLoadResponse {})
     }
@@ -92,4 +86,33 @@ fn check_repository(name: &str) -> Result<(), Fault> {
     }
     let text = format!("there is no repository '{name}'; the one there is has no name");
     Err(Fault::new(Kind::NotFound, text))
+}
+
+/// The configuration that a load brings, as JSON. Files cannot be brought: no call sets a path of the server.
+fn override_of(
+    parameters: HashMap<String, api::ModelRepositoryParameter>,
+) -> Result<Option<String>, Fault> {
+    let mut config = None;
+    for (name, parameter) in parameters {
+        match (name.as_str(), parameter.parameter_choice) {
+            ("config", Some(ParameterChoice::StringParam(text))) => config = Some(text),
+            ("config", _) => {
+                return Err(Fault::invalid(
+                    "parameter 'config' of a load takes a text of JSON",
+                ));
+            }
+            (name, _) if name.starts_with("file:") => {
+                let text = format!(
+                    "parameter '{name}' of a load: files of the repository are not set by calls"
+                );
+                return Err(Fault::new(Kind::Unsupported, text));
+            }
+            (name, _) => {
+                return Err(Fault::invalid(format!(
+                    "unknown parameter '{name}' of a load; it takes 'config'"
+                )));
+            }
+        }
+    }
+    Ok(config)
 }

@@ -55,6 +55,8 @@ pub(super) struct Known {
 struct Seen {
     /// Files beside the versions, such as the configuration.
     model: Stamp,
+    /// A configuration that came with a load request.
+    json: Option<String>,
     versions: BTreeMap<u64, Stamp>,
 }
 
@@ -62,15 +64,17 @@ struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin {
     model: Stamp,
+    json: Option<String>,
     version: Stamp,
 }
 
 impl Seen {
-    fn of(found: &FoundModel) -> Self {
+    fn of(found: &FoundModel, json: Option<String>) -> Self {
         let is_version = |name: &str| version_number(name).is_some();
         let stamp = |(&number, path): (&u64, &PathBuf)| (number, Stamp::of(path, |_| false));
         Self {
             model: Stamp::of(&found.path, is_version),
+            json,
             versions: found.versions.iter().map(stamp).collect(),
         }
     }
@@ -78,6 +82,7 @@ impl Seen {
     fn origin(&self, version: u64) -> Origin {
         Origin {
             model: self.model.clone(),
+            json: self.json.clone(),
             version: self.versions.get(&version).cloned().unwrap_or_default(),
         }
     }
@@ -145,21 +150,21 @@ impl Changes {
                 return;
             }
             // Its versions say in the log what went wrong.
-            let _ = self.refresh(found, false);
+            let _ = self.refresh(found, None, false);
         }
     }
 
-    /// Loads a model for a caller, or what has changed of it.
+    /// Loads a model for a caller, or what has changed of it; `json` takes the place of its configuration file.
     ///
     /// # Errors
     /// See [`ManageError`]. What was served is served further.
-    pub(super) fn load(&mut self, name: &str) -> Result<(), ManageError> {
+    pub(super) fn load(&mut self, name: &str, json: Option<String>) -> Result<(), ManageError> {
         let found = scan_model(&self.repository, name).map_err(|error| {
             tracing::warn!(%error, "cannot load model");
             ManageError::Unreadable
         })?;
         let found = found.ok_or_else(|| ManageError::NotFound { name: name.into() })?;
-        self.refresh(&found, true)
+        self.refresh(&found, json, true)
     }
 
     /// Unloads a model for a caller.
@@ -178,16 +183,21 @@ impl Changes {
     }
 
     /// Loads what has changed of a model; also what could not be loaded the last time, if `again`.
-    fn refresh(&mut self, found: &FoundModel, again: bool) -> Result<(), ManageError> {
+    fn refresh(
+        &mut self,
+        found: &FoundModel,
+        json: Option<String>,
+        again: bool,
+    ) -> Result<(), ManageError> {
         let name = &found.name;
-        let seen = Seen::of(found);
+        let seen = Seen::of(found, json);
         if let Some(known) = self.known.get(name)
             && known.seen == seen
             && (known.is_complete || !again)
         {
             return Ok(());
         }
-        let plan = self.loader.plan(found);
+        let plan = self.loader.plan(found, seen.json.as_deref());
         let outcome = match &plan {
             Ok(plan) => self.load_versions(name, plan, &seen),
             Err(error) => {
@@ -232,7 +242,7 @@ impl Changes {
             let key = (name.to_owned(), number);
             self.notes.lock().loading.insert(key.clone());
             let started = std::time::Instant::now();
-            match self.load_version(plan, name, number, file) {
+            match self.load_version(plan, number, file) {
                 Ok(version) => {
                     tracing::info!(
                         model = name,
@@ -256,14 +266,8 @@ impl Changes {
     }
 
     /// Loads a version. A panic in the engine is a reason like any other: the loader goes on.
-    fn load_version(
-        &self,
-        plan: &Plan,
-        name: &str,
-        number: u64,
-        file: &Path,
-    ) -> Result<ModelVersion, String> {
-        let load = || self.loader.load_version(&plan.config, name, number, file);
+    fn load_version(&self, plan: &Plan, number: u64, file: &Path) -> Result<ModelVersion, String> {
+        let load = || self.loader.load_version(plan, number, file);
         match catch_unwind(AssertUnwindSafe(load)) {
             Ok(loaded) => loaded.map_err(|error| error.to_string()),
             Err(_) => Err("the engine panicked; the log has the place".to_owned()),
@@ -302,7 +306,7 @@ impl Changes {
             entry.draining.extend(replaced.iter().cloned());
             entry.failed = failed;
             if let Some(plan) = plan {
-                entry.labels = plan.config.labels;
+                entry.labels = plan.configured.config.labels;
                 let missing = plan.missing.into_iter();
                 let missing = missing.map(|number| (number, "not in the repository".to_owned()));
                 entry.failed.extend(missing);

@@ -14,8 +14,10 @@ use adjoin_schema::limits::{
 };
 use thiserror::Error;
 
-use super::{FoundModel, warm_up};
-use crate::config::{CheckedFile, ConfigError, ModelConfig};
+use super::configure::{Complete, ConfigureError, Configured};
+use super::view::view;
+use super::{FoundModel, labels, sample, warm_up};
+use crate::config::CheckedFile;
 use crate::metrics::Metrics;
 use crate::model::version::VersionParts;
 use crate::model::{InstanceSlot, ModelVersion, Signature, Timing};
@@ -60,6 +62,9 @@ pub enum LoadVersionError {
         /// Name of the tensor.
         name: String,
     },
+    /// Its configuration is wrong.
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
     /// It failed in its first run.
     #[error("warm-up failed: {0}")]
     WarmUp(String),
@@ -91,7 +96,9 @@ const MODEL_FILE: &str = "model.onnx";
 #[derive(Debug)]
 pub(super) struct Plan {
     /// Its configuration.
-    pub(super) config: ModelConfig,
+    pub(super) configured: Configured,
+    /// Its directory.
+    directory: PathBuf,
     /// Files of the versions to serve.
     pub(super) files: BTreeMap<u64, PathBuf>,
     /// Versions that the policy names and the repository does not have.
@@ -117,36 +124,54 @@ impl Loader {
         }
     }
 
-    /// How a model is to be loaded that was found in the repository.
+    /// How a model is to be loaded that was found in the repository; `json` of a load request takes the place of its
+    /// configuration file.
     ///
     /// # Errors
     /// If the configuration of the model is wrong.
-    pub(super) fn plan(&self, found: &FoundModel) -> Result<Plan, ConfigError> {
-        let config = self.config.model(&found.name)?;
+    pub(super) fn plan(
+        &self,
+        found: &FoundModel,
+        json: Option<&str>,
+    ) -> Result<Plan, ConfigureError> {
+        let configured = Configured::new(&self.config, found, json)?;
         let mut files = BTreeMap::new();
         for (&number, directory) in &found.versions {
-            match self.model_file(directory) {
+            match self.model_file(directory, &configured) {
                 Some(file) => drop(files.insert(number, file)),
                 None => tracing::warn!(
                     model = found.name,
                     version = number,
-                    "no version: it holds no {MODEL_FILE}"
+                    "no version: it holds no {}",
+                    configured
+                        .checked
+                        .default_model_filename
+                        .as_deref()
+                        .unwrap_or(MODEL_FILE)
                 ),
             }
         }
         let numbers: Vec<u64> = files.keys().copied().collect();
-        let selected = config.version_policy.select(&numbers);
+        let policy = &configured.config.version_policy;
+        let selected = policy.select(&numbers);
         files.retain(|number, _| selected.contains(number));
         Ok(Plan {
-            missing: config.version_policy.missing(&numbers),
-            config,
+            directory: found.path.clone(),
+            missing: policy.missing(&numbers),
+            configured,
             files,
         })
     }
 
-    /// The file in a version's directory that an engine is to load: the usual one, or else the only one that an
-    /// engine accepts.
-    fn model_file(&self, directory: &Path) -> Option<PathBuf> {
+    /// What an engine is to load of a version's directory: the file that is configured, or else the usual one, or the
+    /// only one that an engine accepts. A step model that is built in needs none, and gets the directory.
+    fn model_file(&self, directory: &Path, configured: &Configured) -> Option<PathBuf> {
+        if let Some(name) = &configured.checked.default_model_filename {
+            return Some(directory.join(name)).filter(|file| file.is_file());
+        }
+        if configured.special_engine().is_some() {
+            return Some(directory.to_owned());
+        }
         let usual = directory.join(MODEL_FILE);
         if usual.is_file() {
             return Some(usual);
@@ -161,15 +186,18 @@ impl Loader {
 
     fn engine_for(
         &self,
-        config: &ModelConfig,
+        configured: &Configured,
         path: &Path,
     ) -> Result<&Arc<dyn Backend>, LoadVersionError> {
-        let Some(wanted) = &config.engine else {
+        let named = configured.config.engine.as_deref();
+        let Some(wanted) = configured.special_engine().or(named) else {
+            // A file that is named is taken at its word.
+            let is_named = configured.checked.default_model_filename.is_some();
             let accepts = |engine: &&Arc<dyn Backend>| engine.accepts(path);
-            return self
-                .engines
-                .iter()
+            let mut engines = self.engines.iter();
+            return engines
                 .find(accepts)
+                .or_else(|| self.engines.first().filter(|_| is_named))
                 .ok_or_else(|| LoadVersionError::NotAccepted { path: path.into() });
         };
         self.engines
@@ -178,44 +206,56 @@ impl Loader {
             .ok_or_else(|| {
                 let available: Vec<_> = self.engines.iter().map(|engine| engine.name()).collect();
                 LoadVersionError::EngineMissing {
-                    wanted: wanted.clone(),
+                    wanted: wanted.to_owned(),
                     available: available.join(", "),
                 }
             })
     }
 
-    /// Loads a version.
+    /// Loads a version of a plan.
     ///
     /// # Errors
     /// See [`LoadVersionError`].
     pub(super) fn load_version(
         &self,
-        config: &ModelConfig,
-        name: &str,
+        plan: &Plan,
         number: u64,
         path: &Path,
     ) -> Result<ModelVersion, LoadVersionError> {
-        let engine = self.engine_for(config, path)?;
+        let configured = &plan.configured;
+        let name = &configured.checked.name;
+        let engine = self.engine_for(configured, path)?;
         let source = ModelSource {
-            name: name.to_owned(),
+            name: name.clone(),
             version: number,
             path: path.to_owned(),
-            intra_op_threads: config.intra_op_threads,
-            parameters: BTreeMap::new(),
+            intra_op_threads: configured.config.intra_op_threads,
+            parameters: configured.checked.parameters.clone(),
         };
         let model = engine.load(&source)?;
+        let Complete {
+            message,
+            checked,
+            settings,
+        } = configured.complete(engine.name(), model.metadata())?;
+        check_limits(model.metadata(), settings.max_batch_size)?;
+        configured.check_fit(&checked, model.metadata())?;
+        let model = view(model, &checked);
         let metadata = model.metadata().clone();
-        let settings = config.settings(metadata.has_batch_dimension());
-        check_limits(&metadata, settings.max_batch_size)?;
         check_messages(name, &metadata)?;
+        let labels = labels::read(&plan.directory, &checked, &metadata)?;
         let mut signature = Signature::new(metadata, settings.max_batch_size);
         let mut instances = Vec::new();
         let timing = Timing::default();
         for _ in 0..settings.instances {
             let mut instance = InstanceSlot::new(model.instance()?, signature.metadata());
-            if config.warm_up {
+            if configured.config.warm_up {
                 warm_up::run(&mut signature, &mut instance, &timing)
                     .map_err(LoadVersionError::WarmUp)?;
+                for sample in &checked.warm_up {
+                    sample::run(&signature, &mut instance, &timing, sample, &plan.directory)
+                        .map_err(LoadVersionError::WarmUp)?;
+                }
             }
             instances.push(instance);
         }
@@ -231,14 +271,15 @@ impl Loader {
                 "input is copied before use: its values may steer memory accesses"
             );
         }
-        let metrics = self.metrics.model(name, number);
         Ok(ModelVersion::new(VersionParts {
-            name: name.into(),
+            name: name.as_str().into(),
             version: number,
             engine: engine.name(),
             signature,
             settings,
-            metrics,
+            config: message,
+            labels,
+            metrics: self.metrics.model(name, number),
             model,
             instances,
             timing,

@@ -133,7 +133,7 @@ type Answer = oneshot::Sender<Result<(), ManageError>>;
 
 #[derive(Debug)]
 enum Command {
-    Load(String, Answer),
+    Load(String, Option<String>, Answer),
     Unload(String, Answer),
 }
 
@@ -230,10 +230,12 @@ impl Manager {
     /// which finish what they have. Returns when the new ones serve. A model that is loaded and has not changed stays
     /// as it is. What cannot be loaded takes nothing away that was served.
     ///
+    /// `config`, in protocol buffers' JSON, takes the place of the model's `config.pbtxt` until the next load.
+    ///
     /// # Errors
     /// See [`ManageError`].
-    pub async fn load(&self, name: &str) -> Result<(), ManageError> {
-        self.command(|answer| Command::Load(name.to_owned(), answer))
+    pub async fn load(&self, name: &str, config: Option<String>) -> Result<(), ManageError> {
+        self.command(|answer| Command::Load(name.to_owned(), config, answer))
             .await
     }
 
@@ -380,7 +382,9 @@ fn work(
         }
         match command {
             // Whoever asked may have gone; it is done all the same.
-            Ok(Command::Load(name, answer)) => drop(answer.send(changes.load(&name))),
+            Ok(Command::Load(name, config, answer)) => {
+                drop(answer.send(changes.load(&name, config)));
+            }
             Ok(Command::Unload(name, answer)) => drop(answer.send(changes.unload(&name))),
             Err(RecvTimeoutError::Timeout) => {
                 changes.poll();

@@ -2,15 +2,20 @@
 //! while the server runs ([`Manager`]).
 
 mod change;
+mod configure;
 mod index;
+mod labels;
 mod load;
 mod manager;
 mod retire;
+mod sample;
 mod scan;
 mod stamp;
 mod version_policy;
+mod view;
 mod warm_up;
 
+pub use configure::ConfigureError;
 pub use index::{IndexEntry, IndexState, public_reason};
 pub use load::{Engines, LoadVersionError, Loader, engines};
 pub use manager::{ManageError, Manager, ManagerParts, Started};

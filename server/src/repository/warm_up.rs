@@ -188,14 +188,25 @@ fn run_bound(
 ) -> Result<(), String> {
     let shapes = shapes(signature, rows);
     let sizes = reserve_inputs(signature, instance, &shapes)?;
-    let resolved = resolve(signature, &shapes, &sizes)?;
+    run_filled(signature, instance, timing, &shapes, &sizes)
+}
+
+/// Runs on what the input buffers of the instance hold, `sizes` bytes each.
+pub(super) fn run_filled(
+    signature: &Signature,
+    instance: &mut InstanceSlot,
+    timing: &Timing,
+    shapes: &[Shape],
+    sizes: &[usize],
+) -> Result<(), String> {
+    let resolved = resolve(signature, shapes, sizes)?;
     for (output, buffer) in resolved.outputs.iter().zip(&mut instance.outputs) {
         if let Some((_, bytes)) = &output.known {
             let bytes = usize::try_from(*bytes).map_err(|error| error.to_string())?;
             buffer.reserve(bytes).map_err(|error| error.to_string())?;
         }
     }
-    let inputs = inputs(signature, &instance.inputs, &shapes, &sizes);
+    let inputs = inputs(signature, &instance.inputs, shapes, sizes);
     let mut outputs: Vec<Output<'_>> = (resolved.outputs.iter().zip(&mut instance.outputs))
         .map(|(output, buffer)| match &output.known {
             Some((shape, bytes)) => {
@@ -219,6 +230,6 @@ fn run_bound(
         .engine
         .run(execution, &mut Shapes::default())
         .map_err(|error| error.to_string())?;
-    timing.observe(rows, now_ns() - start_ns);
+    timing.observe(resolved.rows, now_ns() - start_ns);
     Ok(())
 }

@@ -49,7 +49,11 @@ const METHODS: &[(Right, &str, &[&str])] = &[
         "inference.GRPCInferenceService",
         &["RepositoryModelLoad", "RepositoryModelUnload"],
     ),
-    (Right::Control, "adjoin.control.v1.Admin", &["Drain"]),
+    (
+        Right::Control,
+        "adjoin.control.v1.Admin",
+        &["Drain", "LoadModel", "UnloadModel", "SetLabel", "SetSplit"],
+    ),
     (
         Right::Regions,
         "inference.GRPCInferenceService",

@@ -1,0 +1,522 @@
+//! What a model's directory, a load request and the server's configuration say of a model, put together.
+//!
+//! `[models.NAME]` of the server's file stands over `config.pbtxt`, key by key, that over `[defaults]`, and what nobody
+//! says comes from the model itself. The JSON of a load request takes the place of `config.pbtxt`.
+
+use std::fs::File;
+use std::io::Read;
+use std::time::Duration;
+
+use adjoin_backend::ModelMetadata;
+use adjoin_control_api::inference::model_config::SchedulingChoice;
+use adjoin_control_api::inference::model_instance_group::Kind;
+use adjoin_control_api::inference::model_version_policy::{All, Latest, PolicyChoice, Specific};
+use adjoin_control_api::inference::{ModelDynamicBatching, ModelInstanceGroup, ModelVersionPolicy};
+use adjoin_model_config::{
+    CONFIG_BYTES_MAX, Checked, ConfigError as ModelConfigError, Defaults, Engine,
+    ModelConfig as Message, complete, parse_json, parse_text,
+};
+use thiserror::Error;
+
+use super::{FoundModel, VersionPolicy};
+use crate::batch::queue_policy::{LevelPolicy, QueuePolicies, TimeoutAction};
+use crate::config::file::{ModelSection, VersionPolicySection};
+use crate::config::{CheckedFile, ConfigError, MAX_BATCH_SIZE_DEFAULT, ModelConfig};
+use crate::model::ModelSettings;
+
+/// The file in a model's directory that configures it.
+const CONFIG_FILE: &str = "config.pbtxt";
+
+/// Why a model's configuration is refused.
+#[derive(Debug, Error)]
+pub enum ConfigureError {
+    /// What the server's file says.
+    #[error(transparent)]
+    Server(#[from] ConfigError),
+    /// What `config.pbtxt` or a load request says.
+    #[error("{place}: {error}")]
+    Model {
+        /// Where it says so.
+        place: &'static str,
+        /// What is wrong.
+        error: ModelConfigError,
+    },
+    /// A file of the configuration cannot be read.
+    #[error("cannot read {name}: {source}")]
+    Unreadable {
+        /// Its name in the model's directory.
+        name: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+/// A model's configuration, before the model itself is known.
+#[derive(Debug)]
+pub(super) struct Configured {
+    /// What the server's file and the other one come to.
+    pub(super) config: ModelConfig,
+    /// The other one, checked as far as it goes without the model: tensors may lack what the model says of them.
+    pub(super) checked: Checked,
+    /// The other one, with what stands over it.
+    message: Message,
+    /// Where the other one is from.
+    place: &'static str,
+    /// Most rows for a model with a batch dimension, where nobody says it.
+    max_batch_size_default: u32,
+}
+
+/// A configuration with everything that the model leaves to it.
+#[derive(Debug)]
+pub(super) struct Complete {
+    /// As the protocol shows it.
+    pub(super) message: Message,
+    /// As the server acts on it.
+    pub(super) checked: Checked,
+    /// How it is served.
+    pub(super) settings: ModelSettings,
+}
+
+impl Configured {
+    /// The configuration of a model that was found; `json` of a load request takes the place of its file.
+    ///
+    /// # Errors
+    /// See [`ConfigureError`].
+    pub(super) fn new(
+        file: &CheckedFile,
+        found: &FoundModel,
+        json: Option<&str>,
+    ) -> Result<Self, ConfigureError> {
+        let place = match json {
+            Some(_) => "the configuration of the load request",
+            None => CONFIG_FILE,
+        };
+        let wrong = |error| ConfigureError::Model { place, error };
+        let written = match json {
+            Some(json) => Some(parse_json(json).map_err(wrong)?),
+            None => match read_text(found)? {
+                Some(text) => Some(parse_text(&text).map_err(wrong)?),
+                None => None,
+            },
+        };
+        let mut defaults = file.defaults().clone();
+        let max_batch_size_default = defaults.max_batch_size.unwrap_or(MAX_BATCH_SIZE_DEFAULT);
+        if written.is_some() {
+            // What a written configuration does not say of this comes from the model.
+            defaults.max_batch_size = None;
+        }
+        let own = file.section(&found.name);
+        let mut message = written.unwrap_or_default();
+        put_over(&mut message, &own);
+        let (checked, _) = Checked::new(&found.name, &without_tensors(&message)).map_err(wrong)?;
+        let section = own.over(&section(&message, &checked).over(&defaults));
+        let config = ModelConfig::new(&found.name, section)?;
+        Ok(Self {
+            config,
+            checked,
+            message,
+            place,
+            max_batch_size_default,
+        })
+    }
+
+    /// The engine that was asked for by a name which the server's file does not know.
+    pub(super) fn special_engine(&self) -> Option<&str> {
+        match &self.checked.engine {
+            Some(Engine::BuiltIn(name)) => Some(name),
+            Some(Engine::Ensemble) => Some("ensemble"),
+            _ => None,
+        }
+    }
+
+    /// With what the model says itself, as the engine of that name has read it.
+    ///
+    /// # Errors
+    /// [`ConfigureError::Model`] if the whole cannot be.
+    pub(super) fn complete(
+        &self,
+        engine: &str,
+        metadata: &ModelMetadata,
+    ) -> Result<Complete, ConfigureError> {
+        let wrong = |error| ConfigureError::Model {
+            place: self.place,
+            error,
+        };
+        let name = &self.checked.name;
+        let defaults = Defaults {
+            engine: match engine {
+                "rten" => Engine::Rten,
+                "onnxruntime" => Engine::OnnxRuntime,
+                other => Engine::BuiltIn(other.to_owned()),
+            },
+            max_batch_size: self
+                .config
+                .max_batch_size
+                .unwrap_or(self.max_batch_size_default),
+        };
+        let mut message = self.message.clone();
+        if let (Some(size), 0) = (self.config.max_batch_size, message.max_batch_size) {
+            message.max_batch_size = i32::try_from(size).unwrap_or(i32::MAX);
+        }
+        let mut message = complete(name, &message, Some(metadata), &defaults);
+        let max_batch_size = u32::try_from(message.max_batch_size).unwrap_or(0);
+        let mut settings = self.config.settings(max_batch_size);
+        say_settings(&mut message, &settings, &self.config.version_policy);
+        let (checked, warnings) = Checked::new(name, &message).map_err(wrong)?;
+        for warning in warnings {
+            tracing::warn!(model = name, "{}: {warning}", self.place);
+        }
+        settings.queue = queue_policies(&checked);
+        settings.response_cache = checked.response_cache;
+        Ok(Complete {
+            message,
+            checked,
+            settings,
+        })
+    }
+
+    /// Whether the configuration says what the model does.
+    ///
+    /// # Errors
+    /// [`ConfigureError::Model`] with what is configured and what is there.
+    pub(super) fn check_fit(
+        &self,
+        checked: &Checked,
+        metadata: &ModelMetadata,
+    ) -> Result<(), ConfigureError> {
+        checked
+            .fits(metadata)
+            .map_err(|error| ConfigureError::Model {
+                place: self.place,
+                error,
+            })
+    }
+}
+
+/// The text of `config.pbtxt`, if there is one.
+fn read_text(found: &FoundModel) -> Result<Option<String>, ConfigureError> {
+    let unreadable = |source| ConfigureError::Unreadable {
+        name: CONFIG_FILE.to_owned(),
+        source,
+    };
+    let file = match File::open(found.path.join(CONFIG_FILE)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut text = String::new();
+    // One byte more than may be, so that the parser sees it.
+    let limit = CONFIG_BYTES_MAX as u64 + 1;
+    file.take(limit)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    Ok(Some(text))
+}
+
+/// Puts what the server's file says into the message, as far as the check of the rest depends on it.
+fn put_over(message: &mut Message, own: &ModelSection) {
+    if let Some(engine) = &own.engine {
+        message.platform.clear();
+        message.backend.clone_from(engine);
+    }
+    if let Some(size) = own.max_batch_size {
+        message.max_batch_size = i32::try_from(size).unwrap_or(i32::MAX);
+    }
+    if let (Some(sizes), Some(batching)) = (&own.preferred_batch_sizes, batching_of(message)) {
+        batching.preferred_batch_size = sizes.iter().map(|&size| size.cast_signed()).collect();
+    }
+}
+
+/// What can be checked before the model is known. An ensemble has no model.
+fn without_tensors(message: &Message) -> Message {
+    let mut message = message.clone();
+    if !matches!(
+        message.scheduling_choice,
+        Some(SchedulingChoice::EnsembleScheduling(_))
+    ) {
+        message.input.clear();
+        message.output.clear();
+        message.model_warmup.clear();
+    }
+    message
+}
+
+fn batching_of(message: &mut Message) -> Option<&mut ModelDynamicBatching> {
+    match &mut message.scheduling_choice {
+        Some(SchedulingChoice::DynamicBatching(batching)) => Some(batching),
+        _ => None,
+    }
+}
+
+/// What a message says, in the words of the server's file; nothing where it says nothing.
+fn section(message: &Message, checked: &Checked) -> ModelSection {
+    let batching = match &message.scheduling_choice {
+        Some(SchedulingChoice::DynamicBatching(batching)) => Some(batching),
+        _ => None,
+    };
+    let has_levels = batching.is_some_and(|batching| batching.priority_levels > 0);
+    let levels = has_levels.then_some(&checked.batching);
+    ModelSection {
+        engine: match checked.engine {
+            Some(Engine::OnnxRuntime) => Some("onnxruntime".into()),
+            Some(Engine::Rten) => Some("rten".into()),
+            _ => None,
+        },
+        instances: (!message.instance_group.is_empty()).then_some(checked.instances),
+        intra_op_threads: checked.intra_op_threads.map(|threads| threads as usize),
+        max_batch_size: Some(checked.max_batch_size).filter(|&size| size > 0),
+        preferred_batch_sizes: batching
+            .filter(|batching| !batching.preferred_batch_size.is_empty())
+            .map(|_| checked.batching.preferred_batch_sizes.clone()),
+        max_queue_delay_us: batching
+            .map(|batching| batching.max_queue_delay_microseconds)
+            .filter(|&delay_us| delay_us > 0),
+        queue_limit: None,
+        priority_levels: levels.map(|levels| levels.priority_levels),
+        default_priority: levels.map(|levels| levels.default_priority_level),
+        version_policy: message
+            .version_policy
+            .is_some()
+            .then(|| match &checked.version_policy {
+                adjoin_model_config::VersionPolicy::All => VersionPolicySection::All,
+                adjoin_model_config::VersionPolicy::Latest { count } => {
+                    VersionPolicySection::Latest(*count)
+                }
+                adjoin_model_config::VersionPolicy::Specific { versions } => {
+                    VersionPolicySection::Specific(versions.clone())
+                }
+            }),
+        labels: None,
+        warm_up: None,
+    }
+}
+
+/// Writes what the server acts on into a complete message.
+fn say_settings(message: &mut Message, settings: &ModelSettings, versions: &VersionPolicy) {
+    if !matches!(
+        message.scheduling_choice,
+        Some(SchedulingChoice::EnsembleScheduling(_))
+    ) {
+        let counted: u32 = (message.instance_group.iter())
+            .map(|group| group.count.max(1).unsigned_abs())
+            .sum();
+        if counted != settings.instances {
+            message.instance_group = vec![ModelInstanceGroup {
+                count: i32::try_from(settings.instances).unwrap_or(i32::MAX),
+                kind: Kind::Cpu.into(),
+                ..ModelInstanceGroup::default()
+            }];
+        }
+        let says_more = settings.priority_levels > 1 || settings.policy.max_queue_delay_ns > 0;
+        if says_more && message.scheduling_choice.is_none() {
+            let batching = ModelDynamicBatching::default();
+            message.scheduling_choice = Some(SchedulingChoice::DynamicBatching(batching));
+        }
+    }
+    if let Some(batching) = batching_of(message) {
+        let policy = &settings.policy;
+        batching.preferred_batch_size = (policy.preferred_batch_sizes.iter())
+            .map(|&size| size.cast_signed())
+            .collect();
+        batching.max_queue_delay_microseconds = policy.max_queue_delay_ns / 1000;
+        if settings.priority_levels > 1 {
+            batching.priority_levels = settings.priority_levels.into();
+            batching.default_priority_level = settings.default_priority.into();
+        }
+    }
+    let numbers = |versions: &[u64]| {
+        let number = |&version: &u64| i64::try_from(version).unwrap_or(i64::MAX);
+        versions.iter().map(number).collect()
+    };
+    message.version_policy = Some(ModelVersionPolicy {
+        policy_choice: Some(match versions {
+            VersionPolicy::All => PolicyChoice::All(All {}),
+            VersionPolicy::Latest { count } => PolicyChoice::Latest(Latest {
+                num_versions: u32::try_from(*count).unwrap_or(u32::MAX),
+            }),
+            VersionPolicy::Specific { versions } => PolicyChoice::Specific(Specific {
+                versions: numbers(versions),
+            }),
+        }),
+    });
+}
+
+fn queue_policies(checked: &Checked) -> QueuePolicies {
+    use adjoin_model_config::{QueuePolicy, TimeoutAction as Word};
+    let level = |policy: &QueuePolicy| LevelPolicy {
+        timeout_action: match policy.timeout_action {
+            Word::Reject => TimeoutAction::Reject,
+            Word::Delay => TimeoutAction::Delay,
+        },
+        default_timeout_ns: policy.default_timeout.map_or(u64::MAX, nanoseconds),
+        allow_timeout_override: policy.allow_timeout_override,
+        count_max: policy
+            .max_queue_size
+            .map_or(usize::MAX, |count| count as usize),
+    };
+    let batching = &checked.batching;
+    QueuePolicies {
+        default: level(&batching.default_queue_policy),
+        levels: (batching.priority_queue_policy.iter())
+            .map(|(&priority, policy)| (priority, level(policy)))
+            .collect(),
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use adjoin_backend::{Dimension, InputAccess, TensorMetadata};
+    use adjoin_schema::DataType;
+
+    use super::*;
+
+    /// The configuration of a model `m`, from the server's file and a `config.pbtxt`.
+    fn configure(toml: &str, text: Option<&str>, json: Option<&str>) -> Result<Configured, String> {
+        let file = CheckedFile::parse(toml, std::path::Path::new("")).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        if let Some(text) = text {
+            std::fs::write(root.path().join(CONFIG_FILE), text).unwrap();
+        }
+        let found = FoundModel {
+            name: "m".into(),
+            path: root.path().to_owned(),
+            versions: [(1, root.path().join("1"))].into(),
+        };
+        Configured::new(&file, &found, json).map_err(|error| error.to_string())
+    }
+
+    /// `x` to `y`, four columns each, with a batch dimension.
+    fn metadata() -> ModelMetadata {
+        let tensor = |name: &str| TensorMetadata {
+            name: name.into(),
+            dtype: DataType::Fp32,
+            dimensions: vec![Dimension::Named("batch".into()), Dimension::Fixed(4)],
+            access: InputAccess::InPlace,
+        };
+        ModelMetadata {
+            inputs: vec![tensor("x")],
+            outputs: vec![tensor("y")],
+        }
+    }
+
+    fn completed(toml: &str, text: Option<&str>) -> Complete {
+        let configured = configure(toml, text, None).unwrap();
+        configured.complete("onnxruntime", &metadata()).unwrap()
+    }
+
+    #[test]
+    fn what_the_servers_file_says_of_the_model_stands_over_its_own_and_that_over_the_defaults() {
+        let text = "max_batch_size: 8 instance_group { count: 2 } version_policy { all { } }
+            dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 100 }";
+        let toml = "[defaults]\ninstances = 5\nmax_queue_delay_us = 7\nqueue_limit = 9\n
+            [models.m]\nmax_batch_size = 16\npreferred_batch_sizes = [12]\nversion_policy = { latest = 2 }";
+        let Complete {
+            settings, message, ..
+        } = completed(toml, Some(text));
+        let policy = &settings.policy;
+        assert_eq!(policy.preferred_batch_sizes.as_slice(), [12]);
+        assert_eq!(
+            (settings.max_batch_size, policy.max_queue_delay_ns),
+            (16, 100_000)
+        );
+        assert_eq!((settings.instances, settings.queue_count_max), (2, 9));
+        let expected = r#"
+            name: "m" platform: "onnxruntime_onnx" backend: "onnxruntime" max_batch_size: 16
+            version_policy { latest { num_versions: 2 } } default_model_filename: "model.onnx"
+            input { name: "x" data_type: TYPE_FP32 dims: 4 } output { name: "y" data_type: TYPE_FP32 dims: 4 }
+            instance_group { kind: KIND_CPU count: 2 }
+            dynamic_batching { preferred_batch_size: 12 max_queue_delay_microseconds: 100 }"#;
+        assert_eq!(message, parse_text(expected).unwrap());
+    }
+
+    #[test]
+    fn without_a_configuration_the_model_and_the_defaults_decide() {
+        let rows = |toml, text| completed(toml, text).settings.max_batch_size;
+        assert_eq!(rows("", None), 32);
+        assert_eq!(rows("[defaults]\nmax_batch_size = 4", None), 4);
+        assert_eq!(rows("[models.m]\nmax_batch_size = 0", None), 0);
+        assert_eq!(
+            rows("[models.m]\nmax_batch_size = 0", Some("max_batch_size: 8")),
+            0
+        );
+        assert_eq!(rows("", Some("")), 32);
+        // Dims of the model's whole rank: nothing is left for a batch.
+        let whole = "input { name: 'x' dims: [ -1, 4 ] }";
+        assert_eq!(rows("", Some(whole)), 0);
+        let defaults = "[defaults]\nmax_batch_size = 4";
+        assert_eq!(rows(defaults, Some(whole)), 0);
+        assert_eq!(rows(defaults, Some("")), 4);
+        let complete = completed("[models.m]\ninstances = 3\npriority_levels = 2", None);
+        assert_eq!(complete.checked.instances, 3);
+        assert_eq!(complete.checked.batching.priority_levels, 2);
+    }
+
+    #[test]
+    fn queue_policies_and_the_cache_are_kept() {
+        let text = "max_batch_size: 8 response_cache { enable: true } dynamic_batching {
+            priority_levels: 2 default_priority_level: 2
+            default_queue_policy { default_timeout_microseconds: 5 timeout_action: DELAY }
+            priority_queue_policy { key: 1 value { max_queue_size: 3 allow_timeout_override: true } } }";
+        let settings = completed("", Some(text)).settings;
+        assert!(settings.response_cache);
+        assert_eq!(
+            (settings.priority_levels, settings.default_priority),
+            (2, 2)
+        );
+        let delayed = settings.queue.of(2);
+        assert_eq!(
+            (
+                delayed.timeout_action,
+                delayed.default_timeout_ns,
+                delayed.count_max
+            ),
+            (TimeoutAction::Delay, 5_000, usize::MAX)
+        );
+        let first = settings.queue.of(1);
+        assert_eq!((first.count_max, first.allow_timeout_override), (3, true));
+    }
+
+    #[test]
+    fn a_load_requests_configuration_takes_the_files_place() {
+        let json = r#"{ "max_batch_size": "2" }"#;
+        let configured = configure("", Some("max_batch_size: 8"), Some(json)).unwrap();
+        assert_eq!(configured.checked.max_batch_size, 2);
+        let wrong = configure("", None, Some("{ \"max_batch\": 2 }")).unwrap_err();
+        assert!(
+            wrong.starts_with("the configuration of the load request: "),
+            "{wrong}"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_says_where() {
+        for (text, word) in [
+            ("max_batch: 3", "config.pbtxt: line 1"),
+            ("name: 'other'", "name is"),
+            ("instance_group { kind: KIND_GPU }", "KIND_GPU"),
+            (
+                "max_batch_size: 2 dynamic_batching { preferred_batch_size: 4 }",
+                "preferred_batch_size[0] is 4",
+            ),
+        ] {
+            let wrong = configure("", Some(text), None).unwrap_err();
+            assert!(wrong.contains(word), "{wrong:?} should contain {word:?}");
+        }
+        let configured = configure(
+            "",
+            Some("max_batch_size: 2 input { name: 'x' dims: 5 }"),
+            None,
+        );
+        let configured = configured.unwrap();
+        let Complete { checked, .. } = configured.complete("rten", &metadata()).unwrap();
+        let misfit = configured
+            .check_fit(&checked, &metadata())
+            .unwrap_err()
+            .to_string();
+        assert!(misfit.contains("input \"x\" dims"), "{misfit}");
+    }
+}
