@@ -15,6 +15,7 @@ mod documents;
 mod engines;
 mod infer;
 mod lifecycle;
+mod model_config;
 mod refusals;
 mod repository;
 mod versions;

@@ -97,8 +97,19 @@ impl ControlPlane {
     /// # Errors
     /// The call's.
     pub fn load(&self, name: &str) -> Result<(), Box<tonic::Status>> {
+        self.load_as(name, "")
+    }
+
+    /// Loads a model with a configuration in JSON in place of its file; only on the admin socket.
+    ///
+    /// # Errors
+    /// The call's.
+    pub fn load_as(&self, name: &str, config: &str) -> Result<(), Box<tonic::Status>> {
         let mut client = AdminClient::new(self.channel());
-        let request = api::LoadModelRequest { name: name.into() };
+        let request = api::LoadModelRequest {
+            name: name.into(),
+            config: config.into(),
+        };
         let loaded = self.wait(client.load_model(request));
         loaded.map(drop).map_err(Box::new)
     }

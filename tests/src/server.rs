@@ -15,6 +15,7 @@ use crate::{binary, onnxruntime, root, wait_for};
 pub struct Setup {
     models: Vec<(String, u64, PathBuf)>,
     config: String,
+    files: Vec<(String, String)>,
     onnxruntime: Option<PathBuf>,
     flags: Vec<String>,
     environment: Vec<(String, PathBuf)>,
@@ -52,6 +53,7 @@ impl Setup {
         Self {
             models,
             config,
+            files: Vec::new(),
             onnxruntime: Some(onnxruntime()),
             flags: Vec::new(),
             environment: Vec::new(),
@@ -71,6 +73,13 @@ impl Setup {
     pub fn version(mut self, name: &str, version: u64, file: &Path) -> Self {
         self.models
             .push((name.to_owned(), version, file.to_owned()));
+        self
+    }
+
+    /// Adds a file to the repository, such as `add/config.pbtxt`.
+    #[must_use]
+    pub fn file(mut self, path: &str, text: &str) -> Self {
+        self.files.push((path.to_owned(), text.to_owned()));
         self
     }
 
@@ -124,6 +133,9 @@ impl Setup {
             std::fs::create_dir_all(&to).unwrap();
             std::fs::copy(file, to.join("model.onnx"))
                 .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        }
+        for (path, text) in &self.files {
+            std::fs::write(directory.path().join("models").join(path), text).unwrap();
         }
         std::fs::write(directory.path().join("adjoin.toml"), &self.config).unwrap();
         directory
