@@ -77,6 +77,8 @@ statuses! {
     OutputUnknown = 117, "output_unknown";
     /// String elements whose lengths do not add up. Detail: index of the tensor.
     BytesMalformed = 118, "bytes_malformed";
+    /// The model takes no such values, such as bytes that are no image. Detail: number of the ensemble's step that refused them, from 1; 0 if it was the model itself.
+    ValuesRefused = 119, "values_refused";
 
     /// The model's queue is full. Detail: the limit.
     QueueFull = 200, "queue_full";
@@ -94,7 +96,7 @@ statuses! {
     /// The server is draining; the request was not executed and can be sent elsewhere.
     NotExecuted = 302, "not_executed";
 
-    /// The engine failed on the batch that the request was part of.
+    /// The engine failed on the batch that the request was part of. Details: number of the ensemble's step that failed, from 1, and its status; 0 if it was the model itself.
     ExecutionFailed = 400, "execution_failed";
     /// The outputs were larger than the room that was left. Detail: bytes of all outputs whose size only the run has shown.
     OutputTooLarge = 401, "output_too_large";

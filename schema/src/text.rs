@@ -144,6 +144,10 @@ pub fn explain(
             "the string elements of {} do not add up to its byte size",
             facts.input(first)
         ),
+        Status::ValuesRefused if first > 0 => {
+            format!("step {first} of model {model_name:?} does not take these values")
+        }
+        Status::ValuesRefused => format!("model {model_name:?} does not take these values"),
         Status::QueueFull => format!(
             "the queue of model {model_name:?} is full ({first} requests); send less or try again"
         ),
@@ -166,6 +170,13 @@ pub fn explain(
         Status::ModelNotReady => format!("model {model_name:?} is not ready"),
         Status::Cancelled => "cancelled before it ran".into(),
         Status::NotExecuted => "the server is shutting down and did not run the request".into(),
+        Status::ExecutionFailed if first > 0 => {
+            let status = u16::try_from(second).ok().and_then(Status::from_wire);
+            let status = status.map_or("unknown", Status::name);
+            format!(
+                "step {first} of model {model_name:?} failed ({status}); the server's log has its message"
+            )
+        }
         Status::ExecutionFailed => {
             "the engine failed on this batch; the server's log has its message".into()
         }

@@ -94,6 +94,8 @@ enum adjoin_status
     ADJOIN_STATUS_OUTPUT_UNKNOWN = 117,
     /// String elements whose lengths do not add up.
     ADJOIN_STATUS_BYTES_MALFORMED = 118,
+    /// The model takes no such values, such as bytes that are no image.
+    ADJOIN_STATUS_VALUES_REFUSED = 119,
     /// The model's queue is full. Not executed.
     ADJOIN_STATUS_QUEUE_FULL = 200,
     /// The deadline passed before the request ran.

@@ -55,6 +55,8 @@ pub enum AdjoinStatus {
     OutputUnknown = 117,
     /// String elements whose lengths do not add up.
     BytesMalformed = 118,
+    /// The model takes no such values, such as bytes that are no image.
+    ValuesRefused = 119,
 
     /// The model's queue is full. Not executed.
     QueueFull = 200,
@@ -173,6 +175,7 @@ const NAMES: &[(AdjoinStatus, &CStr)] = &[
     (AdjoinStatus::PreparedBusy, c"prepared_busy"),
     (AdjoinStatus::OutputUnknown, c"output_unknown"),
     (AdjoinStatus::BytesMalformed, c"bytes_malformed"),
+    (AdjoinStatus::ValuesRefused, c"values_refused"),
     (AdjoinStatus::QueueFull, c"queue_full"),
     (AdjoinStatus::DeadlineExceeded, c"deadline_exceeded"),
     (AdjoinStatus::ResponseRegionFull, c"response_region_full"),
