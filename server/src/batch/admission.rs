@@ -105,6 +105,7 @@ impl<E: Fn(u32) -> Estimate> Backlog<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::queue_policy::TimeoutAction;
 
     const MS: u64 = 1_000_000;
 
@@ -117,6 +118,8 @@ mod tests {
             compatibility: 0,
             enqueued_ns: 0,
             deadline_ns,
+            timeout_ns: u64::MAX,
+            timeout_action: TimeoutAction::Reject,
         }
     }
 

@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::policy::QueueFacts;
+use super::queue_policy::TimeoutAction;
 
 /// What the queue must know of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +33,16 @@ pub struct Ticket {
     pub enqueued_ns: u64,
     /// When it is of no use any more.
     pub deadline_ns: u64,
+    /// When it has waited for too long; `u64::MAX`: never.
+    pub timeout_ns: u64,
+    /// What happens then.
+    pub timeout_action: TimeoutAction,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
+    /// Behind all others: it has waited for too long.
+    is_delayed: bool,
     priority: u16,
     tag: u64,
     sequence: u64,
@@ -58,7 +65,11 @@ pub struct BatchQueue<T> {
     sequence: u64,
     /// No waiting request has an earlier deadline.
     deadline_ns: u64,
+    /// No waiting request has an earlier timeout.
+    timeout_ns: u64,
     count_max: usize,
+    /// Whether requests run strictly in the order in which they came.
+    is_in_order: bool,
 }
 
 /// How far a look for joinable requests goes past requests that cannot be joined.
@@ -74,8 +85,15 @@ impl<T> BatchQueue<T> {
             virtual_time: 0,
             sequence: 0,
             deadline_ns: u64::MAX,
+            timeout_ns: u64::MAX,
             count_max,
+            is_in_order: false,
         }
+    }
+
+    /// From now on requests run strictly in the order in which they come, in place of fairly.
+    pub fn keep_order(&mut self) {
+        self.is_in_order = true;
     }
 
     /// Number of waiting requests.
@@ -115,12 +133,19 @@ impl<T> BatchQueue<T> {
             self.flow_ends.clear();
             self.virtual_time = 0;
         }
+        self.insert(ticket, item, false);
+        Ok(())
+    }
+
+    fn insert(&mut self, ticket: Ticket, item: T, is_delayed: bool) {
         let tag = self.tag(ticket.flow);
         self.flow_ends
             .insert(ticket.flow, tag + u64::from(ticket.rows));
         self.deadline_ns = self.deadline_ns.min(ticket.deadline_ns);
+        self.timeout_ns = self.timeout_ns.min(ticket.timeout_ns);
         self.sequence += 1;
         let place = Place {
+            is_delayed,
             priority: ticket.priority,
             tag,
             sequence: self.sequence,
@@ -137,10 +162,28 @@ impl<T> BatchQueue<T> {
             }
             _ => self.waiting.push_back(waiting),
         }
-        Ok(())
+    }
+
+    /// Number of waiting requests of a level.
+    #[must_use]
+    pub fn waiting_at(&self, priority: u16) -> usize {
+        // The requests of a level lie side by side, those that are delayed apart from the others.
+        let before = |is_delayed, priority| {
+            let key = (is_delayed, priority);
+            let is_before = |other: &Waiting<T>| {
+                (other.place.is_delayed, u32::from(other.place.priority)) < key
+            };
+            self.waiting.partition_point(is_before)
+        };
+        let level = u32::from(priority);
+        let of = |is_delayed| before(is_delayed, level + 1) - before(is_delayed, level);
+        of(false) + of(true)
     }
 
     fn tag(&self, flow: u64) -> u64 {
+        if self.is_in_order {
+            return 0;
+        }
         let end = self.flow_ends.get(&flow).copied().unwrap_or(0);
         self.virtual_time.max(end)
     }
@@ -148,6 +191,7 @@ impl<T> BatchQueue<T> {
     /// The waiting requests in their order, and how many of them would run before a request with this ticket.
     pub fn order_with(&self, ticket: &Ticket) -> (impl Iterator<Item = &Ticket>, usize) {
         let place = Place {
+            is_delayed: false,
             priority: ticket.priority,
             tag: self.tag(ticket.flow),
             sequence: u64::MAX,
@@ -210,6 +254,8 @@ impl<T> BatchQueue<T> {
             {
                 (rows, deadline_ns) = (joined, earliest_ns);
                 places.push(index);
+            } else if self.is_in_order {
+                break;
             }
         }
         if places.last().is_some_and(|&last| last + 1 == places.len()) {
@@ -227,27 +273,41 @@ impl<T> BatchQueue<T> {
         taken[first..].reverse();
     }
 
-    /// Takes out what is of no use if it runs from `start_ns` on.
-    pub fn expire(&mut self, start_ns: u64, expired: &mut Vec<(Ticket, T)>) {
-        if start_ns < self.deadline_ns {
-            return;
+    /// Takes out what is of no use if it runs from `start_ns` on, and what has waited for too long at `now_ns`; what is
+    /// only to be delayed then goes behind all others.
+    pub fn expire(&mut self, now_ns: u64, start_ns: u64, expired: &mut Vec<(Ticket, T)>) {
+        if start_ns >= self.deadline_ns {
+            self.extract(|ticket| ticket.deadline_ns <= start_ns, expired);
+            self.deadline_ns = self.earliest(|ticket| ticket.deadline_ns);
         }
-        self.extract(|ticket| ticket.deadline_ns <= start_ns, expired);
-        self.deadline_ns = self
-            .waiting
-            .iter()
-            .map(|waiting| waiting.ticket.deadline_ns)
-            .min()
-            .unwrap_or(u64::MAX);
+        if now_ns >= self.timeout_ns {
+            let mut late = Vec::new();
+            self.extract(|ticket| ticket.timeout_ns <= now_ns, &mut late);
+            self.timeout_ns = self.earliest(|ticket| ticket.timeout_ns);
+            for (mut ticket, item) in late {
+                match ticket.timeout_action {
+                    TimeoutAction::Reject => expired.push((ticket, item)),
+                    TimeoutAction::Delay => {
+                        ticket.timeout_ns = u64::MAX;
+                        self.insert(ticket, item, true);
+                    }
+                }
+            }
+        }
     }
 
-    /// The earliest deadline that may be waiting; never later than the true one.
+    fn earliest(&self, time_ns: impl Fn(&Ticket) -> u64) -> u64 {
+        let times = self.waiting.iter().map(|waiting| time_ns(&waiting.ticket));
+        times.min().unwrap_or(u64::MAX)
+    }
+
+    /// The earliest deadline or timeout that may be waiting; never later than the true one.
     #[must_use]
     pub fn next_deadline_ns(&self) -> u64 {
         if self.waiting.is_empty() {
             u64::MAX
         } else {
-            self.deadline_ns
+            self.deadline_ns.min(self.timeout_ns)
         }
     }
 

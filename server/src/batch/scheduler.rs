@@ -8,6 +8,7 @@ use super::admission::Backlog;
 use super::arrivals::Arrivals;
 use super::policy::{BatchPolicy, Decision, QueueFacts};
 use super::queue::{BatchQueue, Ticket};
+use super::queue_policy::QueuePolicies;
 use crate::model::Timing;
 
 /// The waiting requests `T` and instances `I` of one model version.
@@ -20,6 +21,7 @@ pub struct Scheduler<T, I> {
     running_until_ns: SmallVec<[u64; 4]>,
     /// Kept only where a batch may wait for requests to come.
     arrivals: Option<Arrivals>,
+    policies: QueuePolicies,
 }
 
 /// A batch on its way to an instance.
@@ -51,7 +53,7 @@ pub enum Next<T, I> {
 /// Why a request was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The queue holds as many requests as it may.
+    /// The queue holds as many requests as it may, in all or of this level.
     QueueFull {
         /// The limit.
         count_max: usize,
@@ -74,7 +76,18 @@ impl<T, I> Scheduler<T, I> {
             free: instances,
             running_until_ns: SmallVec::new(),
             arrivals: may_wait.then(Arrivals::default),
+            policies: QueuePolicies::default(),
         }
+    }
+
+    /// With policies for the requests of its levels.
+    #[must_use]
+    pub fn with_policies(mut self, policies: QueuePolicies) -> Self {
+        if policies.is_in_order {
+            self.queue.keep_order();
+        }
+        self.policies = policies;
+        self
     }
 
     /// Number of waiting requests.
@@ -105,6 +118,10 @@ impl<T, I> Scheduler<T, I> {
             && let Err(end_ns) = self.admit(&ticket, now_ns, timing)
         {
             return Err((item, Refusal::DeadlineUnreachable { end_ns }));
+        }
+        let count_max = self.policies.of(ticket.priority).count_max;
+        if count_max < usize::MAX && self.queue.waiting_at(ticket.priority) >= count_max {
+            return Err((item, Refusal::QueueFull { count_max }));
         }
         self.queue.push(ticket, item).map_err(|item| {
             let count_max = self.queue.count_max();
@@ -148,7 +165,7 @@ impl<T, I> Scheduler<T, I> {
         if self.queue.is_empty() {
             return Next::Idle;
         }
-        if self.free.is_empty() {
+        if !self.may_run() {
             return Next::WaitUntil(self.queue.next_deadline_ns());
         }
         let facts = self.facts(now_ns, timing);
@@ -195,12 +212,19 @@ impl<T, I> Scheduler<T, I> {
         } else {
             timing.estimate(1).unwrap_or_default().mean_ns
         };
-        self.queue.expire(now_ns.saturating_add(least_ns), expired);
+        let start_ns = now_ns.saturating_add(least_ns);
+        self.queue.expire(now_ns, start_ns, expired);
         if let Some(arrivals) = &mut self.arrivals {
             for (ticket, _) in &expired[first..] {
                 arrivals.left(ticket.flow, now_ns);
             }
         }
+    }
+
+    /// Whether a batch may run beside what runs. In order only one does: two might end the other way round.
+    fn may_run(&self) -> bool {
+        let waits_for_others = self.policies.is_in_order && !self.running_until_ns.is_empty();
+        !self.free.is_empty() && !waits_for_others
     }
 
     fn facts(&self, now_ns: u64, timing: &Timing) -> QueueFacts {
@@ -226,7 +250,7 @@ impl<T, I> Scheduler<T, I> {
     #[must_use]
     pub fn due_ns(&self, now_ns: u64, timing: &Timing) -> u64 {
         let deadline_ns = self.queue.next_deadline_ns();
-        if self.free.is_empty() {
+        if !self.may_run() {
             return deadline_ns;
         }
         match self.policy.decide(now_ns, self.facts(now_ns, timing)) {

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::Engine;
 use super::lead::{Intake, Lead};
 use crate::batch::queue::Ticket;
+use crate::batch::queue_policy::TimeoutAction;
 use crate::model::request::{InputPlace, Job, Request, Sink, Source};
 use crate::model::version::Claim;
 use crate::model::{InputFacts, ModelVersion, Models};
@@ -285,7 +286,7 @@ pub(crate) fn ticket(job: &Job, flow: u64, priority: u16, deadline_ns: u64, now_
     } else {
         priority.min(settings.priority_levels)
     };
-    Ticket {
+    let mut ticket = Ticket {
         flow,
         request_id: job.request_id,
         priority: level,
@@ -297,7 +298,11 @@ pub(crate) fn ticket(job: &Job, flow: u64, priority: u16, deadline_ns: u64, now_
         } else {
             deadline_ns
         },
-    }
+        timeout_ns: u64::MAX,
+        timeout_action: TimeoutAction::Reject,
+    };
+    settings.queue.of(level).set_timeout(&mut ticket, 0);
+    ticket
 }
 
 /// A request whose payload is in private memory, for the version of a model that a request gets.

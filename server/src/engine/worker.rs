@@ -259,7 +259,7 @@ impl Engine {
 
     fn refuse_expired(&self, expired: &mut Vec<(Ticket, Job)>, now_ns: u64) {
         for (ticket, job) in expired.drain(..) {
-            let detail = [ticket.deadline_ns, now_ns];
+            let detail = [ticket.deadline_ns.min(ticket.timeout_ns), now_ns];
             self.refuse_job(&ticket, job, Status::DeadlineExceeded, detail);
         }
     }

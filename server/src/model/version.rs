@@ -165,6 +165,7 @@ impl ModelVersion {
             parts.settings.queue_count_max,
             parts.instances,
         );
+        let scheduler = scheduler.with_policies(parts.settings.queue.clone());
         Self {
             name: parts.name,
             version: parts.version,

@@ -96,14 +96,16 @@ impl Oip {
             response: Box::new(response),
         };
         let now_ns = now_ns();
-        let deadline_ns = earlier(deadline_ns, now_ns, call.parameters.timeout_us);
-        let ticket = ticket(
+        let mut ticket = ticket(
             &job,
             caller.flow,
             call.parameters.priority,
             deadline_ns,
             now_ns,
         );
+        let timeout_ns = call.parameters.timeout_us.saturating_mul(1000);
+        let policy = version.settings().queue.of(ticket.priority);
+        policy.set_timeout(&mut ticket, timeout_ns);
         engine.submit(ticket, job);
         let mut underway = Underway {
             engine,
@@ -163,16 +165,6 @@ impl Oip {
             }
         };
         call.outputs.iter().map(target).collect()
-    }
-}
-
-/// The earlier of a deadline (0: none) and a timeout from now (0: none).
-fn earlier(deadline_ns: u64, now_ns: u64, timeout_us: u64) -> u64 {
-    let timeout = (timeout_us > 0).then(|| now_ns.saturating_add(timeout_us.saturating_mul(1000)));
-    match (deadline_ns, timeout) {
-        (deadline_ns, None) => deadline_ns,
-        (0, Some(at_ns)) => at_ns,
-        (deadline_ns, Some(at_ns)) => deadline_ns.min(at_ns),
     }
 }
 

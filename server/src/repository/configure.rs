@@ -360,6 +360,7 @@ fn queue_policies(checked: &Checked) -> QueuePolicies {
         levels: (batching.priority_queue_policy.iter())
             .map(|(&priority, policy)| (priority, level(policy)))
             .collect(),
+        is_in_order: batching.preserve_ordering,
     }
 }
 

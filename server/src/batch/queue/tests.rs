@@ -9,6 +9,8 @@ fn ticket(flow: u64, request_id: u64) -> Ticket {
         compatibility: 0,
         enqueued_ns: request_id,
         deadline_ns: u64::MAX,
+        timeout_ns: u64::MAX,
+        timeout_action: TimeoutAction::Reject,
     }
 }
 
@@ -104,9 +106,9 @@ fn deadlines_cancels_and_dead_flows_leave_the_rest_alone() {
         queue.push(ticket(id, id), ()).unwrap();
     }
     let mut out = Vec::new();
-    queue.expire(49, &mut out);
+    queue.expire(49, 49, &mut out);
     assert!(out.is_empty() && queue.next_deadline_ns() == 50);
-    queue.expire(50, &mut out);
+    queue.expire(50, 50, &mut out);
     assert_eq!(out.len(), 1);
     assert_eq!(queue.next_deadline_ns(), u64::MAX);
     assert!(queue.cancel(2, 99).is_none());
@@ -200,4 +202,53 @@ fn a_request_that_would_make_the_batch_too_long_waits() {
     let ids: Vec<u64> = taken.iter().map(|(ticket, ())| ticket.request_id).collect();
     assert_eq!(ids, [0, 1]);
     assert_eq!(order(&mut queue, 16), [2, 3]);
+}
+
+#[test]
+fn requests_that_waited_for_too_long_leave_or_go_behind_all_others() {
+    let mut queue = BatchQueue::new(100);
+    let waits = |id, timeout_ns, timeout_action| Ticket {
+        timeout_ns,
+        timeout_action,
+        ..ticket(id, id)
+    };
+    for ticket in [
+        waits(1, 50, TimeoutAction::Delay),
+        waits(2, 60, TimeoutAction::Reject),
+        waits(3, u64::MAX, TimeoutAction::Reject),
+        Ticket {
+            priority: 9,
+            ..ticket(4, 4)
+        },
+    ] {
+        queue.push(ticket, ()).unwrap();
+    }
+    assert_eq!((queue.waiting_at(2), queue.waiting_at(9)), (3, 1));
+    let mut out = Vec::new();
+    // A start that is far away is no reason: only the wait counts.
+    queue.expire(49, 1000, &mut out);
+    assert_eq!((out.len(), queue.next_deadline_ns()), (0, 50));
+    queue.expire(50, 50, &mut out);
+    assert_eq!((out.len(), queue.next_deadline_ns()), (0, 60));
+    queue.expire(60, 60, &mut out);
+    let refused: Vec<u64> = out.iter().map(|(ticket, ())| ticket.request_id).collect();
+    assert_eq!((refused, queue.next_deadline_ns()), (vec![2], u64::MAX));
+    // Delayed ones belong to their level, and run behind the least urgent.
+    assert_eq!((queue.waiting_at(2), queue.waiting_at(9)), (2, 1));
+    assert_eq!(order(&mut queue, 16), [3, 4, 1]);
+}
+
+#[test]
+fn in_order_nobody_passes_and_nothing_is_joined_across_another() {
+    let mut queue = BatchQueue::new(100);
+    queue.keep_order();
+    for (flow, id, compatibility) in [(1, 0, 0), (1, 1, 0), (1, 2, 7), (2, 3, 0)] {
+        let ticket = Ticket {
+            compatibility,
+            ..ticket(flow, id)
+        };
+        queue.push(ticket, ()).unwrap();
+    }
+    let batches: Vec<_> = (0..3).map(|_| order(&mut queue, 16)).collect();
+    assert_eq!(batches, [vec![0, 1], vec![2], vec![3]]);
 }

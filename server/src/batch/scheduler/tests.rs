@@ -1,4 +1,5 @@
 use super::*;
+use crate::batch::queue_policy::{LevelPolicy, TimeoutAction};
 
 const MS: u64 = 1_000_000;
 /// From a completion to the same client's next request.
@@ -23,6 +24,8 @@ fn ticket(flow: u64, now_ns: u64, deadline_ns: u64) -> Ticket {
         compatibility: 0,
         enqueued_ns: now_ns,
         deadline_ns,
+        timeout_ns: u64::MAX,
+        timeout_action: TimeoutAction::Reject,
     }
 }
 
@@ -175,4 +178,43 @@ fn a_backlog_is_worked_off_in_full_batches_whatever_the_first_would_need() {
         sim.enqueue(ticket, (), 0, &timing).unwrap();
     }
     assert_eq!(run(sim.next(0, &timing, &mut Vec::new())).rows, 16);
+}
+
+#[test]
+fn a_level_has_a_limit_of_its_own() {
+    let own = LevelPolicy {
+        count_max: 1,
+        ..LevelPolicy::default()
+    };
+    let policies = QueuePolicies {
+        levels: [(2, own)].into(),
+        ..QueuePolicies::default()
+    };
+    let mut sim = Sim::new(policy(0), 100, Vec::new()).with_policies(policies);
+    let at = |priority| Ticket {
+        priority,
+        ..ticket(1, 0, u64::MAX)
+    };
+    sim.enqueue(at(2), (), 0, &timing()).unwrap();
+    for _ in 0..3 {
+        sim.enqueue(at(1), (), 0, &timing()).unwrap();
+    }
+    let ((), refusal) = sim.enqueue(at(2), (), 0, &timing()).unwrap_err();
+    assert_eq!(refusal, Refusal::QueueFull { count_max: 1 });
+}
+
+#[test]
+fn in_order_one_batch_runs_at_a_time() {
+    let policies = QueuePolicies {
+        is_in_order: true,
+        ..QueuePolicies::default()
+    };
+    let mut sim = Sim::new(policy(0), 100, vec![1, 2]).with_policies(policies);
+    send(&mut sim, 1, 0);
+    let batch = run(sim.next(0, &timing(), &mut Vec::new()));
+    send(&mut sim, 2, 0);
+    let next = sim.next(0, &timing(), &mut Vec::new());
+    assert!(matches!(next, Next::WaitUntil(u64::MAX)), "{next:?}");
+    sim.finish(batch.instance, batch.until_ns, &[1], MS);
+    run(sim.next(MS, &timing(), &mut Vec::new()));
 }
