@@ -1,5 +1,6 @@
 //! Models that are configured as users of other servers do it: by `config.pbtxt` and by load requests.
 
+use adjoin_client::{Status, SubmitOptions};
 use adjoin_control_api::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use adjoin_control_api::inference::infer_parameter::ParameterChoice;
 use adjoin_control_api::inference::model_infer_request::{
@@ -213,4 +214,42 @@ fn a_load_request_brings_a_configuration_for_as_long_as_it_is_loaded() {
     }
     admin.load("add").unwrap();
     assert_eq!(config(&control, "add").max_batch_size, 4, "the file again");
+}
+
+#[test]
+fn requests_that_wait_for_too_long_are_refused_or_delayed_as_their_level_says() {
+    let server = Setup::new(&["slow"])
+        .file(
+            "slow/config.pbtxt",
+            "max_batch_size: 1 dynamic_batching {
+               priority_levels: 2 default_priority_level: 2
+               default_queue_policy { timeout_action: REJECT default_timeout_microseconds: 1 }
+               priority_queue_policy { key: 1 value { timeout_action: DELAY default_timeout_microseconds: 1 } }
+             }",
+        )
+        .start();
+    let client = server.client();
+    let model = client.model("slow").unwrap();
+    let submit = |priority| {
+        let builder = model.request().input("x", &[1, 64]).unwrap();
+        let request = builder.build().unwrap();
+        let options = SubmitOptions::new().priority(priority);
+        request.submit_with(&options).unwrap()
+    };
+    // What finds the instance busy waits for longer than a microsecond.
+    let pending: Vec<_> = [2, 2, 2, 1, 1, 1]
+        .map(|level| (level, submit(level)))
+        .into();
+    let mut refused = 0;
+    for (level, pending) in pending {
+        match pending.wait() {
+            Ok(_) => {}
+            Err(failed) => {
+                assert_eq!(level, 2, "a delayed request is run: {}", failed.error);
+                assert_eq!(failed.error.status(), Some(Status::DeadlineExceeded));
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0);
 }
