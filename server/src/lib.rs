@@ -20,5 +20,6 @@ mod run;
 pub mod session;
 #[cfg(test)]
 mod testing;
+pub mod trace;
 
 pub use run::{RunError, run};

@@ -18,4 +18,5 @@ mod lifecycle;
 mod model_config;
 mod refusals;
 mod repository;
+mod traces;
 mod versions;

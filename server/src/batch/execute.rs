@@ -93,7 +93,9 @@ fn run_into(
                 let mut outcome = Outcome::refused(Status::Ok, [version.version(), 0]);
                 outcome.batch_size = rows;
                 outcome.queue_ns = start_ns.saturating_sub(ticket.enqueued_ns);
+                outcome.gather_ns = times.gather_ns;
                 outcome.execute_ns = times.execute_ns;
+                outcome.scatter_ns = times.scatter_ns;
                 let no_room = run.no_room.iter().find(|(of, _)| *of == index);
                 if let Some((_, byte_size)) = no_room {
                     (outcome.status, outcome.detail) = (Status::OutputTooLarge, [*byte_size, 0]);

@@ -16,6 +16,8 @@ pub struct ConfigFile {
     pub limits: LimitsSection,
     /// Who may do what.
     pub access: AccessSection,
+    /// Traces of requests.
+    pub trace: TraceSection,
     /// What holds for models that do not say otherwise.
     pub defaults: ModelSection,
     /// Models by name.
@@ -50,6 +52,16 @@ pub struct LimitsSection {
     pub total_bytes: u64,
     /// Connections of each listener at once, sessions aside. Default 1024.
     pub connections: usize,
+}
+
+/// `[trace]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceSection {
+    /// A collector that takes OTLP over gRPC, such as `http://127.0.0.1:4317`. Default: none, and no traces.
+    pub otlp_endpoint: Option<String>,
+    /// One request of so many is traced, beside those whose callers want it; 0: only these. Default 1000.
+    pub rate: u32,
 }
 
 /// `[defaults]` and `[models.NAME]`
@@ -103,6 +115,15 @@ impl Default for ServerSection {
             drain_timeout_ms: 30_000,
             socket_mode: "660".into(),
             allow_uids: Vec::new(),
+        }
+    }
+}
+
+impl Default for TraceSection {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            rate: 1000,
         }
     }
 }

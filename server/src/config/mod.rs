@@ -22,7 +22,7 @@ use crate::session::table::SessionLimits;
 use access::AccessConfig;
 pub use model_control::{ControlMode, ModelControl, POLL_INTERVAL_DEFAULT};
 
-use file::{ConfigFile, ModelSection, VersionPolicySection};
+use file::{ConfigFile, ModelSection, TraceSection, VersionPolicySection};
 
 /// Everything that a server needs to know.
 #[derive(Clone, Debug)]
@@ -66,8 +66,19 @@ pub struct CheckedFile {
     pub connection_count_max: usize,
     /// Who may do what.
     pub access: AccessConfig,
+    /// Traces of requests, if a collector is named.
+    pub trace: Option<TraceConfig>,
     defaults: ModelSection,
     models: BTreeMap<String, ModelSection>,
+}
+
+/// Where traces of requests go.
+#[derive(Clone, Debug)]
+pub struct TraceConfig {
+    /// Address of the collector.
+    pub otlp_endpoint: String,
+    /// One request of so many is traced, beside those whose callers want it; 0: only these.
+    pub rate: u32,
 }
 
 /// How one model is loaded and served.
@@ -143,6 +154,27 @@ fn check(
     })
 }
 
+fn trace(section: TraceSection) -> Result<Option<TraceConfig>, ConfigError> {
+    let Some(otlp_endpoint) = section.otlp_endpoint else {
+        return Ok(None);
+    };
+    check(
+        crate::control::can_trace_to(&otlp_endpoint),
+        "trace.otlp_endpoint",
+        format!("{otlp_endpoint:?}"),
+        if cfg!(feature = "otlp") {
+            "it is http://HOST:PORT, without TLS"
+        } else {
+            "this build of the server sends no traces"
+        },
+    )?;
+    let rate = section.rate;
+    Ok(Some(TraceConfig {
+        otlp_endpoint,
+        rate,
+    }))
+}
+
 impl CheckedFile {
     /// Reads and checks a configuration file; without one, all values are the defaults.
     ///
@@ -204,6 +236,7 @@ impl CheckedFile {
             limits,
             connection_count_max: connections,
             access: file.access.checked()?,
+            trace: trace(file.trace)?,
             defaults: file.defaults,
             models: file.models,
         };
@@ -445,6 +478,16 @@ mod tests {
                 "[access]\ntls_certificate = \"c\"\ntls_key = \"k\"\ntls_client_ca = \"a\"\ntls_client_rights = [\"infer\", \"all\"]",
                 "access.tls_client_rights is \"all\"",
             ),
+            (
+                "[trace]\notlp_endpoint = \"https://a:4317\"",
+                "trace.otlp_endpoint is \"https://a:4317\"",
+            ),
+            (
+                "[trace]\notlp_endpoint = \"http://\"",
+                "trace.otlp_endpoint",
+            ),
+            ("[trace]\notlp_endpoint = \"a:4317\"", "trace.otlp_endpoint"),
+            ("[trace]\nrate = -1", "-1"),
             ("[access]\ntokens = \"t\"", "unknown field `tokens`"),
             ("[defaults]\nqueue_limit = 0", "queue_limit is 0"),
             ("[models.a]\ndefault_priority = 2", "default_priority is 2"),

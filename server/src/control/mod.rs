@@ -8,6 +8,7 @@ mod http;
 mod inference;
 pub mod listen;
 mod model_health;
+mod otlp;
 mod service;
 mod socket_dir;
 mod status;
@@ -19,6 +20,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adjoin_control_api::FILE_DESCRIPTOR_SET;
 use adjoin_control_api::control::admin_server::AdminServer;
@@ -51,6 +53,14 @@ const FRAME_BYTES: u32 = 1 << 20;
 
 /// Calls of one connection that are worked on at once; further ones wait.
 const CALLS_PER_CONNECTION_MAX: usize = 128;
+
+/// How long the end of the server waits for a collector to take the last traces.
+const LAST_TRACES_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whether this build can send traces to an address.
+pub(crate) fn can_trace_to(address: &str) -> bool {
+    otlp::is_collector(address)
+}
 
 /// How far the end of the server has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -233,6 +243,7 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
         }
     }
     tokio::spawn(attach::accept(shared.clone(), listeners.attach));
+    let traces = otlp::spawn(&shared);
 
     shared.reached(Phase::Draining).await;
     health
@@ -245,6 +256,9 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     }
     drain(&shared).await;
     shared.advance(Phase::Ending);
+    if let Some(traces) = traces {
+        let _ = tokio::time::timeout(LAST_TRACES_TIMEOUT, traces).await;
+    }
     Ok(())
 }
 
@@ -283,7 +297,7 @@ async fn drain(shared: &Shared) {
             break;
         }
         let ending = shared.reached(Phase::Ending);
-        let tick = tokio::time::sleep(std::time::Duration::from_millis(2));
+        let tick = tokio::time::sleep(Duration::from_millis(2));
         tokio::select! {
             () = ending => break,
             () = tick => {}

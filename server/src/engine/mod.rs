@@ -35,6 +35,7 @@ use crate::model::request::Job;
 use crate::model::{ModelVersion, Models, Retired};
 use crate::session::Session;
 use crate::session::table::{SessionLimits, SessionTable};
+use crate::trace::Traces;
 use lead::{Lead, Poller};
 
 pub(crate) use intake::{owned_request, owned_request_of, ticket};
@@ -79,6 +80,7 @@ pub struct Engine {
     sessions: SessionTable,
     models: Arc<Models>,
     metrics: Arc<Metrics>,
+    traces: Traces,
     options: EngineOptions,
     lead: Mutex<Lead>,
     poller: Poller,
@@ -114,6 +116,7 @@ impl Engine {
             sessions: SessionTable::new(options.limits),
             models,
             metrics,
+            traces: Traces::default(),
             options,
             lead: Mutex::new(Lead::new(options.spin_ns)),
             poller,
@@ -145,6 +148,11 @@ impl Engine {
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Traces of requests.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Starts workers until there is one more than `instances`. They stay when there are fewer instances later.

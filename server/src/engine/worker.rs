@@ -355,6 +355,9 @@ impl Engine {
             outcome.response = Some(job.response);
             told.replies.extend(reply.map(|reply| (reply, outcome)));
         } else if let Source::Session(session) = &job.request.source {
+            if self.traces.is_sampling() {
+                self.traces.told(&ticket, &job, &outcome);
+            }
             let session = Arc::clone(session);
             if let Err(error) = session.complete(job, &outcome) {
                 self.fault(&session, ring_rejection(&error));

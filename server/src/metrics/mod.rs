@@ -116,6 +116,10 @@ pub struct Metrics {
     pub client_wakeups: Counter,
     /// One for each version that was ever loaded.
     models: Arc<Mutex<BTreeMap<(String, u64), ModelMetrics>>>,
+    /// Traces that a collector took.
+    pub traces_sent: Counter,
+    /// Traces that found no room or no collector.
+    pub traces_dropped: Counter,
 }
 
 impl Metrics {
@@ -152,6 +156,8 @@ impl Metrics {
             wakeups: Counter::default(),
             client_wakeups: Counter::default(),
             models,
+            traces_sent: Counter::default(),
+            traces_dropped: Counter::default(),
         };
         metrics.register(version);
         metrics
@@ -254,6 +260,16 @@ impl Metrics {
             "client_wakeups",
             "Wake-ups sent to sleeping clients",
             self.client_wakeups.clone(),
+        );
+        registry.register(
+            "traces_sent",
+            "Traces that the collector took",
+            self.traces_sent.clone(),
+        );
+        registry.register(
+            "traces_dropped",
+            "Traces that found no room, or that the collector did not take",
+            self.traces_dropped.clone(),
         );
     }
 

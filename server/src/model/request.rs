@@ -93,8 +93,12 @@ pub struct Outcome {
     pub batch_size: u32,
     /// From intake to the start of the batch.
     pub queue_ns: u64,
+    /// Joining the inputs of the batch.
+    pub gather_ns: u64,
     /// Time in the engine.
     pub execute_ns: u64,
+    /// Handing the outputs of the batch back.
+    pub scatter_ns: u64,
     /// The block, for those who reply from private memory.
     pub response: Option<Box<ResponseBlock>>,
 }
@@ -144,7 +148,9 @@ impl Outcome {
             detail,
             batch_size: 0,
             queue_ns: 0,
+            gather_ns: 0,
             execute_ns: 0,
+            scatter_ns: 0,
             response: None,
         }
     }

@@ -23,9 +23,21 @@ use crate::model::request::{Job, Outcome, Request, Sink};
 use crate::model::version::Claim;
 use crate::model::{InputFacts, ModelVersion};
 use crate::session::response::{OwnedOutput, ResponseBlock};
+use crate::trace::{Pending, Transport};
 
 /// Most bytes of the outputs of one answer: what a message may have.
 pub(super) const REPLY_BYTES_MAX: u64 = 256 << 20;
+
+/// How a call came.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// By which transport.
+    pub transport: Transport,
+    /// When its answer is of no use any more, on the clock of deadlines; 0 for never.
+    pub deadline_ns: u64,
+    /// The trace that it belongs to, as its header says.
+    pub traceparent: Option<&'a str>,
+}
 
 /// A region for each output of a call that goes to one.
 type Targets = SmallVec<[Option<Arc<Region>>; 4]>;
@@ -58,16 +70,33 @@ impl Drop for Underway<'_> {
 }
 
 impl Oip {
-    /// Runs a call. `deadline_ns` is when its answer is of no use any more, on the clock of deadlines; 0 for never. The
-    /// call's own timeout is counted from now.
+    /// Runs a call. Its own timeout is counted from now.
     ///
     /// # Errors
     /// What does not fit the model, or why there is no answer.
     pub async fn infer(
         &self,
         caller: &Caller,
+        call: Call,
+        arrival: Arrival<'_>,
+    ) -> Result<Reply, Fault> {
+        let traces = self.engine.traces();
+        let mut trace = traces.begin(arrival.transport, arrival.traceparent);
+        trace.asks_for(&call.model);
+        let answer = self
+            .run(caller, call, arrival.deadline_ns, &mut trace)
+            .await;
+        let error = answer.as_ref().err();
+        trace.answered(error.map(|fault| format!("{:?}", fault.kind)));
+        answer
+    }
+
+    async fn run(
+        &self,
+        caller: &Caller,
         mut call: Call,
         deadline_ns: u64,
+        trace: &mut Pending<'_>,
     ) -> Result<Reply, Fault> {
         let engine = &*self.engine;
         if engine.is_draining() {
@@ -118,6 +147,7 @@ impl Oip {
             .outcome()
             .await
             .map_err(|rejection| explain(rejection, &call))?;
+        trace.ran(version.version(), now_ns, &outcome);
         if outcome.status != Status::Ok {
             return Err(explain(
                 Rejection::new(outcome.status, outcome.detail),

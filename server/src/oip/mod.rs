@@ -12,6 +12,7 @@ mod settings;
 mod shared_memory;
 mod statistics;
 
+pub use infer::Arrival;
 pub use settings::{LogSettings, SetLevel};
 
 use std::sync::Arc;

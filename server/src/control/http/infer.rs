@@ -16,6 +16,8 @@ use super::failure::Answer;
 use super::models::InPath;
 use crate::control::MESSAGE_BYTES_MAX;
 use crate::control::listen::Caller;
+use crate::oip::Arrival;
+use crate::trace::Transport;
 
 pub(super) async fn infer(
     State(shared): State<Shared>,
@@ -34,7 +36,16 @@ pub(super) async fn infer(
     };
     let call = call(&path.model, &path.version, &bytes, json_bytes)?;
     drop(bytes);
-    let reply = shared.oip.infer(&caller.of_protocol(), call, 0).await?;
+    let traceparent = headers.get("traceparent");
+    let arrival = Arrival {
+        transport: Transport::Http,
+        deadline_ns: 0,
+        traceparent: traceparent.and_then(|value| value.to_str().ok()),
+    };
+    let reply = shared
+        .oip
+        .infer(&caller.of_protocol(), call, arrival)
+        .await?;
     Ok(response(body(&reply)?))
 }
 

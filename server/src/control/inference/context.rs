@@ -5,7 +5,8 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use crate::control::listen::Caller as Arrived;
-use crate::oip::Caller;
+use crate::oip::{Arrival, Caller};
+use crate::trace::Transport;
 
 /// Who calls.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
@@ -14,9 +15,19 @@ pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     Ok(arrived.of_protocol())
 }
 
+/// How the call came.
+pub(super) fn arrival(metadata: &MetadataMap) -> Arrival<'_> {
+    let traceparent = metadata.get("traceparent");
+    Arrival {
+        transport: Transport::Grpc,
+        deadline_ns: deadline_ns(metadata),
+        traceparent: traceparent.and_then(|value| value.to_str().ok()),
+    }
+}
+
 /// When the caller stops waiting, on the clock of deadlines; 0 for never. The transport itself ends the call then; the
 /// batcher knows early what is not worth starting.
-pub(super) fn deadline_ns(metadata: &MetadataMap) -> u64 {
+fn deadline_ns(metadata: &MetadataMap) -> u64 {
     let timeout = metadata
         .get("grpc-timeout")
         .and_then(|value| value.to_str().ok());

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::status::fault as status;
 use super::{Phase, Shared};
 use crate::oip::Oip;
-use context::{caller, deadline_ns};
+use context::{arrival, caller};
 
 /// Answers clients of the protocol.
 #[derive(Debug)]
@@ -86,9 +86,10 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<api::ModelInferRequest>,
     ) -> Result<Response<api::ModelInferResponse>, Status> {
-        let (caller, deadline_ns) = (caller(&request)?, deadline_ns(request.metadata()));
-        let call = grpc::call(request.into_inner()).map_err(status)?;
-        let reply = self.oip.infer(&caller, call, deadline_ns).await;
+        let caller = caller(&request)?;
+        let (metadata, _, message) = request.into_parts();
+        let call = grpc::call(message).map_err(status)?;
+        let reply = self.oip.infer(&caller, call, arrival(&metadata)).await;
         answer(reply.map(grpc::reply))
     }
 

@@ -10,10 +10,18 @@ use futures_util::StreamExt;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use crate::oip::{Caller, Oip};
+use crate::oip::{Arrival, Caller, Oip};
+use crate::trace::Transport;
 
 /// Requests of one stream that are under way at once; the next is read when the first of them is answered.
 const UNDER_WAY_MAX: usize = 64;
+
+/// A stream has no end that its requests share.
+const STREAMED: Arrival<'static> = Arrival {
+    transport: Transport::Grpc,
+    deadline_ns: 0,
+    traceparent: None,
+};
 
 pub(super) type Answers =
     Pin<Box<dyn Stream<Item = Result<api::ModelStreamInferResponse, Status>> + Send>>;
@@ -62,7 +70,7 @@ async fn run(
 ) -> Result<api::ModelInferResponse, Fault> {
     let call = grpc::call(message)?;
     let marks_final = call.parameters.marks_final;
-    let mut response = grpc::reply(oip.infer(caller, call, 0).await?);
+    let mut response = grpc::reply(oip.infer(caller, call, STREAMED).await?);
     if marks_final {
         // Every request has one answer here, which is its last.
         let choice = Some(ParameterChoice::BoolParam(true));
