@@ -50,6 +50,9 @@ pub struct LimitsSection {
     pub user_bytes: u64,
     /// Region bytes of all sessions. Default 8 GiB.
     pub total_bytes: u64,
+    /// Bytes of answers that are kept for models with a response cache, of calls of the Open Inference Protocol. Default
+    /// 64 MiB.
+    pub response_cache_bytes: u64,
     /// Connections of each listener at once, sessions aside. Default 1024.
     pub connections: usize,
 }
@@ -135,6 +138,7 @@ impl Default for LimitsSection {
             session_bytes: 1 << 30,
             user_bytes: 4 << 30,
             total_bytes: 8 << 30,
+            response_cache_bytes: 64 << 20,
             connections: 1024,
         }
     }

@@ -62,6 +62,8 @@ pub struct CheckedFile {
     pub allow_uids: Vec<u32>,
     /// Quotas of sessions.
     pub limits: SessionLimits,
+    /// Bytes of answers that are kept.
+    pub response_cache_bytes: u64,
     /// Connections of each listener at once.
     pub connection_count_max: usize,
     /// Who may do what.
@@ -234,6 +236,7 @@ impl CheckedFile {
             socket_mode,
             allow_uids: server.allow_uids.clone(),
             limits,
+            response_cache_bytes: file.limits.response_cache_bytes,
             connection_count_max: connections,
             access: file.access.checked()?,
             trace: trace(file.trace)?,

@@ -36,6 +36,7 @@ use tower::layer::util::{Identity, Stack};
 use crate::config::CheckedFile;
 use crate::engine::Engine;
 use crate::metrics::endpoint;
+use crate::oip::cache::ResponseCache;
 use crate::oip::regions::Regions;
 use crate::oip::{LogSettings, Oip};
 use crate::repository::Manager;
@@ -126,7 +127,13 @@ impl Shared {
         log: LogSettings,
     ) -> Self {
         Self {
-            oip: Oip::new(Arc::clone(&engine), Arc::clone(&manager), regions, log),
+            oip: Oip::new(
+                Arc::clone(&engine),
+                Arc::clone(&manager),
+                regions,
+                ResponseCache::new(config.response_cache_bytes),
+                log,
+            ),
             engine,
             manager,
             phase,

@@ -84,6 +84,8 @@ struct Families {
     rows: Family<ModelLabels, Counter>,
     executions: Family<ModelLabels, Counter>,
     in_place: Family<ModelLabels, Counter>,
+    cache_hits: Family<ModelLabels, Counter>,
+    cache_misses: Family<ModelLabels, Counter>,
     bytes_copied: Family<PathLabels, Counter>,
     queue_depth: Family<ModelLabels, Gauge>,
     ready: Family<ModelLabels, Gauge>,
@@ -131,6 +133,8 @@ impl Metrics {
             rows: Family::default(),
             executions: Family::default(),
             in_place: Family::default(),
+            cache_hits: Family::default(),
+            cache_misses: Family::default(),
             bytes_copied: Family::default(),
             queue_depth: Family::default(),
             ready: Family::default(),
@@ -186,6 +190,16 @@ impl Metrics {
             "requests_in_place",
             "Requests that ran without a copy of any payload byte",
             f.in_place.clone(),
+        );
+        registry.register(
+            "cache_hits",
+            "Requests whose answer was in the response cache",
+            f.cache_hits.clone(),
+        );
+        registry.register(
+            "cache_misses",
+            "Requests whose answer was put into the response cache",
+            f.cache_misses.clone(),
         );
         registry.register(
             "bytes_copied",
@@ -305,6 +319,8 @@ impl Metrics {
             rows: f.rows.get_or_create(&labels).clone(),
             executions: f.executions.get_or_create(&labels).clone(),
             in_place: f.in_place.get_or_create(&labels).clone(),
+            cache_hits: f.cache_hits.get_or_create(&labels).clone(),
+            cache_misses: f.cache_misses.get_or_create(&labels).clone(),
             copied,
             queue_depth: f.queue_depth.get_or_create(&labels).clone(),
             ready: f.ready.get_or_create(&labels).clone(),
@@ -317,6 +333,7 @@ impl Metrics {
             failed: AtomicU64::new(0),
             rows_max: AtomicU32::new(0),
             last_end_ns: AtomicU64::new(0),
+            cache_hit_ns: AtomicU64::new(0),
             batches: Mutex::default(),
             labels,
         };
@@ -364,6 +381,8 @@ struct Handles {
     rows: Counter,
     executions: Counter,
     in_place: Counter,
+    cache_hits: Counter,
+    cache_misses: Counter,
     copied: [Counter; 7],
     queue_depth: Gauge,
     ready: Gauge,
@@ -377,6 +396,7 @@ struct Handles {
     failed: AtomicU64,
     rows_max: AtomicU32,
     last_end_ns: AtomicU64,
+    cache_hit_ns: AtomicU64,
     batches: Mutex<Batches>,
 }
 
@@ -464,6 +484,12 @@ pub struct ModelStatistics {
     pub times_of_requests: BatchTimes,
     /// When the last batch ended, in ns; 0 if none did.
     pub last_end_ns: u64,
+    /// Requests whose answer was in the response cache; they are none of those above.
+    pub cache_hits: u64,
+    /// What they took in all.
+    pub cache_hit_ns: u64,
+    /// Requests whose answer went into it.
+    pub cache_misses: u64,
 }
 
 impl ModelMetrics {
@@ -519,6 +545,18 @@ impl ModelMetrics {
         h.duration.observe(request.duration_ns);
     }
 
+    /// A request was answered from the response cache.
+    pub fn cache_hit(&self, duration_ns: u64) {
+        self.handles.cache_hits.inc();
+        let total_ns = &self.handles.cache_hit_ns;
+        total_ns.fetch_add(duration_ns, Ordering::Relaxed);
+    }
+
+    /// The answer of a request went into the response cache.
+    pub fn cache_miss(&self) {
+        self.handles.cache_misses.inc();
+    }
+
     /// A request did not run, or failed.
     pub fn refused(&self, status: Status) {
         let h = &self.handles;
@@ -549,6 +587,9 @@ impl ModelMetrics {
             executions_by_rows: batches.by_rows,
             times_of_requests: batches.of_requests,
             last_end_ns: h.last_end_ns.load(Ordering::Relaxed),
+            cache_hits: h.cache_hits.get(),
+            cache_hit_ns: h.cache_hit_ns.load(Ordering::Relaxed),
+            cache_misses: h.cache_misses.get(),
         }
     }
 }

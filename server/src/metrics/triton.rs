@@ -23,17 +23,21 @@ type Value = fn(&ModelStatistics) -> u64;
 
 const US: u64 = 1000;
 
-const NAMES: [(&str, &str, Value); 9] = [
-    ("request_success", "Requests that ran", |s| s.request_count),
+const NAMES: [(&str, &str, Value); 12] = [
+    ("nv_inference_request_success", "Requests that ran", |s| {
+        s.request_count + s.cache_hits
+    }),
     (
         "request_failure",
         "Requests that failed or were refused",
         |s| s.failed_request_count,
     ),
-    ("count", "Rows of the requests that ran", |s| {
+    ("nv_inference_count", "Rows of the requests that ran", |s| {
         s.inference_count
     }),
-    ("exec_count", "Batches that ran", |s| s.execution_count),
+    ("nv_inference_exec_count", "Batches that ran", |s| {
+        s.execution_count
+    }),
     (
         "request_duration_us",
         "Time from intake to the end, over all requests",
@@ -45,19 +49,34 @@ const NAMES: [(&str, &str, Value); 9] = [
         |s| s.queue_ns / US,
     ),
     (
-        "compute_input_duration_us",
+        "nv_inference_compute_input_duration_us",
         "Joining the inputs of its batch, over all requests",
         |s| s.times_of_requests.gather_ns / US,
     ),
     (
-        "compute_infer_duration_us",
+        "nv_inference_compute_infer_duration_us",
         "Its batch in the engine, over all requests",
         |s| s.times_of_requests.execute_ns / US,
     ),
     (
-        "compute_output_duration_us",
+        "nv_inference_compute_output_duration_us",
         "Handing the outputs of its batch back, over all requests",
         |s| s.times_of_requests.scatter_ns / US,
+    ),
+    (
+        "nv_cache_num_hits_per_model",
+        "Requests whose answer was in the response cache",
+        |s| s.cache_hits,
+    ),
+    (
+        "nv_cache_num_misses_per_model",
+        "Requests whose answer went into the response cache",
+        |s| s.cache_misses,
+    ),
+    (
+        "nv_cache_hit_duration_per_model",
+        "Time of the requests whose answer was there, in microseconds",
+        |s| s.cache_hit_ns / US,
     ),
 ];
 
@@ -78,8 +97,7 @@ impl Collector for Names {
             })
             .collect();
         let mut family = |name: &str, help: &str, value: &dyn Fn(&ModelStatistics, u64) -> u64| {
-            let name = format!("nv_inference_{name}");
-            let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for (labels, statistics, waiting) in &counted {
                 let gauge = ConstGauge::new(value(statistics, *waiting));
                 gauge.encode(family.encode_family(*labels)?)?;
@@ -90,7 +108,7 @@ impl Collector for Names {
             family(name, help, &|statistics, _| value(statistics))?;
         }
         family(
-            "pending_request_count",
+            "nv_inference_pending_request_count",
             "Waiting requests",
             &|_, waiting| waiting,
         )

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use adjoin_backend::Model;
 use adjoin_model_config::ModelConfig;
@@ -98,7 +98,11 @@ pub struct ModelVersion {
     /// Kept alive for its instances.
     model: Mutex<Option<Box<dyn Model>>>,
     claims: AtomicUsize,
+    load_id: u64,
 }
+
+/// Loads so far.
+static LOADS: AtomicU64 = AtomicU64::new(0);
 
 /// Keeps a version from being unloaded: a request that was resolved for it is not in its queue yet.
 #[derive(Debug)]
@@ -180,12 +184,18 @@ impl ModelVersion {
             scheduler: Mutex::new(scheduler),
             model: Mutex::new(Some(parts.model)),
             claims: AtomicUsize::new(0),
+            load_id: LOADS.fetch_add(1, Ordering::Relaxed),
         }
     }
 
     /// Name of the model.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// A number that no other load has, of this or another version.
+    pub fn load_id(&self) -> u64 {
+        self.load_id
     }
 
     /// Number of the version.

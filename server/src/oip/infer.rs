@@ -99,6 +99,7 @@ impl Oip {
         trace: &mut Pending<'_>,
     ) -> Result<Reply, Fault> {
         let engine = &*self.engine;
+        let came_ns = now_ns();
         if engine.is_draining() {
             return Err(of_call(Status::NotExecuted.into(), &call, None));
         }
@@ -113,6 +114,13 @@ impl Oip {
             check(&version, claim, &call).map_err(|rejection| explain(rejection, &call))?;
         let request = Arc::new(request);
         let targets = self.targets(caller, &call)?;
+        let key = self.cache.key(&request);
+        if let Some(answer) = key.and_then(|key| self.cache.get(&key)) {
+            version
+                .metrics()
+                .cache_hit(now_ns().saturating_sub(came_ns));
+            return reply(&version, call, &targets, answer.iter().cloned()).await;
+        }
         let response = ResponseBlock::private(&request, REPLY_BYTES_MAX);
         let response = response.map_err(|rejection| explain(rejection, &call))?;
 
@@ -157,17 +165,12 @@ impl Oip {
         let block = outcome
             .response
             .ok_or_else(|| Fault::new(Kind::Internal, "an answer without outputs"))?;
-        let mut reply = Reply {
-            version: version.version(),
-            outputs: Vec::new(),
-            id: std::mem::take(&mut call.id),
-            model: std::mem::take(&mut call.model),
-        };
-        for output in block.into_outputs(&request) {
-            let placed = place(&version, &call, &targets, output).await?;
-            reply.outputs.push(placed);
+        let outputs = block.into_outputs(&request);
+        if let Some(key) = key {
+            self.cache.put(key, outputs.as_slice().into());
+            version.metrics().cache_miss();
         }
-        Ok(reply)
+        reply(&version, call, &targets, outputs.into_iter()).await
     }
 
     /// Copies inputs out of the caller's regions. Whoever can write a region can change it while the model runs, so
@@ -220,6 +223,27 @@ fn check(version: &Arc<ModelVersion>, claim: Claim, call: &Call) -> Result<Reque
         .map(|output| output.name.as_str())
         .collect();
     owned_request_of(Arc::clone(version), claim, &inputs, &wanted)
+}
+
+/// The answer to a call, with each output where the call wants it.
+async fn reply(
+    version: &ModelVersion,
+    mut call: Call,
+    targets: &Targets,
+    outputs: impl Iterator<Item = OwnedOutput>,
+) -> Result<Reply, Fault> {
+    let mut reply = Reply {
+        version: version.version(),
+        outputs: Vec::new(),
+        id: std::mem::take(&mut call.id),
+        model: std::mem::take(&mut call.model),
+    };
+    for output in outputs {
+        reply
+            .outputs
+            .push(place(version, &call, targets, output).await?);
+    }
+    Ok(reply)
 }
 
 /// An output where the call wants it.

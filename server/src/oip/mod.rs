@@ -3,6 +3,7 @@
 //!
 //! Names no transport: `control` turns messages into the calls and answers of `adjoin_oip` and back.
 
+pub mod cache;
 mod describe;
 mod infer;
 mod refusal;
@@ -25,6 +26,7 @@ use crate::engine::Engine;
 use crate::model::{ModelEntry, ModelVersion};
 use crate::repository::Manager;
 
+use cache::ResponseCache;
 pub(crate) use refusal::of_manager;
 use regions::{Owner, RegionLimits, Regions};
 
@@ -51,6 +53,7 @@ pub struct Oip {
     engine: Arc<Engine>,
     manager: Arc<Manager>,
     regions: Arc<Regions>,
+    cache: Arc<ResponseCache>,
     log: LogSettings,
 }
 
@@ -61,12 +64,14 @@ impl Oip {
         engine: Arc<Engine>,
         manager: Arc<Manager>,
         regions: Regions,
+        cache: ResponseCache,
         log: LogSettings,
     ) -> Self {
         Self {
             engine,
             manager,
             regions: Arc::new(regions),
+            cache: Arc::new(cache),
             log,
         }
     }

@@ -47,15 +47,19 @@ fn of_version(version: &ModelVersion) -> api::ModelStatistics {
         inference_count: counted.inference_count,
         execution_count: counted.execution_count,
         inference_stats: Some(api::InferStatistics {
-            success: duration(requests, counted.duration_ns),
+            success: duration(
+                requests + counted.cache_hits,
+                counted.duration_ns + counted.cache_hit_ns,
+            ),
             // How long a refusal took is not kept: most take no time to speak of.
             fail: duration(counted.failed_request_count, 0),
             queue: duration(requests, counted.queue_ns),
             compute_input: duration(requests, times.gather_ns),
             compute_infer: duration(requests, times.execute_ns),
             compute_output: duration(requests, times.scatter_ns),
-            cache_hit: duration(0, 0),
-            cache_miss: duration(0, 0),
+            cache_hit: duration(counted.cache_hits, counted.cache_hit_ns),
+            // What a miss costs is within the time of its request.
+            cache_miss: duration(counted.cache_misses, 0),
         }),
         batch_stats: counted.executions_by_rows.into_iter().map(batch).collect(),
         ..api::ModelStatistics::default()

@@ -118,7 +118,7 @@ pub struct ReplyOutput<'a> {
 }
 
 /// An output in private memory, taken out of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OwnedOutput {
     /// Index in the model's outputs.
     pub index: usize,
