@@ -263,6 +263,12 @@ impl ModelVersion {
         (self.state.load(Ordering::SeqCst) != State::Unloaded as u8).then_some(claim)
     }
 
+    /// Whether a request that was resolved for it is on its way, in its queue, or not yet answered, by another way
+    /// than a ring.
+    pub fn is_claimed(&self) -> bool {
+        self.claims.load(Ordering::SeqCst) > 0
+    }
+
     /// Unloads a version that drains, if nothing waits, runs or may still come; its description stays for those
     /// who hold it. To be called with the lead in hand: the requests of sessions are resolved and queued under it.
     pub fn retire(&self) -> Option<Retired> {
@@ -271,7 +277,7 @@ impl ModelVersion {
             return None;
         }
         self.state.store(State::Unloaded as u8, Ordering::SeqCst);
-        if self.claims.load(Ordering::SeqCst) > 0 {
+        if self.is_claimed() {
             self.drain();
             return None;
         }

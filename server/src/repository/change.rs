@@ -239,6 +239,10 @@ impl Changes {
                 outcome.versions.insert(number, Arc::clone(version));
                 continue;
             }
+            if self.stopping.load(Ordering::Acquire) {
+                outcome.failed.insert(number, "the server ends".to_owned());
+                continue;
+            }
             let key = (name.to_owned(), number);
             self.notes.lock().loading.insert(key.clone());
             let started = std::time::Instant::now();

@@ -36,7 +36,7 @@ pub(super) fn work(engine: &Engine, draining: &Receiver<Arc<ModelVersion>>, stop
 /// Unloads a version if it is time; false if it still drains.
 fn retire(engine: &Engine, version: &Arc<ModelVersion>) -> bool {
     // The leader is asked only when there is a chance.
-    if !version.is_idle() {
+    if !version.is_idle() || version.is_claimed() {
         return false;
     }
     match engine.retire(version).recv_timeout(ANSWER_TIMEOUT) {
