@@ -214,6 +214,10 @@ fn a_load_request_brings_a_configuration_for_as_long_as_it_is_loaded() {
     }
     admin.load("add").unwrap();
     assert_eq!(config(&control, "add").max_batch_size, 4, "the file again");
+    let file = server.directory().join("models/add/config.pbtxt");
+    std::fs::write(file, "max_batch_size: 16").unwrap();
+    admin.load("add").unwrap();
+    assert_eq!(config(&control, "add").max_batch_size, 16, "another file");
 }
 
 #[test]

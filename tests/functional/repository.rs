@@ -390,6 +390,49 @@ fn labels_move_while_the_server_runs() {
 }
 
 #[test]
+fn what_an_operator_sets_outlives_a_load_and_ends_with_an_unload() {
+    let setup = Setup::new(&["add"]).version("add", 2, &model_file("add"));
+    let server = setup
+        .config("[models.add]\nversion_policy = \"all\"\nlabels = { stable = 1 }")
+        .flags(&["--model-control-mode", "explicit", "--load-model", "add"])
+        .start();
+    let (admin, control) = (server.admin(), server.control());
+    let listed = || {
+        let line = |model: &adjoin_control_api::control::ModelVersion| {
+            (model.version, model.labels.join(","), model.weight)
+        };
+        control.models().iter().map(line).collect::<Vec<_>>()
+    };
+    let line = |version, labels: &str, weight| (version, labels.to_owned(), weight);
+    admin.label("add", "stable", 2).unwrap();
+    admin.split("add", &[(1, 1), (2, 1)]).unwrap();
+    server.put_version("add", 3, &model_file("add"));
+    admin.load("add").unwrap();
+    assert_eq!(
+        listed(),
+        [line(1, "", 1), line(2, "stable", 1), line(3, "", 0)]
+    );
+    let mut ran: Vec<u64> = (0..4).map(|_| grpc_version(&control).unwrap()).collect();
+    ran.sort_unstable();
+    assert_eq!(ran, [1, 1, 2, 2], "the split stands before the newest");
+    server.remove("add/1");
+    admin.load("add").unwrap();
+    wait_for("version 1 is unloaded", || {
+        (listed().len() == 2).then_some(())
+    });
+    let ran: Vec<u64> = (0..2).map(|_| grpc_version(&control).unwrap()).collect();
+    assert_eq!(ran, [2, 2], "what is left of the split");
+    admin.unload("add").unwrap();
+    wait_for("all are unloaded", || listed().is_empty().then_some(()));
+    server.put_version("add", 1, &model_file("add"));
+    admin.load("add").unwrap();
+    assert_eq!(
+        listed(),
+        [line(1, "stable", 0), line(2, "", 0), line(3, "", 0)]
+    );
+}
+
+#[test]
 fn labels_and_splits_that_cannot_be_are_refused() {
     let server = two_versions();
     let admin = server.admin();

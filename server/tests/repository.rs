@@ -1,0 +1,161 @@
+//! The manager of the repository as the control plane uses it, on the engine that is built in.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use adjoin_server::config::{CheckedFile, ControlMode, ModelControl};
+use adjoin_server::engine::{Engine, EngineOptions};
+use adjoin_server::metrics::Metrics;
+use adjoin_server::repository::{
+    Loader, ManageError, Manager, ManagerParts, RepositoryError, engines,
+};
+
+struct Repository {
+    directory: tempfile::TempDir,
+}
+
+impl Repository {
+    /// With these versions of a good model.
+    fn new(versions: &[&str]) -> Self {
+        let repository = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        for version in versions {
+            repository.put(version);
+        }
+        repository
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    fn put(&self, version: &str) {
+        let version = self.path().join(version);
+        std::fs::create_dir_all(&version).unwrap();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models/add.onnx");
+        std::fs::copy(file, version.join("model.onnx")).unwrap();
+    }
+
+    /// A manager over it, when it has loaded what it is to load at the start.
+    async fn manage(
+        &self,
+        mode: ControlMode,
+        load: &[&str],
+    ) -> Result<Arc<Manager>, RepositoryError> {
+        let file = CheckedFile::parse("[defaults]\nengine = \"rten\"", Path::new("")).unwrap();
+        let metrics = Arc::new(Metrics::new("test"));
+        let options = EngineOptions {
+            spin_ns: 0,
+            limits: file.limits,
+        };
+        let engine = Engine::new(Arc::default(), Arc::clone(&metrics), options).unwrap();
+        let (backends, _) = engines(None).unwrap();
+        let parts = ManagerParts {
+            repository: self.path(),
+            control: ModelControl {
+                mode,
+                load: load.iter().map(|&name| name.to_owned()).collect(),
+                ..ModelControl::default()
+            },
+            loader: Loader::new(backends, file, metrics),
+            engine,
+        };
+        let (manager, started) = Manager::start(parts).unwrap();
+        started.await.unwrap().map(|()| manager)
+    }
+}
+
+async fn lines(manager: &Manager, ready_only: bool) -> Vec<String> {
+    let entries = manager.index(ready_only).await.unwrap();
+    let line = |entry: adjoin_server::repository::IndexEntry| {
+        let state = entry.state.as_str();
+        format!("{} {} {state} {}", entry.name, entry.version, entry.reason)
+    };
+    entries.into_iter().map(line).collect()
+}
+
+#[tokio::test]
+async fn index_tells_what_is_there_served_failed_and_unloaded() {
+    let repository = Repository::new(&["a/1", "b/1", "c/1"]);
+    let broken = repository.path().join("c/1/model.onnx");
+    std::fs::write(&broken, "no model").unwrap();
+    let manager = repository
+        .manage(ControlMode::Explicit, &["a"])
+        .await
+        .unwrap();
+    assert_eq!(lines(&manager, false).await, ["a 1 READY ", "b   ", "c   "]);
+    assert_eq!(lines(&manager, true).await, ["a 1 READY "]);
+    assert!(matches!(
+        manager.load("c", None).await,
+        Err(ManageError::Load { failures, served, .. }) if failures.contains_key(&1) && served.is_empty()
+    ));
+    manager.load("b", None).await.unwrap();
+    manager.unload("a").await.unwrap();
+    let all = lines(&manager, false).await;
+    // It may still drain.
+    assert!(
+        ["a 1 UNAVAILABLE unloaded", "a 1 UNLOADING "].contains(&all[0].as_str()),
+        "{all:?}"
+    );
+    assert_eq!(all[1], "b 1 READY ");
+    assert!(
+        all[2].starts_with("c 1 UNAVAILABLE ") && !all[2].contains('/'),
+        "{all:?}"
+    );
+    manager.load("a", None).await.unwrap();
+    assert_eq!(lines(&manager, true).await, ["a 1 READY ", "b 1 READY "]);
+    // A failed load of a version that is served says so beside it.
+    std::fs::write(repository.path().join("b/1/model.onnx"), "no model").unwrap();
+    manager.load("b", None).await.unwrap_err();
+    let ready = lines(&manager, true).await;
+    assert!(ready[1].len() > "b 1 READY ".len(), "{ready:?}");
+    manager.stop();
+    assert!(matches!(
+        manager.load("a", None).await,
+        Err(ManageError::Ending)
+    ));
+}
+
+#[tokio::test]
+async fn starts_that_cannot_be_are_errors() {
+    let repository = Repository::new(&[]);
+    let empty = repository.manage(ControlMode::None, &[]).await.unwrap_err();
+    assert!(empty.to_string().contains("digits/1/model.onnx"), "{empty}");
+    for mode in [ControlMode::Explicit, ControlMode::Poll] {
+        let manager = repository.manage(mode, &[]).await.unwrap();
+        assert_eq!(lines(&manager, false).await, [""; 0]);
+        manager.stop();
+    }
+    let missing = repository
+        .manage(ControlMode::Explicit, &["a"])
+        .await
+        .unwrap_err();
+    assert!(matches!(missing, RepositoryError::Missing { name, .. } if name == "a"));
+}
+
+#[tokio::test]
+async fn a_star_stands_for_all_models() {
+    let repository = Repository::new(&["a/1", "b/2"]);
+    let manager = repository
+        .manage(ControlMode::Explicit, &["*"])
+        .await
+        .unwrap();
+    assert_eq!(lines(&manager, true).await, ["a 1 READY ", "b 2 READY "]);
+    manager.stop();
+}
+
+#[tokio::test]
+async fn loads_wait_for_their_turn_and_callers_may_go() {
+    let repository = Repository::new(&["a/1", "b/1"]);
+    let manager = repository.manage(ControlMode::Explicit, &[]).await.unwrap();
+    let gone = manager.load("a", None);
+    drop(tokio::time::timeout(std::time::Duration::ZERO, gone).await);
+    let (first, second) = tokio::join!(manager.load("b", None), manager.load("a", None));
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(lines(&manager, true).await, ["a 1 READY ", "b 1 READY "]);
+    manager.stop();
+}
