@@ -179,7 +179,7 @@ fn the_portable_doorbell_carries_indices_both_ways() {
     );
 }
 
-fn http_get(address: &str, path: &str) -> String {
+pub(crate) fn http_get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
@@ -191,13 +191,15 @@ fn http_get(address: &str, path: &str) -> String {
     text
 }
 
+/// An address that was free a moment ago.
+pub(crate) fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
 /// A server whose metrics listen on a port that was free a moment ago.
 fn with_metrics(models: &[&str]) -> (TestServer, String) {
-    let address = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string();
+    let address = free_address();
     (
         Setup::new(models)
             .flags(&["--metrics-addr", &address])

@@ -11,6 +11,11 @@ use adjoin_tests::control::ControlPlane;
 use adjoin_tests::server::{Setup, TestServer, model_file};
 use adjoin_tests::wait_for;
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::control::{free_address, http_get};
 
 fn explicit(models: &[&str], load: &[&str]) -> TestServer {
     let setup = Setup::new(models).flags(&["--model-control-mode", "explicit"]);
@@ -146,6 +151,81 @@ fn versions_are_swapped_under_load_and_no_request_fails() {
 }
 
 #[test]
+fn instances_come_and_go_under_pipelined_load() {
+    let server = explicit(&["add", "gather"], &["*"]);
+    let admin = server.admin();
+    let end = AtomicBool::new(false);
+    let rounds: [AtomicU32; 3] = Default::default();
+    std::thread::scope(|scope| {
+        let pipelined = |rounds: &AtomicU32| {
+            let client = server.client();
+            let model = client.model("add").unwrap();
+            let mut requests: Vec<_> = (0..6).map(|_| add_request(&model, 1)).collect();
+            while !end.load(Ordering::Relaxed) {
+                let submit = |(index, mut request): (u8, adjoin_client::Request)| {
+                    request
+                        .input_mut::<f32>("a")
+                        .unwrap()
+                        .fill(f32::from(index));
+                    request.input_mut::<f32>("b").unwrap().fill(1.0);
+                    request.submit().unwrap()
+                };
+                let pending: Vec<_> = (0..).zip(requests.drain(..)).map(submit).collect();
+                for (index, pending) in (0u8..).zip(pending) {
+                    let response = pending.wait().expect("a request during a change");
+                    let expected = [f32::from(index) + 1.0; 4];
+                    assert_eq!(response.get::<f32>("sum").unwrap()[..], expected);
+                    requests.push(response.into_request());
+                }
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let threads = rounds
+            .each_ref()
+            .map(|rounds| scope.spawn(move || pipelined(rounds)));
+        // Also when this thread fails.
+        let _end = SetOnDrop(&end);
+        let all_go_on = || {
+            for rounds in &rounds {
+                let before = rounds.load(Ordering::Relaxed);
+                wait_for("the clients go on", || {
+                    let is_over = threads
+                        .iter()
+                        .any(std::thread::ScopedJoinHandle::is_finished);
+                    assert!(!is_over, "a client has failed");
+                    (rounds.load(Ordering::Relaxed) > before + 2).then_some(())
+                });
+            }
+        };
+        for count in [3, 1, 4, 2, 1] {
+            let config =
+                format!(r#"{{"max_batch_size": 4, "instance_group": [{{"count": {count}}}]}}"#);
+            all_go_on();
+            admin.load_as("add", &config).unwrap();
+            // Another model's changes have requests resolved again as well.
+            all_go_on();
+            admin.unload("gather").unwrap();
+            all_go_on();
+            admin.load("gather").unwrap();
+        }
+        all_go_on();
+    });
+    let control = server.control();
+    wait_for("old versions are unloaded", || {
+        let models = control.models();
+        let is_one = |name: &str| models.iter().filter(|model| model.name == name).count() == 1;
+        (is_one("add") && is_one("gather")).then_some(())
+    });
+    let failed: u64 = control
+        .models()
+        .iter()
+        .filter_map(|m| m.statistics.as_ref())
+        .map(|s| s.failed_request_count)
+        .sum();
+    assert_eq!(failed, 0);
+}
+
+#[test]
 fn a_load_of_what_has_not_changed_changes_nothing() {
     let server = explicit(&["add"], &["add"]);
     server.admin().load("add").unwrap();
@@ -236,6 +316,68 @@ fn what_was_taken_is_finished_when_its_model_is_unloaded() {
         server.log().contains("model unloaded").then_some(())
     });
     assert_eq!(states(&control, "slow"), []);
+}
+
+#[test]
+fn metrics_and_health_follow_what_is_served() {
+    let address = free_address();
+    let server = Setup::new(&["add"])
+        .flags(&["--model-control-mode", "explicit", "--load-model", "add"])
+        .flags(&["--metrics-addr", &address])
+        .start();
+    let (admin, control) = (server.admin(), server.control());
+    let value = |name: &str, version: u64| {
+        let text = http_get(&address, "/metrics");
+        let start = format!("adjoin_{name}{{model=\"add\",version=\"{version}\"}} ");
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix(&start))?;
+        Some(value.parse::<u64>().unwrap())
+    };
+    let health = || {
+        let mut client = HealthClient::new(control.channel());
+        let request = HealthCheckRequest {
+            service: "add".into(),
+        };
+        control
+            .wait(client.check(request))
+            .unwrap()
+            .into_inner()
+            .status()
+    };
+    grpc_version(&control).unwrap();
+    assert_eq!(
+        (value("model_ready", 1), value("executions_total", 1)),
+        (Some(1), Some(1))
+    );
+    server.put_version("add", 2, &model_file("add"));
+    admin.load("add").unwrap();
+    assert_eq!(
+        (value("model_ready", 1), value("model_ready", 2)),
+        (Some(0), Some(1))
+    );
+    assert_eq!(health(), ServingStatus::Serving);
+    // Another one of the same number: ready while the old one drains, and afterwards.
+    server.put_version("add", 2, &model_file("add"));
+    admin.load("add").unwrap();
+    wait_for("the old one is unloaded", || {
+        (server.log().matches("model unloaded").count() == 2).then_some(())
+    });
+    assert_eq!(value("model_ready", 2), Some(1));
+    admin.unload("add").unwrap();
+    assert_eq!(
+        (value("model_ready", 2), value("queue_depth", 2)),
+        (Some(0), Some(0))
+    );
+    wait_for("its health is told", || {
+        (health() == ServingStatus::NotServing).then_some(())
+    });
+    server.remove("add/2");
+    admin.load("add").unwrap();
+    assert_eq!(grpc_version(&control).unwrap(), 1);
+    assert_eq!(value("executions_total", 1), Some(2), "it goes on counting");
+    wait_for("its health is told", || {
+        (health() == ServingStatus::Serving).then_some(())
+    });
 }
 
 #[test]
