@@ -80,6 +80,8 @@ pub(crate) fn settings(max_batch_size: u32) -> ModelSettings {
         instances: 1,
         priority_levels: 1,
         default_priority: 1,
+        queue: Default::default(),
+        response_cache: false,
     }
 }
 
@@ -102,6 +104,8 @@ pub(crate) fn version(
         model,
         instances: vec![instance],
         timing: Timing::default(),
+        config: Default::default(),
+        labels: Vec::new(),
     }))
 }
 
