@@ -86,7 +86,7 @@ fn input(
             if let Some(slice) = parameters.region {
                 if typed.is_some() {
                     return Err(Fault::invalid(
-                        "it has contents and lies in shared memory; it can have one of them",
+                        "unexpected 'content' provided when using shared memory; it can have one of them",
                     ));
                 }
                 return Ok(Content::Region(slice));

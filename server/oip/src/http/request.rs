@@ -165,7 +165,8 @@ fn output(output: Output<'_>, is_binary_by_default: bool) -> Result<CallOutput, 
     check_name("output", &name)?;
     let parameters = tensor(&output.parameters)?;
     let target = match (parameters.region, parameters.binary_data) {
-        (Some(_), _) if parameters.classes > 0 || parameters.binary_data.is_some() => {
+        // Clients that mean a region say that they want no binary data.
+        (Some(_), is_binary) if parameters.classes > 0 || is_binary == Some(true) => {
             return Err(Fault::invalid(format!(
                 "output '{name}' has 'shared_memory_region' beside 'binary_data' or 'classification'; it can have one"
             )));
