@@ -27,7 +27,7 @@ use adjoin_control_api::control::admin_server::AdminServer;
 use adjoin_control_api::control::control_server::ControlServer;
 use adjoin_control_api::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use adjoin_shm::socket::AttachListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -195,17 +195,25 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     let control_service = ControlServer::new(service::Control::new(shared.clone()));
     let admin_service = AdminServer::new(admin::Admin::new(shared.clone()));
 
+    let (ended, mut gone) = mpsc::unbounded_channel();
+    let engine = Arc::clone(&shared.engine);
+    tokio::spawn(async move {
+        while let Some(connection_id) = gone.recv().await {
+            engine.forget(connection_id);
+        }
+    });
     let limits = listen::Limits {
         connections: shared.config.connection_count_max,
         handshake: listen::HANDSHAKE_TIMEOUT,
+        ended,
     };
     let access = Arc::new(listeners.access);
     let unix = |listener, kind| {
-        Socket::unix(listener).map(|socket| listen::incoming(socket, kind, None, limits))
+        Socket::unix(listener).map(|socket| listen::incoming(socket, kind, None, limits.clone()))
     };
     let tcp = |listener, kind| {
         let tls = listeners.tls.as_ref();
-        Socket::tcp(listener).map(|socket| listen::incoming(socket, kind, tls, limits))
+        Socket::tcp(listener).map(|socket| listen::incoming(socket, kind, tls, limits.clone()))
     };
 
     let control = grpc_server(&access)

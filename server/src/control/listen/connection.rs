@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -131,14 +132,28 @@ pub(super) enum Io {
 pub struct Connection {
     io: Io,
     caller: Caller,
+    ended: UnboundedSender<u64>,
     _place: OwnedSemaphorePermit,
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // At the end of the server nobody listens any more.
+        let _ = self.ended.send(self.caller.connection_id);
+    }
+}
+
 impl Connection {
-    pub(super) fn new(io: Io, caller: Caller, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(
+        io: Io,
+        caller: Caller,
+        place: OwnedSemaphorePermit,
+        ended: UnboundedSender<u64>,
+    ) -> Self {
         Self {
             io,
             caller,
+            ended,
             _place: place,
         }
     }

@@ -86,13 +86,15 @@ pub(super) struct Incoming {
     ready: mpsc::Receiver<Connection>,
 }
 
-/// What a listener allows its connections.
-#[derive(Clone, Copy, Debug)]
+/// What a listener allows its connections, and who is told of their end.
+#[derive(Clone, Debug)]
 pub(super) struct Limits {
     /// Connections at once.
     pub connections: usize,
     /// How long each may take until it is one.
     pub handshake: Duration,
+    /// Gets the number of each connection that is over.
+    pub ended: mpsc::UnboundedSender<u64>,
 }
 
 /// Accepts until what it returns is dropped.
@@ -130,9 +132,10 @@ async fn accept(
                     continue;
                 };
                 let (tls, ready) = (tls.clone(), ready.clone());
+                let (ended, limit) = (limits.ended.clone(), limits.handshake);
                 tokio::spawn(async move {
-                    let arriving = arrive(accepted, kind, tls, place);
-                    match tokio::time::timeout(limits.handshake, arriving).await {
+                    let arriving = arrive(accepted, kind, tls, place, ended);
+                    match tokio::time::timeout(limit, arriving).await {
                         Ok(Ok(connection)) => drop(ready.send(connection).await),
                         Ok(Err(error)) => {
                             tracing::debug!(%kind, %error, "a connection failed in its handshake");
@@ -158,6 +161,7 @@ async fn arrive(
     kind: ListenerKind,
     tls: Option<TlsAcceptor>,
     place: OwnedSemaphorePermit,
+    ended: mpsc::UnboundedSender<u64>,
 ) -> io::Result<Connection> {
     let (io, peer) = match accepted {
         Accepted::Unix(stream) => {
@@ -191,7 +195,7 @@ async fn arrive(
             (io, peer)
         }
     };
-    Ok(Connection::new(io, Caller::new(peer, kind), place))
+    Ok(Connection::new(io, Caller::new(peer, kind), place, ended))
 }
 
 impl Stream for Incoming {

@@ -17,6 +17,7 @@ fn limits(connections: usize, handshake: Duration) -> Limits {
     Limits {
         connections,
         handshake,
+        ended: tokio::sync::mpsc::unbounded_channel().0,
     }
 }
 
@@ -296,4 +297,23 @@ fn files_that_tls_cannot_use_are_named() {
         let message = Tls::load(&files).unwrap_err().to_string();
         assert!(message.contains(key), "{message:?} should name {key}");
     }
+}
+
+#[test]
+fn the_end_of_a_connection_is_told_once() {
+    run(async {
+        let (ended, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let limits = Limits {
+            ended,
+            ..limits(2, LONG)
+        };
+        let (mut incoming, address) = listening(ListenerKind::Grpc, None, limits);
+        let _client = client(address).await;
+        let connection = incoming.next().await.unwrap().unwrap();
+        let id = connection.caller().connection_id;
+        assert!(told.try_recv().is_err());
+        drop(connection);
+        assert_eq!(told.recv().await, Some(id));
+        assert!(told.try_recv().is_err());
+    });
 }
