@@ -137,6 +137,34 @@ async fn starts_that_cannot_be_are_errors() {
 }
 
 #[tokio::test]
+async fn a_version_whose_file_is_away_is_served_and_one_whose_directory_is_away_is_not() {
+    let repository = Repository::new(&["a/1", "a/2"]);
+    let manager = repository
+        .manage(ControlMode::Explicit, &["a"])
+        .await
+        .unwrap();
+    let file = repository.path().join("a/2/model.onnx");
+    std::fs::remove_file(&file).unwrap();
+    for _ in 0..2 {
+        let error = manager.load("a", None).await.unwrap_err().to_string();
+        assert!(
+            error.contains("holds no model.onnx; served as before: 1, 2"),
+            "{error}"
+        );
+    }
+    std::fs::remove_dir(repository.path().join("a/2")).unwrap();
+    manager.load("a", None).await.unwrap();
+    assert_eq!(lines(&manager, true).await, ["a 1 READY "]);
+    // A model without any version that could be served is an error each time.
+    std::fs::create_dir_all(repository.path().join("b/1")).unwrap();
+    for _ in 0..2 {
+        let error = manager.load("b", None).await.unwrap_err().to_string();
+        assert!(error.contains("no version to serve"), "{error}");
+    }
+    manager.stop();
+}
+
+#[tokio::test]
 async fn a_star_stands_for_all_models() {
     let repository = Repository::new(&["a/1", "b/2"]);
     let manager = repository

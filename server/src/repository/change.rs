@@ -209,12 +209,12 @@ impl Changes {
                 }
             }
         };
-        let is_complete = outcome.failed.is_empty();
         let failures = outcome.failed.clone();
         let as_seen: Vec<u64> = outcome.versions.keys().copied().collect();
+        let is_complete = failures.is_empty() && !as_seen.is_empty();
         self.put(name, plan.ok(), outcome);
         let served = self.note(name, seen, &as_seen, is_complete);
-        if is_complete && !served.is_empty() {
+        if is_complete {
             return Ok(());
         }
         let failures = failures.into_iter();
@@ -232,6 +232,14 @@ impl Changes {
         let served = snapshot.get(name).map(|entry| &entry.versions);
         let known = self.known.get(name);
         let mut outcome = Outcome::default();
+        for &number in &plan.empty {
+            let reason = format!("its directory holds no {}", plan.file_name());
+            tracing::warn!(model = name, version = number, "{reason}");
+            // One that is served is about to be replaced; others may be about to be made.
+            if served.is_some_and(|served| served.contains_key(&number)) {
+                outcome.failed.insert(number, reason);
+            }
+        }
         for (&number, file) in &plan.files {
             let same = |known: &&Known| known.origins.get(&number) == Some(&seen.origin(number));
             let as_before = known.filter(same).and(served).and_then(|s| s.get(&number));

@@ -101,6 +101,8 @@ pub(super) struct Plan {
     directory: PathBuf,
     /// Files of the versions to serve.
     pub(super) files: BTreeMap<u64, PathBuf>,
+    /// Directories of versions without a model.
+    pub(super) empty: Vec<u64>,
     /// Versions that the policy names and the repository does not have.
     pub(super) missing: Vec<u64>,
 }
@@ -111,6 +113,14 @@ pub struct Loader {
     engines: Vec<Arc<dyn Backend>>,
     config: CheckedFile,
     metrics: Arc<Metrics>,
+}
+
+impl Plan {
+    /// Name of the file that a version's directory should hold.
+    pub(super) fn file_name(&self) -> &str {
+        let configured = self.configured.checked.default_model_filename.as_deref();
+        configured.unwrap_or(MODEL_FILE)
+    }
 }
 
 impl Loader {
@@ -136,19 +146,11 @@ impl Loader {
     ) -> Result<Plan, ConfigureError> {
         let configured = Configured::new(&self.config, found, json)?;
         let mut files = BTreeMap::new();
+        let mut empty = Vec::new();
         for (&number, directory) in &found.versions {
             match self.model_file(directory, &configured) {
                 Some(file) => drop(files.insert(number, file)),
-                None => tracing::warn!(
-                    model = found.name,
-                    version = number,
-                    "no version: it holds no {}",
-                    configured
-                        .checked
-                        .default_model_filename
-                        .as_deref()
-                        .unwrap_or(MODEL_FILE)
-                ),
+                None => empty.push(number),
             }
         }
         let numbers: Vec<u64> = files.keys().copied().collect();
@@ -160,6 +162,7 @@ impl Loader {
             missing: policy.missing(&numbers),
             configured,
             files,
+            empty,
         })
     }
 

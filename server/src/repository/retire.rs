@@ -11,8 +11,8 @@ use crate::model::ModelVersion;
 
 /// How often versions that drain are looked at.
 const INTERVAL: Duration = Duration::from_millis(2);
-/// Longest wait for the leader, who is in a short batch or about to stop.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(100);
+/// How often somebody who waits for the leader looks whether the server ends, and the leader with it.
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Takes versions that drain until nobody sends any more, or `stopping` is set.
 pub(super) fn work(engine: &Engine, draining: &Receiver<Arc<ModelVersion>>, stopping: &AtomicBool) {
@@ -29,27 +29,34 @@ pub(super) fn work(engine: &Engine, draining: &Receiver<Arc<ModelVersion>>, stop
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        waiting.retain(|version| !retire(engine, version));
+        waiting.retain(|version| !retire(engine, version, stopping));
     }
 }
 
 /// Unloads a version if it is time; false if it still drains.
-fn retire(engine: &Engine, version: &Arc<ModelVersion>) -> bool {
+fn retire(engine: &Engine, version: &Arc<ModelVersion>, stopping: &AtomicBool) -> bool {
     // The leader is asked only when there is a chance.
     if !version.is_idle() || version.is_claimed() {
         return false;
     }
-    match engine.retire(version).recv_timeout(ANSWER_TIMEOUT) {
-        Ok(Some(retired)) => {
-            drop(retired);
-            engine.models().forget(version);
-            tracing::info!(
-                model = %version.name(),
-                version = version.version(),
-                "model unloaded"
-            );
-            true
+    let answer = engine.retire(version);
+    let retired = loop {
+        match answer.recv_timeout(STOP_INTERVAL) {
+            Ok(retired) => break retired,
+            // The leader runs a batch. An answer that nobody takes would have him drop the model.
+            Err(RecvTimeoutError::Timeout) if !stopping.load(Ordering::Acquire) => {}
+            Err(_) => break None,
         }
-        Ok(None) | Err(_) => false,
-    }
+    };
+    let Some(retired) = retired else {
+        return false;
+    };
+    drop(retired);
+    engine.models().forget(version);
+    tracing::info!(
+        model = %version.name(),
+        version = version.version(),
+        "model unloaded"
+    );
+    true
 }
