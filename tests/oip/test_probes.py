@@ -16,7 +16,7 @@ from server import Server
 def test_the_health_protocol(server: Server) -> None:
     with grpc.insecure_channel(server.grpc) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        for service in ["", "add", "inference.GRPCInferenceService"]:
+        for service in ["", "add"]:
             answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING, service
         with pytest.raises(grpc.RpcError) as refused:

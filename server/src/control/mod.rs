@@ -178,13 +178,14 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     tokio::spawn(model_health::tell(health.clone(), shared.clone()));
     health.set_service_status("", ServingStatus::Serving).await;
 
-    let reflection = || {
+    let described = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(std::io::Error::other)
     };
+    let reflection = || described().build_v1().map_err(std::io::Error::other);
+    // Python's library and older tools know this form alone.
+    let older_reflection = || described().build_v1alpha().map_err(std::io::Error::other);
     let inference = || {
         GrpcInferenceServiceServer::new(inference::Inference::new(shared.clone()))
             .accept_compressed(CompressionEncoding::Gzip)
@@ -221,6 +222,7 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
         .add_service(inference())
         .add_service(health_service.clone())
         .add_service(reflection()?)
+        .add_service(older_reflection()?)
         .serve_with_incoming_shutdown(
             unix(listeners.control, ListenerKind::Control)?,
             ending(&shared),
@@ -235,6 +237,7 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
             .add_service(inference())
             .add_service(health_service)
             .add_service(reflection()?)
+            .add_service(older_reflection()?)
             .serve_with_incoming_shutdown(tcp(listener, ListenerKind::Grpc)?, ending(&shared));
         tokio::spawn(logged(ListenerKind::Grpc, server));
     }

@@ -97,6 +97,7 @@ pub(super) fn methods() -> Vec<String> {
         FILE_DESCRIPTOR_SET,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
     let mut paths = Vec::new();
     for set in sets {

@@ -39,6 +39,11 @@ const METHODS: &[(Right, &str, &[&str])] = &[
         &["ServerReflectionInfo"],
     ),
     (
+        Right::Inspect,
+        "grpc.reflection.v1alpha.ServerReflection",
+        &["ServerReflectionInfo"],
+    ),
+    (
         Right::Health,
         "inference.GRPCInferenceService",
         &["ServerLive", "ServerReady", "ModelReady"],

@@ -209,7 +209,7 @@ fn what_is_not_in_the_table_is_refused_and_so_is_a_caller_nobody_knows() {
         "/inference.GRPCInferenceService/ModelInfer/",
         "/inference.GRPCInferenceService/modelInfer",
         "//inference.GRPCInferenceService/ModelInfer",
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v2.ServerReflection/ServerReflectionInfo",
     ] {
         let checked = access.check_method(path, Some(&user(0)), &none);
         assert_eq!(checked, Err(Refusal::Unknown), "{path}");
