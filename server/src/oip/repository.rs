@@ -62,7 +62,8 @@ impl Oip {
         let config = override_of(request.parameters)?;
         if let Some(json) = &config {
             // What is wrong by itself is the caller's fault; a load that fails is the model's.
-            let wrong = |error| Fault::invalid(format!("the configuration of the load request: {error}"));
+            let wrong =
+                |error| Fault::invalid(format!("the configuration of the load request: {error}"));
             adjoin_model_config::parse_json(json).map_err(wrong)?;
         }
         let loaded = self.manager.load(&request.model_name, config).await;

@@ -100,11 +100,10 @@ impl GrpcInferenceService for Inference {
         request: Request<Streaming<api::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let caller = caller(&request)?;
-        Ok(Response::new(stream::answers(
-            self.oip.clone(),
-            caller,
-            request.into_inner(),
-        )))
+        let traceparent = arrival(request.metadata()).traceparent.map(str::to_owned);
+        let requests = request.into_inner();
+        let answers = stream::answers(self.oip.clone(), caller, traceparent, requests);
+        Ok(Response::new(answers))
     }
 
     async fn model_config(

@@ -2,6 +2,7 @@
 //! answers its request; the stream goes on.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use adjoin_control_api::inference as api;
 use adjoin_control_api::inference::infer_parameter::ParameterChoice;
@@ -16,25 +17,31 @@ use crate::trace::Transport;
 /// Requests of one stream that are under way at once; the next is read when the first of them is answered.
 const UNDER_WAY_MAX: usize = 64;
 
-/// A stream has no end that its requests share.
-const STREAMED: Arrival<'static> = Arrival {
-    transport: Transport::Grpc,
-    deadline_ns: 0,
-    traceparent: None,
-};
-
 pub(super) type Answers =
     Pin<Box<dyn Stream<Item = Result<api::ModelStreamInferResponse, Status>> + Send>>;
 
 /// The answers to a stream of requests. A message that cannot be read ends it.
+///
+/// `traceparent` is the header of the stream: all of its requests belong to that trace. Nor have they a deadline each: the
+/// stream's, if it has one, ends it as a whole.
 pub(super) fn answers(
     oip: Oip,
     caller: Caller,
+    traceparent: Option<String>,
     requests: Streaming<api::ModelInferRequest>,
 ) -> Answers {
+    let shared = Arc::new((oip, caller, traceparent));
     let answered = requests.map(move |message| {
-        let (oip, caller) = (oip.clone(), caller.clone());
-        async move { Ok(answer(&oip, &caller, message?).await) }
+        let shared = Arc::clone(&shared);
+        async move {
+            let (oip, caller, traceparent) = &*shared;
+            let arrival = Arrival {
+                transport: Transport::Grpc,
+                deadline_ns: 0,
+                traceparent: traceparent.as_deref(),
+            };
+            Ok(answer(oip, caller, arrival, message?).await)
+        }
     });
     Box::pin(answered.buffered(UNDER_WAY_MAX))
 }
@@ -42,10 +49,11 @@ pub(super) fn answers(
 async fn answer(
     oip: &Oip,
     caller: &Caller,
+    arrival: Arrival<'_>,
     message: api::ModelInferRequest,
 ) -> api::ModelStreamInferResponse {
     let id = message.id.clone();
-    let ran = run(oip, caller, message).await;
+    let ran = run(oip, caller, arrival, message).await;
     let (error_message, response) = match ran {
         Ok(response) => (String::new(), response),
         // The id says which request it was.
@@ -66,11 +74,12 @@ async fn answer(
 async fn run(
     oip: &Oip,
     caller: &Caller,
+    arrival: Arrival<'_>,
     message: api::ModelInferRequest,
 ) -> Result<api::ModelInferResponse, Fault> {
     let call = grpc::call(message)?;
     let marks_final = call.parameters.marks_final;
-    let mut response = grpc::reply(oip.infer(caller, call, STREAMED).await?);
+    let mut response = grpc::reply(oip.infer(caller, call, arrival).await?);
     if marks_final {
         // Every request has one answer here, which is its last.
         let choice = Some(ParameterChoice::BoolParam(true));
