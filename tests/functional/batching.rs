@@ -128,7 +128,7 @@ fn assert_close(got: &[Vec<f32>], expected: &[Vec<f32>]) {
 #[test]
 fn inputs_side_by_side_in_one_region_are_not_gathered_and_those_of_two_regions_are() {
     let server = Setup::new(&["digits"])
-        .config("max_batch_size = 8\nmax_queue_delay_us = 100000")
+        .config("max_batch_size = 8\nmax_queue_delay_us = 1000000")
         .start();
     // The server knows how many requests a session has out that it met before, and waits for no more.
     let (one, other, first) = (server.client(), server.client(), server.client());

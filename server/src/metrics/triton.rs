@@ -28,7 +28,7 @@ const NAMES: [(&str, &str, Value); 12] = [
         s.request_count + s.cache_hits
     }),
     (
-        "request_failure",
+        "nv_inference_request_failure",
         "Requests that failed or were refused",
         |s| s.failed_request_count,
     ),
@@ -39,12 +39,12 @@ const NAMES: [(&str, &str, Value); 12] = [
         s.execution_count
     }),
     (
-        "request_duration_us",
+        "nv_inference_request_duration_us",
         "Time from intake to the end, over all requests",
         |s| s.duration_ns / US,
     ),
     (
-        "queue_duration_us",
+        "nv_inference_queue_duration_us",
         "Time in the queue, over all requests",
         |s| s.queue_ns / US,
     ),

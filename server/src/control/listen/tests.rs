@@ -17,7 +17,7 @@ fn limits(connections: usize, handshake: Duration) -> Limits {
     Limits {
         connections,
         handshake,
-        ended: tokio::sync::mpsc::unbounded_channel().0,
+        ended: mpsc::unbounded_channel().0,
     }
 }
 
@@ -302,7 +302,7 @@ fn files_that_tls_cannot_use_are_named() {
 #[test]
 fn the_end_of_a_connection_is_told_once() {
     run(async {
-        let (ended, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (ended, mut told) = mpsc::unbounded_channel();
         let limits = Limits {
             ended,
             ..limits(2, LONG)
