@@ -205,10 +205,7 @@ impl CallInput {
             .map_err(|error| {
                 Fault::invalid(format!("input '{name}' has shape {shape:?}: {error}"))
             })?;
-        let content = content(dtype, count).map_err(|fault| Fault {
-            text: format!("input '{name}': {}", fault.text),
-            ..fault
-        })?;
+        let content = content(dtype, count).map_err(|fault| fault.about("input", &name))?;
         let shape = shape.into();
         Ok(Self {
             name,
@@ -225,10 +222,7 @@ impl CallInput {
     pub fn check(&self, bytes: &[u8]) -> Result<(), Fault> {
         // Counted when the input was read.
         let count = element_count(&self.shape).unwrap_or(u64::MAX);
-        check_bytes(self.dtype, count, bytes).map_err(|fault| Fault {
-            text: format!("input '{}': {}", self.name, fault.text),
-            ..fault
-        })
+        check_bytes(self.dtype, count, bytes).map_err(|fault| fault.about("input", &self.name))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Calls as gRPC messages.
 
+use std::collections::HashMap;
+
 use adjoin_control_api::inference::infer_parameter::ParameterChoice;
 use adjoin_control_api::inference::model_infer_request::{
     InferInputTensor, InferRequestedOutputTensor,
@@ -71,12 +73,8 @@ fn input(
     raw: &mut impl Iterator<Item = Bytes>,
     raw_count: usize,
 ) -> Result<CallInput, Fault> {
-    let parameters = TensorParameters::read(
-        tensor
-            .parameters
-            .iter()
-            .map(|(name, it)| (name.as_str(), value(it))),
-    )?;
+    let parameters = tensor_parameters(&tensor.parameters);
+    let parameters = parameters.map_err(|fault| fault.about("input", &tensor.name))?;
     let typed = tensor.contents;
     CallInput::new(
         tensor.name,
@@ -116,14 +114,17 @@ fn input(
     )
 }
 
+fn tensor_parameters(
+    parameters: &HashMap<String, InferParameter>,
+) -> Result<TensorParameters, Fault> {
+    let named = parameters.iter();
+    TensorParameters::read(named.map(|(name, it)| (name.as_str(), value(it))))
+}
+
 fn output(tensor: InferRequestedOutputTensor) -> Result<CallOutput, Fault> {
     check_name("output", &tensor.name)?;
-    let parameters = TensorParameters::read(
-        tensor
-            .parameters
-            .iter()
-            .map(|(name, it)| (name.as_str(), value(it))),
-    )?;
+    let parameters = tensor_parameters(&tensor.parameters);
+    let parameters = parameters.map_err(|fault| fault.about("output", &tensor.name))?;
     if parameters.region.is_some() && parameters.classes > 0 {
         return Err(Fault::invalid(format!(
             "output '{}' has 'shared_memory_region' beside 'classification'; it can have one",

@@ -62,7 +62,7 @@ pub(super) fn fault(fault: Fault) -> tonic::Status {
         Kind::DeadlineExceeded => Code::DeadlineExceeded,
         Kind::Internal => Code::Internal,
     };
-    tonic::Status::new(code, fault.text)
+    tonic::Status::new(code, fault.into_text())
 }
 
 /// An error of the model repository.

@@ -266,13 +266,8 @@ async fn place(
     if classes > 0 {
         let is_batched = version.signature().max_batch_size() > 0;
         let labels = version.labels(index);
-        (shape, bytes) =
-            classify(dtype, &shape, &bytes, classes, is_batched, labels).map_err(|fault| {
-                Fault {
-                    text: format!("output '{name}': {}", fault.text),
-                    ..fault
-                }
-            })?;
+        (shape, bytes) = classify(dtype, &shape, &bytes, classes, is_batched, labels)
+            .map_err(|fault| fault.about("output", &name))?;
         dtype = DataType::Bytes;
     }
     let content = match asked.map(|(asked, region)| (&asked.target, region)) {

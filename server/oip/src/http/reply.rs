@@ -81,10 +81,8 @@ pub fn body(reply: &Reply) -> Result<Body, Fault> {
                     .map_err(|error| Fault::new(Kind::Internal, error.to_string()))?;
                 json.pop();
                 json.extend_from_slice(b",\"data\":");
-                to_json(output.dtype, count, bytes, &mut json).map_err(|fault| Fault {
-                    text: format!("output '{}': {}", output.name, fault.text),
-                    ..fault
-                })?;
+                to_json(output.dtype, count, bytes, &mut json)
+                    .map_err(|fault| fault.about("output", &output.name))?;
                 json.push(b'}');
             }
             ReplyContent::Region(_) => {}

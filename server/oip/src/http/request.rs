@@ -130,7 +130,8 @@ fn json_length(body: usize, header: Option<&str>) -> Result<usize, Fault> {
 }
 
 fn input(input: Input<'_>, raw: &mut Bytes) -> Result<CallInput, Fault> {
-    let parameters = tensor(&input.parameters)?;
+    let parameters =
+        tensor(&input.parameters).map_err(|fault| fault.about("input", &input.name))?;
     CallInput::new(
         input.name.into_owned(),
         &input.datatype,
@@ -163,7 +164,7 @@ fn input(input: Input<'_>, raw: &mut Bytes) -> Result<CallInput, Fault> {
 fn output(output: Output<'_>, is_binary_by_default: bool) -> Result<CallOutput, Fault> {
     let name = output.name.into_owned();
     check_name("output", &name)?;
-    let parameters = tensor(&output.parameters)?;
+    let parameters = tensor(&output.parameters).map_err(|fault| fault.about("output", &name))?;
     let target = match (parameters.region, parameters.binary_data) {
         // Clients that mean a region say that they want no binary data.
         (Some(_), is_binary) if parameters.classes > 0 || is_binary == Some(true) => {

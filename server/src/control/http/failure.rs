@@ -26,6 +26,14 @@ impl Failure {
         }
     }
 
+    pub(super) fn unknown_encoding() -> Self {
+        let text = "the body's Content-Encoding is none of gzip, deflate and identity".into();
+        Self {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            text,
+        }
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         let text = "the route takes another method, GET or POST".into();
         Self {
@@ -40,7 +48,7 @@ impl From<Fault> for Failure {
         let status = StatusCode::from_u16(fault.kind.http_status());
         Self {
             status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            text: fault.text,
+            text: fault.into_text(),
         }
     }
 }

@@ -9,6 +9,8 @@ mod settings;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 use tower_http::decompression::RequestDecompressionLayer;
@@ -67,8 +69,17 @@ pub(super) fn router(shared: Shared) -> Router {
         .method_not_allowed_fallback(async || Failure::method_not_allowed())
         // What is limited is what comes out: a small body may unfold to a large one.
         .layer(RequestDecompressionLayer::new())
+        .layer(map_response(say_what_is_decoded))
         .layer(CompressionLayer::new())
         .with_state(shared)
+}
+
+/// The layer that decompresses refuses without a word.
+async fn say_what_is_decoded(response: Response) -> Response {
+    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        return Failure::unknown_encoding().into_response();
+    }
+    response
 }
 
 fn is_serving(shared: &Shared) -> bool {

@@ -58,7 +58,7 @@ async fn answer(
         Ok(response) => (String::new(), response),
         // The id says which request it was.
         Err(fault) => (
-            fault.text,
+            fault.into_text(),
             api::ModelInferResponse {
                 id,
                 ..api::ModelInferResponse::default()
