@@ -11,6 +11,7 @@ pub mod batch;
 pub mod config;
 pub mod control;
 pub mod engine;
+pub mod ensemble;
 mod log_limit;
 pub mod metrics;
 pub mod model;

@@ -1,5 +1,7 @@
 //! Models and requests for tests of what lies between a request and an engine.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 
 use adjoin_backend::{
@@ -11,9 +13,8 @@ use adjoin_schema::descriptor::Rejection;
 use tokio::sync::oneshot::{Receiver, channel};
 
 use crate::batch::policy::BatchPolicy;
-use crate::engine::owned_request;
 use crate::metrics::Metrics;
-use crate::model::request::{Job, Outcome, Request, Sink};
+use crate::model::request::{InputPlace, Job, Outcome, Request, Sink, Source};
 use crate::model::version::VersionParts;
 use crate::model::{
     InputFacts, InstanceSlot, ModelEntry, ModelSettings, ModelVersion, Models, Signature, Timing,
@@ -21,13 +22,35 @@ use crate::model::{
 use crate::session::response::ResponseBlock;
 
 /// What a fake engine does with a batch.
-pub(crate) type Run = fn(Execution<'_, '_>, &mut dyn OutputSink) -> Result<Copied, ExecuteError>;
+pub(crate) type Run =
+    dyn Fn(Execution<'_, '_>, &mut dyn OutputSink) -> Result<Copied, ExecuteError> + Send + Sync;
 
 /// A model that runs a function of the test's.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Fake {
-    pub(crate) metadata: ModelMetadata,
-    pub(crate) run: Run,
+    metadata: ModelMetadata,
+    run: Arc<Run>,
+}
+
+impl fmt::Debug for Fake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fake").finish_non_exhaustive()
+    }
+}
+
+impl Fake {
+    pub(crate) fn boxed(
+        inputs: Vec<TensorMetadata>,
+        outputs: Vec<TensorMetadata>,
+        run: impl Fn(Execution<'_, '_>, &mut dyn OutputSink) -> Result<Copied, ExecuteError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Box<dyn Model> {
+        let metadata = ModelMetadata { inputs, outputs };
+        let run = Arc::new(run);
+        Box::new(Self { metadata, run })
+    }
 }
 
 impl Model for Fake {
@@ -112,11 +135,13 @@ pub(crate) fn version(
 /// Serves a version as the only one of its model.
 pub(crate) fn serve(models: &Models, version: Arc<ModelVersion>) {
     let name = Arc::clone(version.name());
-    let changed: Result<(), ()> = models.change(&name, |entry: &mut ModelEntry| {
-        entry.versions.insert(version.version(), version);
-        Ok(())
-    });
-    changed.unwrap();
+    let mut entry = ModelEntry::default();
+    entry.versions.insert(version.version(), version);
+    let put = |served: &mut ModelEntry| {
+        *served = entry;
+        Ok::<(), Infallible>(())
+    };
+    let Ok(()) = models.change(&name, put);
 }
 
 /// An input of a request: name, type, shape, bytes.
@@ -129,20 +154,34 @@ pub(crate) fn job(
     inputs: &[Given<'_>],
     wanted: &[&str],
 ) -> Result<(Job, Receiver<Outcome>), Rejection> {
-    let inputs: Vec<_> = inputs
+    let facts: Vec<InputFacts<'_>> = inputs
         .iter()
-        .map(|&(name, dtype, shape, bytes)| {
-            let byte_size = bytes.len() as u64;
-            let facts = InputFacts {
-                name,
-                dtype,
-                shape,
-                byte_size,
-            };
-            (facts, bytes::Bytes::copy_from_slice(bytes))
+        .map(|&(name, dtype, shape, bytes)| InputFacts {
+            name,
+            dtype,
+            shape,
+            byte_size: bytes.len() as u64,
         })
         .collect();
-    let request: Arc<Request> = Arc::new(owned_request(models, (model, 0), &inputs, wanted)?);
+    let (version, claim) = models.claim(model, 0, "")?;
+    let resolved = version.signature().resolve(&facts, wanted)?;
+    let place = |&index: &usize| InputPlace {
+        dtype: facts[index].dtype,
+        shape: facts[index].shape.into(),
+        offset: 0,
+        byte_size: facts[index].byte_size,
+    };
+    let buffer = |&index: &usize| bytes::Bytes::copy_from_slice(inputs[index].3);
+    let request = Arc::new(Request {
+        version,
+        source: Source::Owned(resolved.inputs.iter().map(buffer).collect()),
+        inputs: resolved.inputs.iter().map(place).collect(),
+        outputs: resolved.outputs,
+        rows: resolved.rows,
+        compatibility: resolved.compatibility,
+        key: None,
+        claim: Some(claim),
+    });
     let (sender, receiver) = channel();
     let response = Box::new(ResponseBlock::private(&request, 1 << 20)?);
     let job = Job {

@@ -121,21 +121,30 @@ fn run_into(
             }
         }
         Err(error) => {
-            static LIMIT: LogLimit = LogLimit::per_second(2);
-            if LIMIT.admits() {
-                tracing::warn!(model = %version.name(), version = version.version(), %error, "request failed in the engine");
-            }
-            version.metrics().refused(Status::ExecutionFailed);
             executed.end_ns = now_ns();
+            let (status, reason) = failure(version, error);
+            version.metrics().refused(status);
             for (ticket, job) in jobs {
-                tell(
-                    ticket,
-                    job,
-                    Outcome::refused(Status::ExecutionFailed, [0; 2]),
-                );
+                let mut outcome = Outcome::refused(status, [0; 2]);
+                outcome.reason = reason.clone();
+                tell(ticket, job, outcome);
             }
         }
     }
+}
+
+/// What a client learns of a run that failed. Values that the model does not take are the client's own affair; the
+/// words of an engine may tell of the server, and go to its log.
+fn failure(version: &ModelVersion, error: ExecuteError) -> (Status, Option<Box<str>>) {
+    if let ExecuteError::Refused { reason } = error {
+        tracing::debug!(model = %version.name(), version = version.version(), reason, "values were refused");
+        return (Status::ValuesRefused, Some(reason.into()));
+    }
+    static LIMIT: LogLimit = LogLimit::per_second(2);
+    if LIMIT.admits() {
+        tracing::warn!(model = %version.name(), version = version.version(), %error, "request failed in the engine");
+    }
+    (Status::ExecutionFailed, None)
 }
 
 /// As [`attempt`]; a panic in it fails the batch, not the worker.

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::batch::queue::Ticket;
 use crate::metrics::CopyPath;
-use crate::model::request::{Job, Source};
+use crate::model::request::Job;
 
 /// An input as it will be given to the engine.
 #[derive(Debug)]
@@ -25,10 +25,10 @@ pub(super) fn prepare(
     jobs: &[(Ticket, Job)],
     buffer: &mut AlignedBuffer,
 ) -> Result<Plan, ExecuteError> {
-    let from_session = |(_, job): &(Ticket, Job)| matches!(job.request.source, Source::Session(_));
-    let copy_first = spec.access == InputAccess::CopyFirst && jobs.iter().any(from_session);
-    // The bytes of a message lie wherever the parser left them; engines are promised aligned ones.
-    let from_messages = !jobs.iter().all(from_session);
+    let is_shared = |(_, job): &(Ticket, Job)| job.request.is_shared(index);
+    let copy_first = spec.access == InputAccess::CopyFirst && jobs.iter().any(is_shared);
+    let is_aligned = |(_, job): &(Ticket, Job)| job.request.is_aligned(index);
+    let from_messages = !jobs.iter().all(is_aligned);
     let may_be_in_place = !copy_first && !from_messages;
     if may_be_in_place && jobs.len() == 1 {
         return Ok(Plan::InPlace);

@@ -142,14 +142,18 @@ impl Engine {
         }
     }
 
-    /// Takes a request out of its queue, if it waits in one, and tells its sender.
+    /// Takes a request out of its queue, if it waits in one, and tells its sender. One of an ensemble begins no further
+    /// step.
     pub(super) fn cancel_waiting(&self, lead: &Lead, flow: u64, request_id: u64, now_ns: u64) {
         let mut waiting = lead.busy.iter();
         if let Some((ticket, job)) =
             waiting.find_map(|version| version.cancel(flow, request_id, now_ns))
         {
             self.refuse_job(&ticket, job, Status::Cancelled, [0; 2]);
+            return;
         }
+        // One that waits nowhere may be between two steps of an ensemble.
+        self.runs.cancel(flow, request_id);
     }
 
     fn take_submit(

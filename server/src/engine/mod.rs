@@ -12,6 +12,7 @@
 
 mod intake;
 mod lead;
+mod steps;
 mod worker;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
 use crate::batch::queue::Ticket;
+use crate::ensemble::Runs;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::model::request::Job;
@@ -97,6 +99,8 @@ pub struct Engine {
     workers: Mutex<Vec<JoinHandle<()>>>,
     binding_keys: AtomicU64,
     request_ids: AtomicU64,
+    /// Requests of ensembles that are on their way.
+    runs: Runs,
 }
 
 impl Engine {
@@ -132,6 +136,7 @@ impl Engine {
             workers: Mutex::default(),
             binding_keys: AtomicU64::new(1),
             request_ids: AtomicU64::new(1),
+            runs: Runs::default(),
         }))
     }
 

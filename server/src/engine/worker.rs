@@ -11,6 +11,7 @@ use tokio::sync::oneshot::Sender;
 
 use super::intake::ring_rejection;
 use super::lead::Lead;
+use super::steps::EndedStep;
 use super::{Command, Engine};
 use crate::batch::execute::{self, Executed};
 use crate::batch::queue::Ticket;
@@ -178,11 +179,13 @@ impl Engine {
     }
 
     /// Drops what waits of a flow whose sender has gone: nobody is told.
-    fn remove_flow(&self, lead: &Lead, flow: u64) {
+    fn remove_flow(&self, lead: &mut Lead, flow: u64) {
         let mut removed = Vec::new();
         for version in self.models.all().iter().chain(&lead.busy) {
             version.remove_flow(flow, &mut removed);
         }
+        self.runs.cancel_flow(flow);
+        self.drop_steps(lead, removed);
     }
 
     fn run<'a>(
@@ -191,11 +194,15 @@ impl Engine {
         version: &Arc<ModelVersion>,
         batch: Batch,
     ) -> MutexGuard<'a, Lead> {
+        if let Some(plan) = version.plan() {
+            self.begin_run(&mut lead, version, plan, batch);
+            return lead;
+        }
         let estimate = version.timing().estimate(batch.rows);
         let expected_ns = estimate.map_or(u64::MAX, |estimate| estimate.mean_ns);
         let is_alone = lead.active_count() <= 1;
         if expected_ns < INLINE_NS || (is_alone && expected_ns < INLINE_ALONE_NS) {
-            self.run_and_tell(version, batch);
+            self.run_and_tell(Some(&mut lead), version, batch);
             return lead;
         }
 
@@ -221,12 +228,10 @@ impl Engine {
         let keep = |ticket, job, outcome| finished.push((ticket, job, outcome));
         let executed = execute::run(version, &mut instance, jobs, keep);
         let lead = self.lead.try_lock();
-        let lead = lead.map(|mut lead| {
+        let mut lead = lead.map(|mut lead| {
             // Before their clients get the answer, so that the next request need not ring.
-            for (_, job, _) in &finished {
-                if let Source::Session(session) = &job.request.source {
-                    lead.activate(session.id());
-                }
+            for (ticket, _, _) in &finished {
+                lead.activate(ticket.flow);
             }
             self.running.fetch_sub(1, Ordering::AcqRel);
             lead
@@ -236,7 +241,7 @@ impl Engine {
             self.tell(ticket, job, outcome, &mut told);
         }
         version.finish(instance, until_ns, &told.flows, executed.end_ns);
-        self.conclude(version, &executed, started_ns, told);
+        self.conclude(lead.as_deref_mut(), version, &executed, started_ns, told);
         if let Some(lead) = lead {
             return lead;
         }
@@ -253,7 +258,7 @@ impl Engine {
             let next = version.next(now_ns, &mut expired);
             self.refuse_expired(&mut expired, now_ns);
             let Next::Run(batch) = next else { return };
-            self.run_and_tell(version, batch);
+            self.run_and_tell(None, version, batch);
         }
     }
 
@@ -313,7 +318,7 @@ impl Engine {
 
     /// Runs a batch. Clients that look at their rings see each outcome first; then the instance goes back and
     /// everything is counted; then those who sleep are woken.
-    fn run_and_tell(&self, version: &ModelVersion, batch: Batch) {
+    fn run_and_tell(&self, lead: Option<&mut Lead>, version: &ModelVersion, batch: Batch) {
         let Batch {
             mut instance,
             jobs,
@@ -326,15 +331,22 @@ impl Engine {
             self.tell(ticket, job, outcome, &mut told);
         });
         version.finish(instance, until_ns, &told.flows, executed.end_ns);
-        self.conclude(version, &executed, started_ns, told);
+        self.conclude(lead, version, &executed, started_ns, told);
     }
 
     /// What is left once the rings have the outcomes and the instance is back.
     // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
     #[inline(never)]
-    fn conclude(&self, version: &ModelVersion, executed: &Executed, started_ns: u64, told: Told) {
+    fn conclude(
+        &self,
+        lead: Option<&mut Lead>,
+        version: &ModelVersion,
+        executed: &Executed,
+        started_ns: u64,
+        told: Told,
+    ) {
         executed.count(version);
-        self.wake(told);
+        self.wake(lead, told);
         executed.learn(version, started_ns);
     }
 
@@ -342,37 +354,47 @@ impl Engine {
     pub(super) fn tell_alone(&self, ticket: Ticket, job: Job, outcome: Outcome) {
         let mut told = Told::default();
         self.tell(ticket, job, outcome, &mut told);
-        self.wake(told);
+        self.wake(None, told);
     }
 
     /// Puts a completion into its ring. Who must be woken for it is noted.
     // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
     #[inline(never)]
-    fn tell(&self, ticket: Ticket, mut job: Job, mut outcome: Outcome, told: &mut Told) {
+    pub(super) fn tell(&self, ticket: Ticket, mut job: Job, mut outcome: Outcome, told: &mut Told) {
         told.flows.push(ticket.flow);
-        if let Sink::Reply(reply) = &mut job.sink {
-            let reply = reply.take();
-            outcome.response = Some(job.response);
-            told.replies.extend(reply.map(|reply| (reply, outcome)));
-        } else if let Source::Session(session) = &job.request.source {
-            if self.traces.is_sampling() {
-                self.traces.told(&ticket, &job, &outcome);
+        match (&mut job.sink, &job.request.source) {
+            (Sink::Session { .. }, Source::Session(session)) => {
+                if self.traces.is_sampling() {
+                    self.traces.told(&ticket, &job, &outcome);
+                }
+                let session = Arc::clone(session);
+                if let Err(error) = session.complete(job, &outcome) {
+                    self.fault(&session, ring_rejection(&error));
+                }
+                if !told
+                    .sessions
+                    .iter()
+                    .any(|known| Arc::ptr_eq(known, &session))
+                {
+                    told.sessions.push(session);
+                }
             }
-            let session = Arc::clone(session);
-            if let Err(error) = session.complete(job, &outcome) {
-                self.fault(&session, ring_rejection(&error));
+            (Sink::Session { .. }, Source::Owned(_) | Source::Steps(_)) => {}
+            (Sink::Reply(reply), _) => {
+                let reply = reply.take();
+                outcome.response = Some(job.response);
+                told.replies.extend(reply.map(|reply| (reply, outcome)));
             }
-            if !told
-                .sessions
-                .iter()
-                .any(|known| Arc::ptr_eq(known, &session))
-            {
-                told.sessions.push(session);
+            (Sink::Step(sink), _) => {
+                let sink = sink.clone();
+                outcome.response = Some(job.response);
+                told.steps.push((sink, job.request, outcome));
             }
         }
     }
 
-    fn wake(&self, told: Told) {
+    /// Wakes those who sleep, and goes on with the runs whose steps were told.
+    pub(super) fn wake(&self, lead: Option<&mut Lead>, told: Told) {
         for (reply, outcome) in told.replies {
             // Whoever asked may have gone.
             let _ = reply.send(outcome);
@@ -382,14 +404,16 @@ impl Engine {
                 self.metrics.client_wakeups.inc();
             }
         }
+        self.end_steps(lead, told.steps);
     }
 }
 
 /// Whose outcomes were told.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     /// One for each outcome.
     flows: SmallVec<[u64; 8]>,
     sessions: SmallVec<[Arc<Session>; 4]>,
     replies: SmallVec<[(Sender<Outcome>, Outcome); 1]>,
+    pub(super) steps: Vec<EndedStep>,
 }

@@ -64,10 +64,12 @@ pub enum CopyPath {
     EngineOutput,
     /// Inputs that came in a message, to where the engine may read them.
     MessageBody,
+    /// Outputs of an ensemble, from the step that made them to where they are wanted.
+    StepOutput,
 }
 
 impl CopyPath {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Gather, "gather"),
         (Self::Scatter, "scatter"),
         (Self::CopyFirst, "copy_first"),
@@ -75,6 +77,7 @@ impl CopyPath {
         (Self::EngineInput, "engine_input"),
         (Self::EngineOutput, "engine_output"),
         (Self::MessageBody, "message_body"),
+        (Self::StepOutput, "step_output"),
     ];
 }
 
@@ -383,7 +386,7 @@ struct Handles {
     in_place: Counter,
     cache_hits: Counter,
     cache_misses: Counter,
-    copied: [Counter; 7],
+    copied: [Counter; CopyPath::ALL.len()],
     queue_depth: Gauge,
     ready: Gauge,
     batch_size: Distribution,
@@ -469,7 +472,7 @@ pub struct ModelStatistics {
     /// Requests that ran without a copy.
     pub in_place_count: u64,
     /// Bytes by [`CopyPath`].
-    pub copied: [u64; 7],
+    pub copied: [u64; CopyPath::ALL.len()],
     /// Rows of the largest batch.
     pub max_batch_rows: u32,
     /// Time in the queue over all requests.

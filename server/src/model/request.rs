@@ -9,6 +9,7 @@ use adjoin_shm::Payload;
 use smallvec::SmallVec;
 
 use super::{Claim, ModelVersion, ResolvedOutput};
+use crate::ensemble::{StepSink, StepTensor};
 use crate::session::Session;
 use crate::session::response::ResponseBlock;
 
@@ -19,6 +20,8 @@ pub enum Source {
     Session(Arc<Session>),
     /// In memory of the server (a gRPC body), one buffer for each input of the model.
     Owned(Vec<bytes::Bytes>),
+    /// Where the request of an ensemble and its earlier steps have it, one tensor for each input of the model.
+    Steps(SmallVec<[StepTensor; 4]>),
 }
 
 /// An input of a checked request.
@@ -28,7 +31,7 @@ pub struct InputPlace {
     pub dtype: DataType,
     /// Dimensions.
     pub shape: Shape,
-    /// Offset in the request region; of no meaning for owned inputs.
+    /// Offset in the request region; of no meaning for others.
     pub offset: u64,
     /// Bytes.
     pub byte_size: u64,
@@ -67,6 +70,8 @@ pub enum Sink {
     },
     /// A task that waits for it; taken when it is told.
     Reply(Option<tokio::sync::oneshot::Sender<Outcome>>),
+    /// The run of an ensemble that this is a step of.
+    Step(StepSink),
 }
 
 /// One run of a request.
@@ -89,6 +94,8 @@ pub struct Outcome {
     pub status: Status,
     /// Details of another status.
     pub detail: [u64; 2],
+    /// What more there is to say of it, to those who can be told in words. No path, no name of another client.
+    pub reason: Option<Box<str>>,
     /// Rows of the batch that it ran in; 0 if it did not run.
     pub batch_size: u32,
     /// From intake to the start of the batch.
@@ -118,6 +125,27 @@ impl Request {
                     .expect("extents were checked against the region")
             }
             Source::Owned(buffers) => Payload::from_slice(&buffers[index]),
+            Source::Steps(tensors) => tensors[index].parts().2,
+        }
+    }
+
+    /// Whether a client may be writing an input while it is read.
+    #[must_use]
+    pub fn is_shared(&self, index: usize) -> bool {
+        match &self.source {
+            Source::Session(_) => true,
+            Source::Owned(_) => false,
+            Source::Steps(tensors) => tensors[index].is_shared(),
+        }
+    }
+
+    /// Whether an input begins where engines are promised it: the bytes of a message lie wherever the parser left them.
+    #[must_use]
+    pub fn is_aligned(&self, index: usize) -> bool {
+        match &self.source {
+            Source::Session(_) => true,
+            Source::Owned(_) => false,
+            Source::Steps(tensors) => tensors[index].is_aligned(),
         }
     }
 
@@ -130,14 +158,6 @@ impl Request {
             payload: self.payload(index),
         }
     }
-
-    /// Number of the session, or 0.
-    pub fn flow(&self) -> u64 {
-        match &self.source {
-            Source::Session(session) => session.id(),
-            Source::Owned(_) => 0,
-        }
-    }
 }
 
 impl Outcome {
@@ -146,6 +166,7 @@ impl Outcome {
         Self {
             status,
             detail,
+            reason: None,
             batch_size: 0,
             queue_ns: 0,
             gather_ns: 0,

@@ -16,6 +16,7 @@ use crate::batch::policy::BatchPolicy;
 use crate::batch::queue::Ticket;
 use crate::batch::queue_policy::QueuePolicies;
 use crate::batch::scheduler::{self, Refusal, Scheduler};
+use crate::ensemble::EnsemblePlan;
 use crate::metrics::ModelMetrics;
 use crate::model::request::Job;
 
@@ -99,6 +100,8 @@ pub struct ModelVersion {
     model: Mutex<Option<Box<dyn Model>>>,
     claims: AtomicUsize,
     load_id: u64,
+    /// Its steps, if it is an ensemble.
+    plan: Option<Arc<EnsemblePlan>>,
 }
 
 /// Loads so far.
@@ -185,7 +188,22 @@ impl ModelVersion {
             model: Mutex::new(Some(parts.model)),
             claims: AtomicUsize::new(0),
             load_id: LOADS.fetch_add(1, Ordering::Relaxed),
+            plan: None,
         }
+    }
+
+    /// The same, run by the steps of an ensemble.
+    #[must_use]
+    pub(crate) fn with_plan(self, plan: Arc<EnsemblePlan>) -> Self {
+        Self {
+            plan: Some(plan),
+            ..self
+        }
+    }
+
+    /// The steps, if it is an ensemble: its batches go to [`Run`](crate::ensemble::Run), not to an instance.
+    pub fn plan(&self) -> Option<&Arc<EnsemblePlan>> {
+        self.plan.as_ref()
     }
 
     /// Name of the model.
@@ -371,6 +389,11 @@ impl ModelVersion {
         let mut scheduler = self.scheduler.lock();
         scheduler.remove_flow(flow, removed);
         self.metrics.queue_depth(scheduler.waiting());
+    }
+
+    /// Number of waiting requests.
+    pub fn waiting(&self) -> usize {
+        self.scheduler.lock().waiting()
     }
 
     /// Whether nothing waits and nothing runs.

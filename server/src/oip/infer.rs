@@ -15,7 +15,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::refusal::of_call;
+use super::refusal::{of_call, of_outcome};
 use super::regions::Region;
 use super::{Caller, Oip};
 use crate::engine::{Engine, owned_request_of, ticket};
@@ -157,10 +157,7 @@ impl Oip {
             .map_err(|rejection| explain(rejection, &call))?;
         trace.ran(version.version(), now_ns, &outcome);
         if outcome.status != Status::Ok {
-            return Err(explain(
-                Rejection::new(outcome.status, outcome.detail),
-                &call,
-            ));
+            return Err(of_outcome(&outcome, &call, &self.info(&version)));
         }
         let block = outcome
             .response

@@ -8,6 +8,7 @@ use adjoin_schema::status::Status;
 use adjoin_schema::text::explain;
 use smallvec::SmallVec;
 
+use crate::model::request::Outcome;
 use crate::repository::ManageError;
 
 /// The protocol's kind of a status.
@@ -60,6 +61,23 @@ pub(super) fn of_call(rejection: Rejection, call: &Call, info: Option<&ModelInfo
         );
     }
     fault(rejection, &request, info)
+}
+
+/// Why a call that was queued has no answer.
+pub(super) fn of_outcome(outcome: &Outcome, call: &Call, info: &ModelInfo) -> Fault {
+    let rejection = Rejection::new(outcome.status, outcome.detail);
+    let fault = of_call(rejection, call, Some(info));
+    let Some(reason) = &outcome.reason else {
+        return fault;
+    };
+    let text = match outcome.status {
+        // The reason says more than the status, which would send its reader to a log.
+        Status::ValuesRefused | Status::ExecutionFailed => {
+            format!("model '{}': {reason}", call.model)
+        }
+        _ => format!("{}: {reason}", fault.text),
+    };
+    Fault { text, ..fault }
 }
 
 /// Bytes of an input's content.

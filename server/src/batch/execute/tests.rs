@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adjoin_backend::{ModelMetadata, OutputSink, strings};
+use adjoin_backend::{OutputSink, strings};
 use adjoin_schema::DataType;
 use tokio::sync::oneshot::Receiver;
 
@@ -30,15 +30,9 @@ fn echo(execution: Execution<'_, '_>, sink: &mut dyn OutputSink) -> Result<Copie
 /// What a batch of these requests answers to each, and how many executions that took.
 fn answers(requests: &[(i64, &[u8])]) -> (Vec<Option<Vec<u8>>>, u64) {
     let metrics = Metrics::new("test");
-    let model = testing::Fake {
-        metadata: ModelMetadata {
-            inputs: vec![testing::tensor("x", DataType::Bytes, &[1])],
-            outputs: vec![testing::tensor("y", DataType::Bytes, &[1])],
-        },
-        run: echo,
-    };
-    let settings = testing::settings(8);
-    let version = testing::version(&metrics, "echo", Box::new(model), settings);
+    let string = |name| vec![testing::tensor(name, DataType::Bytes, &[1])];
+    let model = testing::Fake::boxed(string("x"), string("y"), echo);
+    let version = testing::version(&metrics, "echo", model, testing::settings(8));
     let models = Models::default();
     testing::serve(&models, Arc::clone(&version));
     let mut receivers = Vec::new();
