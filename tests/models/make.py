@@ -16,6 +16,7 @@ tells when a file is not what the script would write.
   bf16       bfloat16
   text       strings
   ints       int32 and int64
+  shades     a convolution that scores small images, for pipelines
 
 Needs: pip install -r demo/digits/requirements.txt
 """
@@ -221,10 +222,31 @@ def ints() -> onnx.GraphProto:
     )
 
 
+def shades_weights() -> np.ndarray:
+    """Four filters over three channels: small integers, so that sums are exact."""
+    o, c, i, j = np.indices((4, 3, 2, 2))
+    return ((3 * o + 5 * c + 2 * i + j) % 7 - 3).astype(np.float32)
+
+
+def shades() -> onnx.GraphProto:
+    return graph(
+        "shades",
+        [("pixels", FLOAT, ["batch", 3, 8, 8])],
+        [("scores", FLOAT, ["batch", 4])],
+        [
+            helper.make_node("Conv", ["pixels", "filters"], ["raw"], strides=[2, 2]),
+            helper.make_node("Relu", ["raw"], ["bright"]),
+            helper.make_node("GlobalAveragePool", ["bright"], ["mean"]),
+            helper.make_node("Flatten", ["mean"], ["scores"]),
+        ],
+        {"filters": shades_weights()},
+    )
+
+
 MODELS: dict[str, Callable[[], onnx.GraphProto]] = {
     function.__name__: function
     for function in (
-        add, scale_u8, gather, nonzero, fixed, slow, half, bf16, text, ints
+        add, scale_u8, gather, nonzero, fixed, slow, half, bf16, text, ints, shades
     )
 }
 
@@ -276,6 +298,12 @@ def examples(rng: np.random.Generator) -> list[tuple[str, Arrays, Arrays]]:
         a = rng.integers(-(2**31), 2**31, (batch, 4), np.int32)
         b = rng.integers(-(2**40), 2**40, (batch, 4), np.int64)
         case("ints", {"a": a, "b": b}, sum=a.astype(np.int64) + b)
+
+        x = rng.integers(0, 256, (batch, 3, 8, 8)).astype(np.float32)
+        blocks = x.reshape(batch, 3, 4, 2, 4, 2)
+        raw = np.einsum("ncyixj,ocij->noyx", blocks, shades_weights())
+        scores = np.maximum(raw, 0).mean(axis=(2, 3), dtype=np.float32)
+        case("shades", {"pixels": x}, scores=scores)
 
     for values in ([], [0, 0, 0], [0, 3, 0, -1, 0], [1, 2]):
         x = np.array(values, np.float32)
