@@ -494,6 +494,47 @@ fn deadlines_and_full_queues_of_steps_end_the_request() {
 }
 
 #[test]
+fn of_a_run_that_nobody_waits_for_no_further_step_is_begun() {
+    for is_forgotten in [false, true] {
+        let plane = Plane::new();
+        let (release, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let (started, starts) = mpsc::channel();
+        let first = Fake::boxed(pair("x"), pair("y"), move |execution, _| {
+            started.send(()).unwrap();
+            gate.lock().unwrap().recv().unwrap();
+            let x = floats(execution.inputs[0].payload);
+            put(&mut execution.outputs[0], &x);
+            Ok(Copied::default())
+        });
+        plane.serve("first", first);
+        plane.serve("second", each(|x| x));
+        // The run that is waited for is one within another.
+        plane.ensemble("inner", &["first x=in y=t", "second x=t y=out"], 0);
+        plane.ensemble("outer", &["inner in=in out=out"], 0);
+        let bytes = floats_to_bytes(&[1.0, 2.0]);
+        let given = [("in", DataType::Fp32, [1, 2].as_slice(), bytes.as_slice())];
+        let (mut job, receiver) = testing::job(&plane.models, "outer", &given, &[]).unwrap();
+        job.request_id = 5;
+        let ticket = ticket(&job, 77, 0, 0, now_ns());
+        plane.engine.submit(ticket, job);
+        starts.recv().unwrap();
+        if is_forgotten {
+            plane.engine.forget(77);
+        } else {
+            plane.engine.cancel(77, 5);
+        }
+        // What was asked before this answer came is known to the data plane.
+        let given = [("x", DataType::Fp32, [1, 2].as_slice(), bytes.as_slice())];
+        plane.send("second", &given, &[], 0)();
+        release.send(()).unwrap();
+        let outcome = receiver.blocking_recv().unwrap();
+        assert_eq!(outcome.status, Status::Cancelled);
+        assert_eq!(plane.executions("second"), 1);
+    }
+}
+
+#[test]
 fn strings_of_unknown_size_pass_from_step_to_step() {
     let plane = Plane::new();
     let text = |name: &str| vec![tensor(name, DataType::Bytes, &[1])];
