@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use adjoin_control_api::inference::ModelEnsembling;
 use adjoin_control_api::inference::model_ensembling;
 use adjoin_schema::limits::{TENSOR_NAME_BYTES_MAX, TENSORS_MAX};
-use adjoin_schema::text::is_model_name;
+use adjoin_schema::text::{is_model_name, shape_text};
 
-use super::{InputConfig, OutputConfig};
+use super::{InputConfig, OutputConfig, TensorConfig};
 use crate::error::{ConfigError, quoted};
 use crate::limits::ENSEMBLE_STEPS_MAX;
 
@@ -24,6 +24,8 @@ pub struct Ensemble {
 /// One run of one model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
+    /// Its place in the configuration, from 1.
+    pub number: usize,
     /// Name of the model.
     pub model: String,
     /// Its version; `None`: as for a request that names none.
@@ -62,6 +64,8 @@ impl Ensemble {
                 return Err(ConfigError::value(kind, "empty", expected));
             }
         }
+        check_shapes("input", inputs.iter().map(|input| &input.tensor))?;
+        check_shapes("output", outputs.iter().map(|output| &output.tensor))?;
         let numbered = scheduling.step.iter().enumerate();
         let steps = numbered.map(|(index, step)| Step::new(name, index, step));
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
@@ -110,12 +114,28 @@ impl Step {
             })?),
         };
         Ok(Self {
+            number: index + 1,
             model: model.to_owned(),
             version,
             inputs: names(&path(index, ".input_map"), &step.input_map)?,
             outputs: names(&path(index, ".output_map"), &step.output_map)?,
         })
     }
+}
+
+/// An ensemble has no file with other shapes than its clients see.
+fn check_shapes<'a>(
+    kind: &str,
+    tensors: impl Iterator<Item = &'a TensorConfig>,
+) -> Result<(), ConfigError> {
+    for (index, tensor) in tensors.enumerate() {
+        if let Some(shape) = &tensor.reshape {
+            let path = format!("{kind}[{index}].reshape.shape");
+            let expected = "none: the steps of an ensemble get the shapes that its clients give";
+            return Err(ConfigError::value(path, shape_text(shape, &[]), expected));
+        }
+    }
+    Ok(())
 }
 
 fn names(

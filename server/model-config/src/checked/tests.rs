@@ -478,6 +478,8 @@ fn steps_are_put_into_an_order_in_which_they_can_run() {
     let steps = checked.ensemble.unwrap().steps;
     let models: Vec<_> = steps.iter().map(|step| step.model.as_str()).collect();
     assert_eq!(models, ["first", "second", "last"]);
+    let numbers: Vec<_> = steps.iter().map(|step| step.number).collect();
+    assert_eq!(numbers, [2, 3, 1]);
     assert_eq!(
         (steps[2].inputs["a"].as_str(), steps[2].version),
         ("mid", None)
@@ -543,6 +545,13 @@ fn ensembles_that_cannot_run_are_refused_by_step() {
         (
             &ensemble(&[good]).replace("'ensemble'", "'onnxruntime_onnx'"),
             ["platform is \"onnxruntime_onnx\"", "ensemble"],
+        ),
+        (
+            &ensemble(&[good]).replace("dims: 10", "dims: 10 reshape { shape: [ 2, 5 ] }"),
+            [
+                "output[0].reshape.shape is [2,5]",
+                "the shapes that its clients give",
+            ],
         ),
         (
             "ensemble_scheduling { step { model_name: 'a' } }",
