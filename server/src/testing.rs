@@ -8,11 +8,13 @@ use adjoin_backend::{
     Copied, Dimension, ExecuteError, Execution, InputAccess, Instance, LoadError, Model,
     ModelMetadata, OutputSink, TensorMetadata,
 };
+use adjoin_control_api::inference::ModelConfig;
 use adjoin_schema::DataType;
 use adjoin_schema::descriptor::Rejection;
 use tokio::sync::oneshot::{Receiver, channel};
 
 use crate::batch::policy::BatchPolicy;
+use crate::batch::queue_policy::QueuePolicies;
 use crate::metrics::Metrics;
 use crate::model::request::{InputPlace, Job, Outcome, Request, Sink, Source};
 use crate::model::version::VersionParts;
@@ -103,7 +105,7 @@ pub(crate) fn settings(max_batch_size: u32) -> ModelSettings {
         instances: 1,
         priority_levels: 1,
         default_priority: 1,
-        queue: Default::default(),
+        queue: QueuePolicies::default(),
         response_cache: false,
     }
 }
@@ -115,21 +117,33 @@ pub(crate) fn version(
     model: Box<dyn Model>,
     settings: ModelSettings,
 ) -> Arc<ModelVersion> {
+    let instance = InstanceSlot::new(model.instance().unwrap(), model.metadata());
+    let parts = parts(metrics, name, model, settings, vec![instance]);
+    Arc::new(ModelVersion::new(parts))
+}
+
+/// The parts of version 1 of a model.
+pub(crate) fn parts(
+    metrics: &Metrics,
+    name: &str,
+    model: Box<dyn Model>,
+    settings: ModelSettings,
+    instances: Vec<InstanceSlot>,
+) -> VersionParts {
     let metadata = model.metadata().clone();
-    let instance = InstanceSlot::new(model.instance().unwrap(), &metadata);
-    Arc::new(ModelVersion::new(VersionParts {
+    VersionParts {
         name: name.into(),
         version: 1,
         engine: "fake",
         signature: Signature::new(metadata, settings.max_batch_size),
         settings,
+        config: ModelConfig::default(),
+        labels: Vec::new(),
         metrics: metrics.model(name, 1),
         model,
-        instances: vec![instance],
+        instances,
         timing: Timing::default(),
-        config: Default::default(),
-        labels: Vec::new(),
-    }))
+    }
 }
 
 /// Serves a version as the only one of its model.

@@ -17,7 +17,7 @@ use crate::batch::queue::Ticket;
 use crate::batch::queue_policy::TimeoutAction;
 use crate::model::request::{InputPlace, Job, Request, Sink, Source};
 use crate::model::version::Claim;
-use crate::model::{InputFacts, ModelVersion, Models};
+use crate::model::{InputFacts, ModelVersion};
 use crate::session::Session;
 
 /// Entries of one session that are taken before others have their turn.
@@ -309,25 +309,11 @@ pub(crate) fn ticket(job: &Job, flow: u64, priority: u16, deadline_ns: u64, now_
     ticket
 }
 
-/// A request whose payload is in private memory, for the version of a model that a request gets.
-///
-/// # Errors
-/// What does not fit the model.
-pub(crate) fn owned_request(
-    models: &Models,
-    model: (&str, u64),
-    inputs: &[(InputFacts<'_>, Bytes)],
-    wanted: &[&str],
-) -> Result<Request, Rejection> {
-    let (version, claim) = models.claim(model.0, model.1, "")?;
-    owned_request_of(version, claim, inputs, wanted)
-}
-
 /// A request whose payload is in private memory, for a version.
 ///
 /// # Errors
 /// What does not fit it.
-pub(crate) fn owned_request_of(
+pub(crate) fn owned_request(
     version: Arc<ModelVersion>,
     claim: Claim,
     inputs: &[(InputFacts<'_>, Bytes)],

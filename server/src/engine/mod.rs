@@ -40,7 +40,7 @@ use crate::session::table::{SessionLimits, SessionTable};
 use crate::trace::Traces;
 use lead::{Lead, Poller};
 
-pub(crate) use intake::{owned_request, owned_request_of, ticket};
+pub(crate) use intake::{owned_request, ticket};
 
 /// How the data plane behaves.
 #[derive(Clone, Copy, Debug)]

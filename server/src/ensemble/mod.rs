@@ -19,8 +19,8 @@ mod run;
 mod runs;
 mod tensor;
 
-pub use place::version;
-pub use plan::{EnsemblePlan, PlanError, StepConfig};
+pub use place::ENGINE;
+pub use plan::EnsemblePlan;
 pub use run::{Advance, Finished, Run, StepSink};
 pub(crate) use runs::Runs;
 pub use tensor::{StepOutputs, StepTensor};

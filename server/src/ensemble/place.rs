@@ -1,52 +1,43 @@
 //! An ensemble as a model version. What takes the part of instances is the places of those requests that are on their
 //! way at once: its queue, its fairness and its limits are those of every other model.
 
-use std::sync::Arc;
-
 use adjoin_backend::{
     Copied, ExecuteError, Execution, Instance, LoadError, Model, ModelMetadata, OutputSink,
 };
 
 use super::EnsemblePlan;
 use crate::batch::policy::BatchPolicy;
-use crate::metrics::ModelMetrics;
-use crate::model::version::VersionParts;
-use crate::model::{InstanceSlot, ModelSettings, ModelVersion, Signature, Timing};
+use crate::model::{InstanceSlot, ModelSettings};
 
 /// Name of the engine in descriptions, logs and metrics.
-const NAME: &str = "ensemble";
+pub const ENGINE: &str = "ensemble";
 
-/// A version that runs by the plan. Of the settings, those of the queue hold; an ensemble has no instances that need a
-/// thread, and joins nothing itself: its steps do.
-#[must_use]
-pub fn version(
-    name: &str,
-    number: u64,
-    plan: EnsemblePlan,
-    settings: ModelSettings,
-    metrics: ModelMetrics,
-) -> ModelVersion {
-    let metadata = plan.metadata().clone();
-    let place = |_| InstanceSlot::new(Box::new(Place), &ModelMetadata::default());
-    let parts = VersionParts {
-        name: name.into(),
-        version: number,
-        engine: NAME,
-        signature: Signature::new(metadata.clone(), settings.max_batch_size),
-        settings: ModelSettings {
+impl EnsemblePlan {
+    /// The settings that hold of those that are configured: an ensemble has no instances that need a thread, and joins
+    /// nothing itself. Its steps do.
+    #[must_use]
+    pub fn settings(&self, configured: ModelSettings) -> ModelSettings {
+        ModelSettings {
             policy: BatchPolicy::single(),
             instances: 0,
-            ..settings
-        },
-        metrics,
-        model: Box::new(Steps(metadata)),
-        instances: (0..plan.in_flight_max).map(place).collect(),
-        timing: Timing::default(),
-    };
-    ModelVersion::new(parts).with_plan(Arc::new(plan))
+            ..configured
+        }
+    }
+
+    /// What stands where other versions have their engine's model.
+    #[must_use]
+    pub fn model(&self) -> Box<dyn Model> {
+        Box::new(Steps(self.metadata().clone()))
+    }
+
+    /// A place for each request that may be on its way.
+    #[must_use]
+    pub fn places(&self) -> Vec<InstanceSlot> {
+        let place = |_| InstanceSlot::new(Box::new(Place), &ModelMetadata::default());
+        (0..self.in_flight_max).map(place).collect()
+    }
 }
 
-/// What stands where other versions have their engine's model.
 #[derive(Debug)]
 struct Steps(ModelMetadata);
 
@@ -71,7 +62,7 @@ impl Instance for Place {
         _: &mut dyn OutputSink,
     ) -> Result<Copied, ExecuteError> {
         Err(ExecuteError::Failed {
-            engine: NAME,
+            engine: ENGINE,
             reason: "an ensemble runs by its steps".into(),
         })
     }

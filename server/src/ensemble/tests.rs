@@ -4,16 +4,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use adjoin_backend::{Copied, ExecuteError, Model, Output, TensorMetadata};
+use adjoin_model_config::Checked;
 use adjoin_schema::DataType;
 use adjoin_schema::status::Status;
 use adjoin_shm::Payload;
 use adjoin_shm::clock::now_ns;
 
-use super::{EnsemblePlan, StepConfig};
+use super::EnsemblePlan;
 use crate::engine::{Engine, EngineOptions, ticket};
 use crate::metrics::Metrics;
 use crate::model::request::{Outcome, Request};
-use crate::model::{ModelEntry, ModelSettings, Models};
+use crate::model::{ModelEntry, ModelSettings, ModelVersion, Models};
 use crate::session::table::SessionLimits;
 use crate::testing::{self, Fake, Given, tensor};
 
@@ -99,22 +100,46 @@ fn pair(name: &str) -> Vec<TensorMetadata> {
     vec![tensor(name, DataType::Fp32, &[2])]
 }
 
-/// `MODEL PORT=TENSOR,... PORT=TENSOR,...`
-fn step(text: &str) -> StepConfig {
-    let words: Vec<&str> = text.split(' ').collect();
-    let map = |pairs: &str| {
-        let pair = |pair: &str| {
-            pair.split_once('=')
-                .map(|(a, b)| (a.to_owned(), b.to_owned()))
-        };
-        pairs.split(',').filter_map(pair).collect()
-    };
-    StepConfig {
-        model: words[0].to_owned(),
-        version: None,
-        inputs: map(words[1]),
-        outputs: map(words[2]),
+/// Rows of two numbers, as a configuration has them.
+const PAIR: &str = "data_type: TYPE_FP32 dims: 2";
+
+/// The configuration of an ensemble from `in` to outputs with these names: of each step
+/// `MODEL PORT=TENSOR,... PORT=TENSOR,...`.
+fn configured(outputs: &[&str], steps: &[&str], tensor: &str, in_flight_max: u32) -> Checked {
+    let mut text = format!("max_batch_size: 8 input {{ name: 'in' {tensor} }}");
+    for output in outputs {
+        text += &format!(" output {{ name: '{output}' {tensor} }}");
     }
+    text += &format!(" ensemble_scheduling {{ max_inflight_requests: {in_flight_max}");
+    for step in steps {
+        let words: Vec<&str> = step.split(' ').collect();
+        text += &format!(" step {{ model_name: '{}' model_version: -1", words[0]);
+        for (map, pairs) in [("input_map", words[1]), ("output_map", words[2])] {
+            for pair in pairs.split(',') {
+                let (port, tensor) = pair.split_once('=').unwrap();
+                text += &format!(" {map} {{ key: '{port}' value: '{tensor}' }}");
+            }
+        }
+        text += " }";
+    }
+    text += " }";
+    let message = adjoin_model_config::parse_text(&text).unwrap();
+    Checked::new("ensemble", &message).unwrap().0
+}
+
+#[test]
+fn steps_that_are_needed_are_found_from_what_is_wanted() {
+    let steps = ["c x=b,z=in y=out", "b x=a y=b", "a x=in y=a,z=other"];
+    let checked = configured(&["out", "other"], &steps, PAIR, 0);
+    let plan = EnsemblePlan::new(&checked).unwrap();
+    let numbers: Vec<_> = plan.steps.iter().map(|step| step.number).collect();
+    assert_eq!(numbers, [3, 2, 1]);
+    assert_eq!(plan.needed(plan.outputs.iter().copied()), [true; 3]);
+    let only_other = plan.needed(plan.outputs[1..].iter().copied());
+    assert_eq!(only_other, [true, false, false]);
+    let shapes = plan.metadata().outputs[0].open_shape();
+    assert_eq!(shapes.as_slice(), [-1, 2]);
+    assert!(plan.metadata().has_batch_dimension());
 }
 
 impl Plane {
@@ -150,22 +175,14 @@ impl Plane {
 
     /// An ensemble of rows of two numbers: from `in` to `out`.
     fn ensemble(&self, name: &str, steps: &[&str], in_flight_max: u32) {
-        self.ensemble_of(name, pair("in"), pair("out"), steps, in_flight_max);
+        self.serve_steps(name, &configured(&["out"], steps, PAIR, in_flight_max));
     }
 
-    fn ensemble_of(
-        &self,
-        name: &str,
-        inputs: Vec<TensorMetadata>,
-        outputs: Vec<TensorMetadata>,
-        steps: &[&str],
-        in_flight_max: u32,
-    ) {
-        let metadata = adjoin_backend::ModelMetadata { inputs, outputs };
-        let steps: Vec<_> = steps.iter().map(|text| step(text)).collect();
-        let plan = EnsemblePlan::new(metadata, &steps, in_flight_max).unwrap();
-        let metrics = self.metrics.model(name, 1);
-        let version = super::version(name, 1, plan, testing::settings(8), metrics);
+    fn serve_steps(&self, name: &str, checked: &Checked) {
+        let plan = EnsemblePlan::new(checked).unwrap();
+        let settings = plan.settings(testing::settings(8));
+        let parts = testing::parts(&self.metrics, name, plan.model(), settings, plan.places());
+        let version = ModelVersion::new(parts).with_plan(Arc::new(plan));
         testing::serve(&self.models, Arc::new(version));
     }
 
@@ -236,14 +253,13 @@ fn steps_part_and_meet_and_only_those_that_are_needed_run() {
     plane.serve("double", each(|x| 2.0 * x));
     plane.serve("negate", each(|x| -x));
     plane.serve("sum", sum());
-    let outputs = [pair("out"), pair("half")].concat();
     let steps = [
         "sum a=p,b=q y=out",
         "double x=in y=p",
         "negate x=in y=q",
         "negate x=q y=half",
     ];
-    plane.ensemble_of("graph", pair("in"), outputs, &steps, 0);
+    plane.serve_steps("graph", &configured(&["out", "half"], &steps, PAIR, 0));
     let answer = plane.run("graph", &[1.0, 5.0]);
     assert_eq!(answer.floats(0), [1.0, 5.0]);
     assert_eq!(answer.floats(1), [1.0, 5.0]);
@@ -547,7 +563,8 @@ fn strings_of_unknown_size_pass_from_step_to_step() {
         plane.serve(name, echo);
     }
     let steps = ["first x=in y=t", "second x=t y=out"];
-    plane.ensemble_of("both", text("in"), text("out"), &steps, 0);
+    let strings = "data_type: TYPE_STRING dims: 1";
+    plane.serve_steps("both", &configured(&["out"], &steps, strings, 0));
     let bytes: &[u8] = b"\x05\0\0\0hello\0\0\0\0";
     let answer = plane.send("both", &[("in", DataType::Bytes, &[2, 1], bytes)], &[], 0)();
     assert_eq!(answer.outcome.status, Status::Ok);

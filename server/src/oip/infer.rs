@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::refusal::{of_call, of_outcome};
 use super::regions::Region;
 use super::{Caller, Oip};
-use crate::engine::{Engine, owned_request_of, ticket};
+use crate::engine::{Engine, owned_request, ticket};
 use crate::model::request::{Job, Outcome, Request, Sink};
 use crate::model::version::Claim;
 use crate::model::{InputFacts, ModelVersion};
@@ -219,7 +219,7 @@ fn check(version: &Arc<ModelVersion>, claim: Claim, call: &Call) -> Result<Reque
         .iter()
         .map(|output| output.name.as_str())
         .collect();
-    owned_request_of(Arc::clone(version), claim, &inputs, &wanted)
+    owned_request(Arc::clone(version), claim, &inputs, &wanted)
 }
 
 /// The answer to a call, with each output where the call wants it.

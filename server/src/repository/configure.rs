@@ -22,6 +22,7 @@ use super::{FoundModel, VersionPolicy};
 use crate::batch::queue_policy::{LevelPolicy, QueuePolicies, TimeoutAction};
 use crate::config::file::{ModelSection, VersionPolicySection};
 use crate::config::{CheckedFile, ConfigError, MAX_BATCH_SIZE_DEFAULT, ModelConfig};
+use crate::ensemble;
 use crate::model::ModelSettings;
 
 /// The file in a model's directory that configures it.
@@ -124,7 +125,7 @@ impl Configured {
     pub(super) fn special_engine(&self) -> Option<&str> {
         match &self.checked.engine {
             Some(Engine::BuiltIn(name)) => Some(name),
-            Some(Engine::Ensemble) => Some("ensemble"),
+            Some(Engine::Ensemble) => Some(ensemble::ENGINE),
             _ => None,
         }
     }
@@ -147,6 +148,7 @@ impl Configured {
             engine: match engine {
                 "rten" => Engine::Rten,
                 "onnxruntime" => Engine::OnnxRuntime,
+                ensemble::ENGINE => Engine::Ensemble,
                 other => Engine::BuiltIn(other.to_owned()),
             },
             max_batch_size: self

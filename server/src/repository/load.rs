@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use adjoin_backend::{Backend, BackendError, InputAccess, LoadError, ModelSource};
+use adjoin_backend::{Backend, BackendError, InputAccess, LoadError, ModelMetadata, ModelSource};
 use adjoin_backend_onnxruntime::OnnxRuntimeBackend;
 use adjoin_backend_rten::RtenBackend;
 use adjoin_schema::attach::{AttachMessage, ModelInfo};
@@ -18,6 +18,7 @@ use super::configure::{Complete, ConfigureError, Configured};
 use super::view::view;
 use super::{FoundModel, labels, sample, warm_up};
 use crate::config::CheckedFile;
+use crate::ensemble::{self, EnsemblePlan};
 use crate::metrics::Metrics;
 use crate::model::version::VersionParts;
 use crate::model::{InstanceSlot, ModelVersion, Signature, Timing};
@@ -62,6 +63,9 @@ pub enum LoadVersionError {
         /// Name of the tensor.
         name: String,
     },
+    /// It should be made of steps, and its whole configuration has none.
+    #[error("the ensemble has no steps")]
+    NoSteps,
     /// Its configuration is wrong.
     #[error(transparent)]
     Configure(#[from] ConfigureError),
@@ -73,19 +77,23 @@ pub enum LoadVersionError {
 /// Engines in the order of preference, and why ONNX Runtime is not among them, if it is not.
 pub type Engines = (Vec<Arc<dyn Backend>>, Option<BackendError>);
 
-/// The engines of this machine: ONNX Runtime first, if its library is found, then rten. Beside them, why
-/// ONNX Runtime is not there, if it is not.
+/// The engines of this machine: ONNX Runtime first, if its library is found, then rten, then the built-in models,
+/// which run nothing that does not ask for them by name. Beside them, why ONNX Runtime is not there, if it is not.
 ///
 /// # Errors
 /// If a library was named and cannot be used: that is a mistake, not a reason to take another engine.
 pub fn engines(onnxruntime: Option<&Path>) -> Result<Engines, BackendError> {
-    let rten: Arc<dyn Backend> = Arc::new(RtenBackend);
+    let mut engines: Vec<Arc<dyn Backend>> = vec![Arc::new(RtenBackend)];
+    engines.extend(adjoin_backend_builtin::backends());
     let found =
         OnnxRuntimeBackend::find(onnxruntime).and_then(|path| OnnxRuntimeBackend::open(&path));
     match found {
-        Ok(backend) => Ok((vec![Arc::new(backend), rten], None)),
+        Ok(backend) => {
+            engines.insert(0, Arc::new(backend));
+            Ok((engines, None))
+        }
         Err(error) if onnxruntime.is_some() => Err(error),
-        Err(error) => Ok((vec![rten], Some(error))),
+        Err(error) => Ok((engines, Some(error))),
     }
 }
 
@@ -227,6 +235,9 @@ impl Loader {
     ) -> Result<ModelVersion, LoadVersionError> {
         let configured = &plan.configured;
         let name = &configured.checked.name;
+        if configured.checked.ensemble.is_some() {
+            return self.load_ensemble(plan, number);
+        }
         let engine = self.engine_for(configured, path)?;
         let source = ModelSource {
             name: name.clone(),
@@ -253,8 +264,10 @@ impl Loader {
         for _ in 0..settings.instances {
             let mut instance = InstanceSlot::new(model.instance()?, signature.metadata());
             if configured.config.warm_up {
-                warm_up::run(&mut signature, &mut instance, &timing)
-                    .map_err(LoadVersionError::WarmUp)?;
+                if model.runs_on_zeros() {
+                    warm_up::run(&mut signature, &mut instance, &timing)
+                        .map_err(LoadVersionError::WarmUp)?;
+                }
                 for sample in &checked.warm_up {
                     sample::run(&signature, &mut instance, &timing, sample, &plan.directory)
                         .map_err(LoadVersionError::WarmUp)?;
@@ -290,10 +303,40 @@ impl Loader {
     }
 }
 
-fn check_limits(
-    metadata: &adjoin_backend::ModelMetadata,
-    max_batch_size: u32,
-) -> Result<(), LoadVersionError> {
+impl Loader {
+    /// An ensemble: there is nothing to load but its configuration. The models of its steps are found by its requests.
+    fn load_ensemble(&self, plan: &Plan, number: u64) -> Result<ModelVersion, LoadVersionError> {
+        let name = &plan.configured.checked.name;
+        // There is no file that could say more than the configuration.
+        let nothing = ModelMetadata::default();
+        let Complete {
+            message,
+            checked,
+            settings,
+        } = plan.configured.complete(ensemble::ENGINE, &nothing)?;
+        let steps = EnsemblePlan::new(&checked).ok_or(LoadVersionError::NoSteps)?;
+        let metadata = steps.metadata().clone();
+        check_limits(&metadata, settings.max_batch_size)?;
+        check_messages(name, &metadata)?;
+        let labels = labels::read(&plan.directory, &checked, &metadata)?;
+        let parts = VersionParts {
+            name: name.as_str().into(),
+            version: number,
+            engine: ensemble::ENGINE,
+            signature: Signature::new(metadata, settings.max_batch_size),
+            settings: steps.settings(settings),
+            config: message,
+            labels,
+            metrics: self.metrics.model(name, number),
+            model: steps.model(),
+            instances: steps.places(),
+            timing: Timing::default(),
+        };
+        Ok(ModelVersion::new(parts).with_plan(Arc::new(steps)))
+    }
+}
+
+fn check_limits(metadata: &ModelMetadata, max_batch_size: u32) -> Result<(), LoadVersionError> {
     let limit = |what, limit| Err(LoadVersionError::Limit { what, limit });
     for (kind, tensors) in [("input", &metadata.inputs), ("output", &metadata.outputs)] {
         if tensors.len() > TENSORS_MAX {
@@ -336,10 +379,7 @@ fn check_limits(
 }
 
 /// What is said of a model must fit the messages that say it.
-fn check_messages(
-    name: &str,
-    metadata: &adjoin_backend::ModelMetadata,
-) -> Result<(), LoadVersionError> {
+fn check_messages(name: &str, metadata: &ModelMetadata) -> Result<(), LoadVersionError> {
     let outputs = metadata
         .outputs
         .iter()

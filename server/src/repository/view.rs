@@ -146,6 +146,10 @@ impl Model for ViewedModel {
         &self.metadata
     }
 
+    fn runs_on_zeros(&self) -> bool {
+        self.model.runs_on_zeros()
+    }
+
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
         Ok(Box::new(ViewedInstance {
             instance: self.model.instance()?,
