@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
-from server import Server
 from tritonclient.utils import np_to_triton_dtype
+
+from server import Server
 
 
 @dataclass
@@ -60,9 +62,7 @@ class Api:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    server = Server(
-        "--model-control-mode=explicit", "--load-model=*", "--allow-named-shm=/dev/shm"
-    )
+    server = Server("--model-control-mode=explicit", "--load-model=*", "--allow-named-shm=/dev/shm")
     yield server
     assert server.is_running(), f"the server did not survive its tests:\n{server.log}"
     server.stop()
@@ -103,6 +103,4 @@ _numbers = itertools.count()
 @pytest.fixture
 def unique() -> str:
     """A name that no other test has."""
-    import os
-
     return f"adjoin-oip-{os.getpid()}-{next(_numbers)}"

@@ -1,4 +1,4 @@
-"""Inference by Triton's clients: in turn, at once, in streams, from asyncio; whatever the data type."""
+"""Inference by Triton's clients: in turn, at once, in streams, from asyncio; all data types."""
 
 import asyncio
 import queue
@@ -10,8 +10,9 @@ import tritonclient.grpc as grpcclient
 import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http.aio as http_aio
 from conftest import Api
-from server import ROOT, Server
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from server import ROOT, Server
 
 RNG = np.random.default_rng(7)
 A = RNG.standard_normal((3, 4), np.float32)
@@ -112,7 +113,12 @@ def test_typed_contents_over_grpc(grpc_api: Api) -> None:
     service = grpcclient.service_pb2
     stub = grpcclient.service_pb2_grpc.GRPCInferenceServiceStub(grpc_api.client._channel)
     request = service.ModelInferRequest(model_name="ints")
-    request.inputs.add(name="a", datatype="INT32", shape=[1, 4]).contents.int_contents[:] = [1, 2, 3, -4]
+    request.inputs.add(name="a", datatype="INT32", shape=[1, 4]).contents.int_contents[:] = [
+        1,
+        2,
+        3,
+        -4,
+    ]
     request.inputs.add(name="b", datatype="INT64", shape=[1, 4]).contents.int64_contents[:] = [
         10,
         20,
@@ -263,7 +269,10 @@ def test_compression(api: Api, algorithm: str) -> None:
     options = (
         {"compression_algorithm": algorithm}
         if api.is_grpc
-        else {"request_compression_algorithm": algorithm, "response_compression_algorithm": algorithm}
+        else {
+            "request_compression_algorithm": algorithm,
+            "response_compression_algorithm": algorithm,
+        }
     )
     result = api.infer("add", {"a": a, "b": a}, **options)
     check(result, {"sum": a + a})
@@ -272,9 +281,7 @@ def test_compression(api: Api, algorithm: str) -> None:
 def test_classification(api: Api) -> None:
     image = np.zeros((2, 1, 8, 8), np.float32)
     scores = api.infer("digits", {"image": image}).as_numpy("scores")
-    result = api.infer(
-        "digits", {"image": image}, outputs=[api.output("scores", class_count=3)]
-    )
+    result = api.infer("digits", {"image": image}, outputs=[api.output("scores", class_count=3)])
     classes = result.as_numpy("scores")
     assert classes.shape == (2, 3)
     labels = (ROOT / "examples/repository/digits/labels.txt").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Probes and tools that are no clients of a model: gRPC's health protocol, reflection, plain HTTP."""
+"""Probes and tools that run no model: gRPC's health protocol, reflection, plain HTTP."""
 
 import json
 import urllib.error
@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+
 from server import Server
 
 

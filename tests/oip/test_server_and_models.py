@@ -1,10 +1,13 @@
 """What clients ask before they infer: health, metadata, configuration, statistics."""
 
+import urllib.request
+
 import numpy as np
 import pytest
 from conftest import Api
-from server import Server
 from tritonclient.utils import InferenceServerException
+
+from server import Server
 
 
 def test_health(api: Api) -> None:
@@ -120,8 +123,6 @@ def test_statistics_of_all_models(api: Api) -> None:
 
 
 def test_tritons_metrics_stand_beside_ours(server: Server, api: Api) -> None:
-    import urllib.request
-
     api.infer("fixed", {"x": np.ones((2, 3), np.float32)})
     with urllib.request.urlopen(server.metrics) as answer:
         text = answer.read().decode()

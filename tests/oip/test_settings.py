@@ -15,7 +15,9 @@ def log_settings(api: Api) -> dict[str, str]:
 
 def test_log_settings(api: Api) -> None:
     before = log_settings(api)
-    assert {"log_info", "log_warning", "log_error", "log_verbose_level", "log_format"} <= set(before)
+    assert {"log_info", "log_warning", "log_error", "log_verbose_level", "log_format"} <= set(
+        before
+    )
     api.client.update_log_settings({"log_verbose_level": 1})
     assert log_settings(api)["log_verbose_level"] == "1"
     api.client.update_log_settings({"log_verbose_level": 0})

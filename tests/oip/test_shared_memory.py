@@ -1,4 +1,4 @@
-"""System shared memory, in the order of Triton's own examples, and what must not be possible with it."""
+"""System shared memory as in Triton's own examples, and what must not be possible with it."""
 
 import base64
 import contextlib
@@ -13,8 +13,9 @@ import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.utils.shared_memory as shm
 from conftest import Api, make_api
-from server import Server, wait_for
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
+
+from server import Server, wait_for
 
 A = np.arange(16, dtype=np.float32).reshape(4, 4)
 B = np.full((4, 4), 100, np.float32)
@@ -67,7 +68,9 @@ def status(api: Api, name: str = "") -> dict[str, dict[str, Any]]:
     return {region["name"]: region for region in regions}
 
 
-def in_region(api: Api, name: str, region: str, shape: list[int], size: int, offset: int = 0) -> Any:
+def in_region(
+    api: Api, name: str, region: str, shape: list[int], size: int, offset: int = 0
+) -> Any:
     tensor = api.library.InferInput(name, shape, "FP32")
     tensor.set_shared_memory(region, size, offset=offset)
     return tensor
@@ -171,7 +174,9 @@ def test_large_regions(api: Api, memory: Memory) -> None:
     assert answer.tolist() == [[3, len(x) - 1]]
 
 
-def test_registrations_that_cannot_be(api: Api, memory: Memory, unique: str, tmp_path: Path) -> None:
+def test_registrations_that_cannot_be(
+    api: Api, memory: Memory, unique: str, tmp_path: Path
+) -> None:
     register = api.client.register_system_shared_memory
     _, key = memory.make(BYTES)
     link = Path("/dev/shm") / f"{unique}-link"
@@ -186,7 +191,13 @@ def test_registrations_that_cannot_be(api: Api, memory: Memory, unique: str, tmp
         os.mkfifo(fifo)
         folder.mkdir()
         for name, bad_key, size, offset, words in [
-            ("r", f"{unique}-nothing", BYTES, 0, f"Unable to open shared memory region: '{unique}-nothing'"),
+            (
+                "r",
+                f"{unique}-nothing",
+                BYTES,
+                0,
+                f"Unable to open shared memory region: '{unique}-nothing'",
+            ),
             ("r", link.name, BYTES, 0, f"Unable to open shared memory region: '{link.name}'"),
             ("r", second.name, BYTES, 0, "2 links"),
             ("r", fifo.name, BYTES, 0, "not a regular file"),
@@ -282,10 +293,8 @@ def test_an_output_that_does_not_fit(api: Api, memory: Memory) -> None:
     outputs = [to_region(api, "sum", "small", BYTES - 4)]
     code, text = refused(api.client.infer, "add", api.inputs({"a": A, "b": B}), outputs=outputs)
     assert code in ("StatusCode.INTERNAL", "500")
-    assert (
-        "shared memory size specified with the request for output 'sum' (60 bytes) should be at least 64 bytes"
-        in text
-    )
+    assert "shared memory size specified with the request for output 'sum' (60 bytes)" in text
+    assert "should be at least 64 bytes to hold the results" in text
     assert not shm.get_contents_as_numpy(handle, np.float32, [4, 4]).any()
 
 
@@ -360,7 +369,7 @@ def test_refused_registrations_hold_no_descriptor(api: Api, memory: Memory, serv
 def test_cuda_calls_are_answered_without_a_gpu(api: Api) -> None:
     found = api.as_json("get_cuda_shared_memory_status")
     assert (found.get("regions", {}) if api.is_grpc else found) in ({}, [])
-    code, text = refused(
+    code, _ = refused(
         api.client.register_cuda_shared_memory, "r", base64.b64encode(b"\0" * 64), 0, 64
     )
     assert code in ("StatusCode.UNIMPLEMENTED", "501")
@@ -372,7 +381,7 @@ def test_regions_of_the_control_socket_are_others_than_those_of_tcp(
 ) -> None:
     _, key = memory.make(BYTES)
     grpc_api.client.register_system_shared_memory("mine", key, BYTES)
-    # Newer releases of gRPC send the path as authority, which HTTP/2 servers other than gRPC's own do not take.
+    # Newer releases of gRPC send the path as authority, which is none by the rules of HTTP/2.
     options = [("grpc.default_authority", "localhost")]
     client = grpcclient.InferenceServerClient(server.control, channel_args=options)
     local = Api("grpc", grpcclient, client, server.control)
