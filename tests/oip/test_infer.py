@@ -329,3 +329,34 @@ def test_a_timeout_in_the_queue(api: Api) -> None:
     else:
         for _ in range(7):
             assert answers.get(timeout=60) is None
+
+
+def test_requests_that_are_called_off_do_not_run(grpc_api: Api) -> None:
+    def rows_run() -> int:
+        (stats,) = grpc_api.as_json("get_inference_statistics", "slow")["model_stats"]
+        return int(stats.get("inference_count", 0))
+
+    rows = np.ones((32, 64), np.float32)
+    before = rows_run()
+    answers: queue.Queue = queue.Queue()
+    calls = [
+        grpc_api.client.async_infer(
+            "slow", grpc_api.inputs({"x": rows}), lambda result, error: answers.put(error)
+        )
+        for _ in range(60)
+    ]
+    for call in calls:
+        call.cancel()
+    errors = [answers.get(timeout=60) for _ in calls]
+    assert sum("CANCELLED" in str(error) for error in errors) > 0
+    # This one waits behind whatever was not called off in time.
+    grpc_api.infer("slow", {"x": rows})
+    assert rows_run() - before < 61 * 32
+
+
+def test_a_deadline_of_the_caller(grpc_api: Api) -> None:
+    rows = np.ones((32, 64), np.float32)
+    with pytest.raises(InferenceServerException) as refused:
+        for _ in range(1000):
+            grpc_api.infer("slow", {"x": rows}, client_timeout=0.0005)
+    assert refused.value.status() == "StatusCode.DEADLINE_EXCEEDED"
