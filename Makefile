@@ -37,7 +37,7 @@ demo: need-cargo
 	$(CARGO) build --release --locked -p adjoin
 	env -u ADJOIN_ONNXRUNTIME target/release/adjoin demo
 
-test: fmt clippy doc unit system c python loom check-models test-peers
+test: fmt clippy doc unit system c python oip loom check-models test-peers
 	@echo "all tests passed"
 
 fmt: need-cargo

@@ -2,15 +2,22 @@
 
 use adjoin_tests::root;
 
-/// The `path.rs::function` and `path.py::function` pairs between backquotes in a document.
+/// The `path.rs::function` and `path.py::function` pairs between backquotes in a document; `::function` is in the file that
+/// was named before it.
 fn named_tests(document: &str) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(root().join(document)).unwrap();
     let quoted = text.split('`').skip(1).step_by(2);
-    let named = quoted.filter_map(|quoted| quoted.split_once("::"));
+    let mut last = "";
+    let mut named = Vec::new();
+    for (path, function) in quoted.filter_map(|quoted| quoted.split_once("::")) {
+        if !path.is_empty() {
+            last = path;
+        }
+        if last.ends_with(".rs") || last.ends_with(".py") {
+            named.push((last.to_owned(), function.to_owned()));
+        }
+    }
     named
-        .filter(|(path, _)| path.ends_with(".rs") || path.ends_with(".py"))
-        .map(|(path, function)| (path.to_owned(), function.to_owned()))
-        .collect()
 }
 
 #[test]

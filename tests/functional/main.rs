@@ -10,6 +10,7 @@
 
 mod access;
 mod batching;
+mod cache;
 mod control;
 mod documents;
 mod engines;
