@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adjoin_backend::BackendError;
 use thiserror::Error;
@@ -21,6 +22,9 @@ use crate::metrics::Metrics;
 use crate::oip::REGION_LIMITS;
 use crate::oip::regions::Regions;
 use crate::repository::{Loader, Manager, ManagerParts, RepositoryError, Started, engines};
+
+/// How long the end waits for writes to shared memory that callers named.
+const WRITES_END: Duration = Duration::from_secs(1);
 
 /// Why the server did not start, or ended.
 #[derive(Debug, Error)]
@@ -155,7 +159,8 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
             tracing::info!(socket_dir = %config.socket_dir.display(), "serving");
             serve(&runtime, shared, listeners)
         });
-    drop(runtime);
+    // Not for ever: a thread that writes to a caller's shared memory may wait for as long as that caller likes.
+    runtime.shutdown_timeout(WRITES_END);
     manager.stop();
     engine.stop();
     drop(dir);
