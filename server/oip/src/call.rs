@@ -116,8 +116,8 @@ pub enum ReplyContent {
         /// Whether as raw bytes.
         is_binary: bool,
     },
-    /// They were written into a region.
-    Region(RegionSlice),
+    /// They were written into a region, and the caller knows where.
+    Region,
 }
 
 /// The version that a call asks for.

@@ -151,40 +151,17 @@ pub fn reply(reply: Reply) -> ModelInferResponse {
         ..ModelInferResponse::default()
     };
     for output in reply.outputs {
-        let mut tensor = InferOutputTensor {
+        message.outputs.push(InferOutputTensor {
             name: output.name,
             datatype: output.dtype.name().into(),
             shape: output.shape.to_vec(),
             ..InferOutputTensor::default()
-        };
-        match output.content {
-            ReplyContent::Message { bytes, .. } => message.raw_output_contents.push(bytes),
-            ReplyContent::Region(slice) => {
-                let number = |value: u64| {
-                    ParameterChoice::Int64Param(i64::try_from(value).unwrap_or(i64::MAX))
-                };
-                let parameters = [
-                    (
-                        "shared_memory_region",
-                        ParameterChoice::StringParam(slice.region),
-                    ),
-                    ("shared_memory_offset", number(slice.offset)),
-                    ("shared_memory_byte_size", number(slice.byte_size)),
-                ];
-                tensor.parameters = parameters
-                    .into_iter()
-                    .map(|(name, choice)| {
-                        (
-                            name.to_owned(),
-                            InferParameter {
-                                parameter_choice: Some(choice),
-                            },
-                        )
-                    })
-                    .collect();
-            }
-        }
-        message.outputs.push(tensor);
+        });
+        message.raw_output_contents.push(match output.content {
+            ReplyContent::Message { bytes, .. } => bytes,
+            // Clients take the bytes of an output by its place among the outputs.
+            ReplyContent::Region => Bytes::new(),
+        });
     }
     message
 }

@@ -269,7 +269,8 @@ async fn place(
     }
     let content = match asked.map(|(asked, region)| (&asked.target, region)) {
         Some((Target::Region(slice), Some(region))) => {
-            ReplyContent::Region(write(region, slice, &name, bytes).await?)
+            write(region, slice, &name, bytes).await?;
+            ReplyContent::Region
         }
         Some((Target::Message { is_binary }, _)) => ReplyContent::Message {
             bytes,
@@ -288,13 +289,13 @@ async fn place(
     })
 }
 
-/// Writes an output to its region; what is written is what comes back.
+/// Writes an output to its region.
 async fn write(
     region: &Arc<Region>,
     slice: &RegionSlice,
     name: &str,
     bytes: Bytes,
-) -> Result<RegionSlice, Fault> {
+) -> Result<(), Fault> {
     let (room, byte_size) = (slice.byte_size, bytes.len() as u64);
     if byte_size > room {
         let text = format!(
@@ -306,8 +307,5 @@ async fn write(
     if byte_size > 0 {
         Arc::clone(region).write(slice.offset, bytes).await?;
     }
-    Ok(RegionSlice {
-        byte_size,
-        ..slice.clone()
-    })
+    Ok(())
 }

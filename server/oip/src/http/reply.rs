@@ -30,20 +30,13 @@ struct Head<'a> {
     datatype: &'a str,
     shape: &'a [i64],
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Parameters<'a>>,
+    parameters: Option<Parameters>,
 }
 
+/// What stands beside raw bytes. Triton's client takes any parameters of an output for these.
 #[derive(Serialize)]
-#[serde(untagged)]
-enum Parameters<'a> {
-    Binary {
-        binary_data_size: usize,
-    },
-    Region {
-        shared_memory_region: &'a str,
-        shared_memory_offset: u64,
-        shared_memory_byte_size: u64,
-    },
+struct Parameters {
+    binary_data_size: usize,
 }
 
 /// Writes an answer.
@@ -85,7 +78,7 @@ pub fn body(reply: &Reply) -> Result<Body, Fault> {
                     .map_err(|fault| fault.about("output", &output.name))?;
                 json.push(b'}');
             }
-            ReplyContent::Region(_) => {}
+            ReplyContent::Region => {}
         }
     }
     json.extend_from_slice(b"]}");
@@ -100,17 +93,13 @@ fn head(output: &ReplyOutput) -> Head<'_> {
         ReplyContent::Message {
             bytes,
             is_binary: true,
-        } => Some(Parameters::Binary {
+        } => Some(Parameters {
             binary_data_size: bytes.len(),
         }),
         ReplyContent::Message {
             is_binary: false, ..
-        } => None,
-        ReplyContent::Region(slice) => Some(Parameters::Region {
-            shared_memory_region: &slice.region,
-            shared_memory_offset: slice.offset,
-            shared_memory_byte_size: slice.byte_size,
-        }),
+        }
+        | ReplyContent::Region => None,
     };
     Head {
         name: &output.name,
