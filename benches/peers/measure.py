@@ -203,7 +203,11 @@ class Measurer:
             self.results.add(work.id, caller.target, result)
 
     def open(self, work: Open) -> None:
-        """Each target at a rate of its own, under the setting that took the most requests."""
+        """Each target at a rate of its own, under the setting that took the most requests.
+
+        The call in-process and adjoin get no more than the fastest of the others: what they could take, the
+        generator cannot make one by one on the same processors, and then the generator is what is measured.
+        """
         model = work.tensor.model
         measured = [anchor(self.site, model), *self.targets(model, work.batching)]
         capacities = {t: self.results.result(work.capacity_of, t) for t in measured}
@@ -211,6 +215,12 @@ class Measurer:
             target: max(LOAD * requests_per_s(capacities[target] or {}), LEAST_RATE_PER_S)
             for target in best(capacities, requests_per_s)
         }
+        others = [rate for target, rate in rates.items() if target.peer not in (ANCHOR, "adjoin")]
+        if others:
+            rates = {
+                target: rate if target.peer not in (ANCHOR, "adjoin") else min(rate, max(others))
+                for target, rate in rates.items()
+            }
         first = measured[0]
         if first not in rates:
             self.results.add(work.id, first, None, f"no capacity to go by: {work.capacity_of}")

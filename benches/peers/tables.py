@@ -278,7 +278,9 @@ def open_loop(rows: Rows, errors: Errors) -> str:
     )
     return (
         "## Open loop\n\nPoisson arrivals at 70 % of what each server did with 64 requests under "
-        "way, so at rates of their own. p99.9 of few requests is one of the largest.\n\n"
+        "way, so at rates of their own; the call in-process and adjoin at no more than the highest of the "
+        "others' rates, because the generator shares the processors. p99.9 of few requests is one of the "
+        "largest.\n\n"
         + table(["p99 / p99.9", "MLP, 4 clients", "identity of 588 KiB, 4 clients"], lines)
     )
 
