@@ -17,6 +17,7 @@ mod engines;
 mod infer;
 mod lifecycle;
 mod model_config;
+mod pipelines;
 mod refusals;
 mod repository;
 mod traces;

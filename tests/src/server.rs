@@ -16,6 +16,7 @@ pub struct Setup {
     models: Vec<(String, u64, PathBuf)>,
     config: String,
     files: Vec<(String, String)>,
+    versions_without_file: Vec<String>,
     onnxruntime: Option<PathBuf>,
     flags: Vec<String>,
     environment: Vec<(String, PathBuf)>,
@@ -54,6 +55,7 @@ impl Setup {
             models,
             config,
             files: Vec::new(),
+            versions_without_file: Vec::new(),
             onnxruntime: Some(onnxruntime()),
             flags: Vec::new(),
             environment: Vec::new(),
@@ -81,6 +83,13 @@ impl Setup {
     pub fn file(mut self, path: &str, text: &str) -> Self {
         self.files.push((path.to_owned(), text.to_owned()));
         self
+    }
+
+    /// Adds version 1 of a model that has nothing but a `config.pbtxt`.
+    #[must_use]
+    pub fn configured(mut self, name: &str, text: &str) -> Self {
+        self.versions_without_file.push(format!("{name}/1"));
+        self.file(&format!("{name}/config.pbtxt"), text)
     }
 
     /// Adds lines to the configuration file.
@@ -133,6 +142,9 @@ impl Setup {
             std::fs::create_dir_all(&to).unwrap();
             std::fs::copy(file, to.join("model.onnx"))
                 .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        }
+        for path in &self.versions_without_file {
+            std::fs::create_dir_all(directory.path().join("models").join(path)).unwrap();
         }
         for (path, text) in &self.files {
             std::fs::write(directory.path().join("models").join(path), text).unwrap();

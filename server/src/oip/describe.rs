@@ -61,7 +61,17 @@ impl Oip {
             outputs: info.outputs.into_iter().map(tensor).collect(),
             name: info.model,
             versions: info.ready_versions.iter().map(u64::to_string).collect(),
-            platform: format!("{}_onnx", info.engine),
+            platform: platform(found.model_config()),
         })
+    }
+}
+
+/// What clients know the kind of a model by; one that is built in has no platform, and says its backend.
+fn platform(config: &api::ModelConfig) -> String {
+    let (platform, backend) = (&config.platform, &config.backend);
+    if platform.is_empty() {
+        backend.clone()
+    } else {
+        platform.clone()
     }
 }
