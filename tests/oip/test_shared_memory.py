@@ -111,6 +111,11 @@ def test_the_sequence_of_tritons_example(api: Api, memory: Memory) -> None:
             (sums.datatype, list(sums.shape)) if api.is_grpc else (sums["datatype"], sums["shape"])
         )
         assert (datatype, shape) == ("FP32", [4, 4])
+        # Triton's C++ clients need both: a place among the raw contents, no parameters in JSON.
+        if api.is_grpc:
+            assert list(result.get_response().raw_output_contents) == [b""]
+        else:
+            assert "parameters" not in sums
         found = shm.get_contents_as_numpy(output, np.float32, [4, 4])
         assert np.array_equal(found, A + B)
 
