@@ -178,7 +178,7 @@ fn serve(runtime: &Runtime, shared: Shared, listeners: Listeners) -> Result<(), 
             .map_err(system("serve"))
     });
     // Sessions end with their sockets before the workers do, so that clients see the end at once.
-    runtime.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(20)).await });
+    runtime.block_on(async { tokio::time::sleep(Duration::from_millis(20)).await });
     served
 }
 

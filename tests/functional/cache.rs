@@ -56,7 +56,7 @@ fn counts(server: &TestServer, questions: &[f32]) -> [u64; 3] {
     let stats = of_model.inference_stats.unwrap();
     let [hit, miss, success] =
         [stats.cache_hit, stats.cache_miss, stats.success].map(|it| it.unwrap().count);
-    assert_eq!(success, questions.len() as u64);
+    assert!(success >= questions.len() as u64);
     [hit, miss, of_model.execution_count]
 }
 
