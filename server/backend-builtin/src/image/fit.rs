@@ -3,10 +3,10 @@
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{PixelType, ResizeOptions, Resizer};
 
-use super::decode::Decoded;
+use super::decode::{Decoded, PIXEL};
 use super::settings::{Fit, Settings};
 
-/// Fills `canvas` with the image, row by row, in the channels that it was decoded to.
+/// Fills `canvas` with the image, row by row, in pixels as they were decoded.
 pub(super) fn fit(
     image: &Decoded,
     settings: &Settings,
@@ -14,34 +14,30 @@ pub(super) fn fit(
     canvas: &mut Vec<u8>,
 ) -> Result<(), String> {
     let Settings { width, height, .. } = *settings;
-    let channels = settings.order.channels();
     let options = ResizeOptions::new()
         .resize_alg(settings.resize)
         .use_alpha(false);
     canvas.clear();
     match settings.fit {
         Fit::Stretch => {
-            canvas.resize(bytes(width, height, channels), 0);
-            resize(image, resizer, options, (width, height), channels, canvas)
+            canvas.resize(bytes(width, height), 0);
+            resize(image, resizer, options, (width, height), canvas)
         }
         Fit::Crop { shorter_side } => {
-            canvas.resize(bytes(width, height, channels), 0);
+            canvas.resize(bytes(width, height), 0);
             let options = crop(image, (width, height), shorter_side, options);
-            resize(image, resizer, options, (width, height), channels, canvas)
+            resize(image, resizer, options, (width, height), canvas)
         }
         Fit::Letterbox { pad } => {
             let inner = inside(image, (width, height));
-            let mut resized = vec![0; bytes(inner.0, inner.1, channels)];
-            resize(image, resizer, options, inner, channels, &mut resized)?;
-            canvas.resize(bytes(width, height, channels), pad);
+            let mut resized = vec![0; bytes(inner.0, inner.1)];
+            resize(image, resizer, options, inner, &mut resized)?;
+            canvas.resize(bytes(width, height), pad);
             let (left, top) = ((width - inner.0) / 2, (height - inner.1) / 2);
-            let rows = canvas.chunks_exact_mut(bytes(width, 1, channels));
-            let inner_row = bytes(inner.0, 1, channels);
-            let start = bytes(left, 1, channels);
-            for (row, from) in rows
-                .skip(bytes(1, top, 1))
-                .zip(resized.chunks_exact(inner_row))
-            {
+            let rows = canvas.chunks_exact_mut(bytes(width, 1));
+            let inner_row = bytes(inner.0, 1);
+            let start = bytes(left, 1);
+            for (row, from) in rows.skip(size(top)).zip(resized.chunks_exact(inner_row)) {
                 row[start..start + inner_row].copy_from_slice(from);
             }
             Ok(())
@@ -49,9 +45,13 @@ pub(super) fn fit(
     }
 }
 
-fn bytes(width: u32, height: u32, channels: usize) -> usize {
-    let [width, height] = [width, height].map(|size| usize::try_from(size).unwrap_or(usize::MAX));
-    width * height * channels
+/// Bytes of so many pixels.
+fn bytes(width: u32, height: u32) -> usize {
+    size(width) * size(height) * PIXEL
+}
+
+fn size(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// The part of the image from the middle that becomes the canvas.
@@ -95,16 +95,11 @@ fn resize(
     resizer: &mut Resizer,
     options: ResizeOptions,
     (width, height): (u32, u32),
-    channels: usize,
     room: &mut [u8],
 ) -> Result<(), String> {
-    let pixel = match channels {
-        1 => PixelType::U8,
-        _ => PixelType::U8x3,
-    };
-    let from = ImageRef::new(image.width, image.height, &image.bytes, pixel);
+    let from = ImageRef::new(image.width, image.height, &image.bytes, PixelType::U8x4);
     let from = from.map_err(|error| error.to_string())?;
-    let to = Image::from_slice_u8(width, height, room, pixel);
+    let to = Image::from_slice_u8(width, height, room, PixelType::U8x4);
     let mut to = to.map_err(|error| error.to_string())?;
     let resized = resizer.resize(&from, &mut to, &options);
     resized.map_err(|error| error.to_string())

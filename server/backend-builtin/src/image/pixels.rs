@@ -1,9 +1,10 @@
 //! From bytes of pixels to elements of a tensor: order, layout, numbers.
 
+use adjoin_schema::DataType;
 use half::f16;
 
+use super::decode::PIXEL;
 use super::settings::{Layout, Order, Settings};
-use adjoin_schema::DataType;
 
 /// The element for each byte of each channel, so that normalising costs a look-up.
 #[derive(Clone, Debug)]
@@ -85,7 +86,7 @@ impl Mapping {
                 Order::Bgr => channels - 1 - channel,
                 Order::Rgb | Order::Gray => channel,
             };
-            let bytes = canvas.iter().skip(from).step_by(channels);
+            let bytes = canvas.iter().skip(from).step_by(PIXEL);
             match self.layout {
                 Layout::ChannelsFirst => {
                     let plane = &mut out[channel * self.area..][..self.area];
