@@ -109,6 +109,16 @@ class Server:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def memory_bytes(self, field: str) -> int:
+        """A line of its /proc/PID/status: VmRSS is what it holds, VmHWM the most it ever held."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith(field)]
+        return int(line.split()[1]) * 1024
+
+    def forget_peak(self) -> None:
+        """Makes VmHWM begin anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     def is_running(self) -> bool:
         return self.process.poll() is None
 

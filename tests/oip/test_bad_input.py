@@ -6,6 +6,7 @@ goes on.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -13,6 +14,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +22,7 @@ from urllib.parse import quote
 import grpc
 import numpy as np
 import pytest
+from conftest import Api
 from tritonclient.grpc import service_pb2 as service
 from tritonclient.grpc import service_pb2_grpc
 
@@ -298,6 +301,45 @@ def test_texts_that_are_very_long(wire: Wire) -> None:
     tensor.parameters["shared_memory_byte_size"].int64_param = 16
     code, text = wire.grpc(request)
     assert code == NOT_FOUND[0] and len(text) < 2000
+
+
+def test_what_is_only_claimed_costs_no_memory(wire: Wire, grpc_api: Api, unique: str) -> None:
+    """Shapes, lengths and files that stand for terabytes, none of which come."""
+    server = wire.server
+    key = Path("/dev/shm") / unique
+    try:
+        with open(key, "wb") as file:
+            # All of it a hole, which costs its owner nothing.
+            file.truncate(2**40)
+        grpc_api.client.register_system_shared_memory(unique, unique, 2**40)
+        server.forget_peak()
+        before = server.memory_bytes("VmRSS")
+        for shape in [[2**40], [2**61]]:
+            wire.refused(INVALID, ["'x'"], [Tensor("x", shape)], model="nonzero")
+        wire.refused(
+            INVALID, ["'a'"], [Tensor("a", [1, 2**40], "BYTES", b"\xff" * 4)], model="text"
+        )
+        request = service.ModelInferRequest(model_name="nonzero")
+        tensor = request.inputs.add(name="x", datatype="FP32", shape=[2**38])
+        tensor.parameters["shared_memory_region"].string_param = unique
+        tensor.parameters["shared_memory_byte_size"].int64_param = 2**40
+        code, text = wire.grpc(request)
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert str(2**40) in text and str(256 * 2**20) in text, text
+        host, port = server.http.split(":")
+        with contextlib.ExitStack() as stack:
+            for _ in range(20):
+                address = (host, int(port))
+                connection = stack.enter_context(socket.create_connection(address, timeout=60))
+                head = b"POST /v2/models/add/infer HTTP/1.1\r\nHost: x\r\n"
+                connection.sendall(head + b"Content-Length: 268435456\r\n\r\n{")
+            # One that comes later is answered while they wait.
+            for _, code, text in wire.both(add_tensors()):
+                assert code in (grpc.StatusCode.OK, 200), text
+            assert server.memory_bytes("VmHWM") - before < 64 * 2**20
+    finally:
+        grpc_api.client.unregister_system_shared_memory(unique)
+        key.unlink()
 
 
 def test_regions_never_registered(wire: Wire) -> None:
