@@ -6,6 +6,7 @@ use std::hint::black_box;
 
 use adjoin_server::batch::policy::{BatchPolicy, Decision};
 use adjoin_server::batch::queue::{BatchQueue, Ticket};
+use adjoin_server::batch::queue_policy::TimeoutAction;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
 fn ticket(flow: u64, request_id: u64) -> Ticket {
@@ -17,6 +18,8 @@ fn ticket(flow: u64, request_id: u64) -> Ticket {
         compatibility: 7,
         enqueued_ns: request_id,
         deadline_ns: u64::MAX,
+        timeout_ns: u64::MAX,
+        timeout_action: TimeoutAction::Reject,
     }
 }
 

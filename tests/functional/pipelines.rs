@@ -132,13 +132,13 @@ fn split(mut bytes: &[u8]) -> Vec<String> {
 /// weights of `tests/models/make.py`; the positive parts' mean; softmax; the highest two.
 fn expected(pixels: &Pixels) -> Vec<(&'static str, f32)> {
     let normalised = |channel: usize, x: usize, y: usize| {
-        let at = |dx: usize, dy: usize| f32::from(pixels[(2 * y + dy) * 2 * SIDE + 2 * x + dx][channel]);
+        let at =
+            |dx: usize, dy: usize| f32::from(pixels[(2 * y + dy) * 2 * SIDE + 2 * x + dx][channel]);
         let mean = (at(0, 0) + at(1, 0) + at(0, 1) + at(1, 1)) / 4.0;
         (mean / 255.0 - MEAN[channel]) / STD[channel]
     };
-    let weight = |o: usize, c: usize, i: usize, j: usize| {
-        ((3 * o + 5 * c + 2 * i + j) % 7) as f32 - 3.0
-    };
+    let weight =
+        |o: usize, c: usize, i: usize, j: usize| ((3 * o + 5 * c + 2 * i + j) % 7) as f32 - 3.0;
     let half = SIDE / 2;
     let score = |o: usize| {
         let mut sum = 0.0;
@@ -165,7 +165,10 @@ fn expected(pixels: &Pixels) -> Vec<(&'static str, f32)> {
 
 fn check(labels: &[u8], scores: &[f32], seeds: &[usize]) {
     let labels = split(labels);
-    assert_eq!((labels.len(), scores.len()), (K * seeds.len(), K * seeds.len()));
+    assert_eq!(
+        (labels.len(), scores.len()),
+        (K * seeds.len(), K * seeds.len())
+    );
     for (row, &seed) in seeds.iter().enumerate() {
         for (place, (label, score)) in expected(&image(seed)).into_iter().enumerate() {
             let at = K * row + place;
@@ -254,12 +257,18 @@ fn images_become_labels_over_shared_memory_and_over_grpc() {
         name: "label".into(),
         version: String::new(),
     };
-    let metadata = control.wait(grpc.model_metadata(asked)).unwrap().into_inner();
+    let metadata = control
+        .wait(grpc.model_metadata(asked))
+        .unwrap()
+        .into_inner();
     assert_eq!(metadata.platform, "ensemble");
     assert_eq!(metadata.inputs[0].shape, [-1, 1]);
     assert_eq!(metadata.outputs[1].shape, [-1, 2]);
     let statistics = control.statistics("label");
-    assert_eq!((statistics.request_count, statistics.inference_count), (13, 21));
+    assert_eq!(
+        (statistics.request_count, statistics.inference_count),
+        (13, 21)
+    );
 }
 
 fn answers(server: &TestServer, clients: &[Client], turns: usize) {
@@ -288,7 +297,10 @@ fn requests_of_several_clients_meet_in_one_batch_of_a_step() {
     let control = server.control();
     let step = control.statistics("shades");
     assert_eq!(step.request_count, 24);
-    assert!(step.execution_count < 24 && step.max_batch_rows > 1, "{step:?}");
+    assert!(
+        step.execution_count < 24 && step.max_batch_rows > 1,
+        "{step:?}"
+    );
     assert_eq!(control.statistics("label").request_count, 24);
 }
 
@@ -300,18 +312,25 @@ fn what_is_no_image_fails_its_own_request_with_the_step_and_the_reason() {
     let error = request(&client, &bytes, 2).infer().unwrap_err();
     assert_eq!(error.status(), Some(Status::ValuesRefused));
     let text = error.to_string();
-    assert!(text.contains("step 2") && text.contains("\"label\""), "{text}");
+    assert!(
+        text.contains("step 2") && text.contains("\"label\""),
+        "{text}"
+    );
 
     let control = server.control();
     let mut grpc = GrpcInferenceServiceClient::new(control.channel());
-    let refused = control.wait(grpc.model_infer(message(bytes, 2))).unwrap_err();
+    let refused = control
+        .wait(grpc.model_infer(message(bytes, 2)))
+        .unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     let text = refused.message();
     for part in ["step 2", "\"prepare\"", "image 1", "8 bytes", "JPEG"] {
         assert!(text.contains(part), "{part:?} is not in {text:?}");
     }
     // A neighbour that lies about its strings, and the session itself, go on.
-    let lying = request(&client, b"\xff\xff\xff\x7f", 1).infer().unwrap_err();
+    let lying = request(&client, b"\xff\xff\xff\x7f", 1)
+        .infer()
+        .unwrap_err();
     assert_eq!(lying.status(), Some(Status::ValuesRefused));
     let mut good = request(&client, &images(&[4]), 1);
     let outputs = good.infer().unwrap();

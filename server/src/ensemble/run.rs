@@ -76,7 +76,7 @@ struct State {
 #[derive(Debug)]
 pub enum Advance {
     /// These steps can be queued; none while others run.
-    Begin(SmallVec<[(Ticket, Job); 2]>),
+    Begin(Vec<(Ticket, Job)>),
     /// It has ended.
     End(Box<Finished>),
 }
@@ -257,7 +257,7 @@ impl Run {
         if self.origin.has_gone() {
             return self.end(state, Outcome::refused(Status::Cancelled, [0; 2]));
         }
-        let mut jobs = SmallVec::new();
+        let mut jobs = Vec::new();
         for (at, step) in self.plan.steps.iter().enumerate() {
             let is_fed = |(_, tensor): &(String, TensorIndex)| state.tensors[*tensor].is_some();
             if !state.to_begin[at] || state.open.is_none() || !step.inputs.iter().all(is_fed) {
@@ -359,7 +359,7 @@ impl Run {
     /// Ends the run, unless it has.
     fn end(&self, state: &mut State, mut outcome: Outcome) -> Advance {
         let Some((mut job, place)) = state.open.take() else {
-            return Advance::Begin(SmallVec::new());
+            return Advance::Begin(Vec::new());
         };
         let mut copied_bytes = 0;
         if outcome.status == Status::Ok {

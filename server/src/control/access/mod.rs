@@ -81,15 +81,13 @@ impl Access {
     /// If the token file cannot be used.
     pub fn load(config: &AccessConfig, allow_uids: &[u32]) -> Result<Self, TokenFileError> {
         let tokens = config.token_file.as_deref().map(TokenFile::read);
+        let is_open = tokens.is_none();
+        let unnamed = if is_open { OPEN } else { Rights::default() };
         Ok(Self {
             allow_uids: allow_uids.to_vec(),
             control_uids: config.control_uids.clone(),
             own_uid: rustix::process::geteuid().as_raw(),
-            open_rights: config.tcp_rights.unwrap_or(if tokens.is_none() {
-                OPEN
-            } else {
-                Rights::default()
-            }),
+            open_rights: config.tcp_rights.unwrap_or(unnamed),
             tokens: tokens.transpose()?,
             certificate_rights: config.client_rights.unwrap_or(OPEN),
             methods: table::methods(),
