@@ -127,7 +127,7 @@ pub const FIELDS: &[Field] = &[
     honoured("ensemble_scheduling.step.input_map", "from the step's input to the tensor that feeds it"),
     honoured("ensemble_scheduling.step.output_map", "from the step's output to the tensor that it makes"),
     refused("ensemble_scheduling.step.model_namespace", "a server has one repository, in which names are unique"),
-    honoured("ensemble_scheduling.max_inflight_requests", "0: no limit"),
+    honoured("ensemble_scheduling.max_inflight_requests", "requests of the ensemble that are on their way at once, at most 4096; 0: 256"),
     honoured("instance_group", "the counts are added: 1 to 64 instances"),
     ignored("instance_group.name", "instances are counted, not named"),
     honoured("instance_group.kind", "`KIND_CPU`, `KIND_AUTO` and `KIND_MODEL` are the same here; `KIND_GPU` is refused"),

@@ -17,6 +17,7 @@ mod place;
 mod plan;
 mod run;
 mod runs;
+mod step;
 mod tensor;
 
 pub use place::ENGINE;

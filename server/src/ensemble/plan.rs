@@ -6,7 +6,9 @@ use adjoin_backend::{Dimension, InputAccess, ModelMetadata, TensorMetadata};
 use adjoin_model_config::{Checked, TensorConfig};
 
 /// Most requests of an ensemble that are on their way through its steps at once, unless its configuration says.
-const IN_FLIGHT_MAX: usize = 256;
+const IN_FLIGHT_DEFAULT: usize = 256;
+/// As many as a configuration can have.
+const IN_FLIGHT_MAX: usize = 4096;
 
 /// A tensor of an ensemble, by its place in each run's list.
 pub(super) type TensorIndex = usize;
@@ -77,7 +79,7 @@ impl EnsemblePlan {
             tensors: tensors.0.len(),
             in_flight_max: in_flight_max
                 .and_then(|most| usize::try_from(most).ok())
-                .map_or(IN_FLIGHT_MAX, |most| most.min(IN_FLIGHT_MAX)),
+                .map_or(IN_FLIGHT_DEFAULT, |most| most.min(IN_FLIGHT_MAX)),
         })
     }
 

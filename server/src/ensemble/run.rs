@@ -3,26 +3,23 @@
 use std::fmt;
 use std::sync::Arc;
 
-use adjoin_schema::descriptor::{Rejection, RequestDescriptor, TensorDescriptor};
+use adjoin_schema::descriptor::Rejection;
 use adjoin_schema::status::Status;
-use adjoin_schema::text::explain;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 use super::outputs;
 use super::plan::{EnsemblePlan, Step, TensorIndex};
 use super::runs::Origin;
+use super::step::{self, BYTES_MAX, Failure, sentence, too_large};
 use super::tensor::{StepOutputs, StepTensor};
 use crate::batch::queue::Ticket;
 use crate::engine::ticket;
-use crate::model::request::{InputPlace, Job, Outcome, Request, Sink, Source};
-use crate::model::{Claim, InputFacts, InstanceSlot, ModelVersion, Models};
+use crate::model::request::{Job, Outcome, Request, Sink};
+use crate::model::{InstanceSlot, ModelVersion, Models};
 use crate::session::response::ResponseBlock;
 
 /// How deep ensembles may be steps of ensembles.
 const DEPTH_MAX: usize = 8;
-/// Most bytes of all tensors that the steps of one request make.
-const STEP_BYTES_MAX: u64 = 256 << 20;
 
 /// Where a step's outcome goes.
 #[derive(Clone, Debug)]
@@ -98,44 +95,6 @@ pub struct Finished {
     pub outcome: Outcome,
     /// Bytes of outputs that were copied to where the client reads them.
     pub copied_bytes: u64,
-}
-
-/// Why a run ends early.
-#[derive(Debug)]
-struct Failure {
-    status: Status,
-    detail: [u64; 2],
-    reason: String,
-}
-
-impl Failure {
-    fn new(status: Status, reason: impl Into<String>) -> Self {
-        Self {
-            status,
-            detail: [0; 2],
-            reason: reason.into(),
-        }
-    }
-
-    /// As the ensemble's client learns of it. What says nothing of the step's own tensors is said of the whole.
-    fn outcome(self, step: &Step) -> Outcome {
-        let number = step.number as u64;
-        let (status, detail) = match self.status {
-            Status::QueueFull
-            | Status::DeadlineExceeded
-            | Status::DeadlineUnreachable
-            | Status::ModelNotReady
-            | Status::Cancelled
-            | Status::NotExecuted => (self.status, self.detail),
-            Status::ValuesRefused => (self.status, [number, 0]),
-            status => (Status::ExecutionFailed, [number, u64::from(status as u16)]),
-        };
-        let reason = format!("step {number}, model {:?}: {}", step.model, self.reason);
-        Outcome {
-            reason: Some(reason.into()),
-            ..Outcome::refused(status, detail)
-        }
-    }
 }
 
 impl Run {
@@ -238,7 +197,7 @@ impl Run {
             .response
             .ok_or_else(|| Failure::new(Status::Internal, "an outcome without outputs"))?;
         state.byte_size = state.byte_size.saturating_add(response.private_bytes());
-        if state.byte_size > STEP_BYTES_MAX {
+        if state.byte_size > BYTES_MAX {
             return Err(too_large(state.byte_size));
         }
         let outputs = Arc::new(StepOutputs::new(Arc::clone(&request), response));
@@ -306,8 +265,8 @@ impl Run {
         let not_ready = |_| Failure::new(Status::ModelNotReady, "it is not ready");
         let (version, claim) = claimed.map_err(not_ready)?;
         self.check_depth(&version)?;
-        let request = Arc::new(step_request(step, (version, claim), &state.tensors)?);
-        let room = STEP_BYTES_MAX.saturating_sub(state.byte_size);
+        let request = Arc::new(step::request(step, (version, claim), &state.tensors)?);
+        let room = BYTES_MAX.saturating_sub(state.byte_size);
         let response = ResponseBlock::private(&request, room);
         let response = response.map_err(|full| too_large(full.detail[0]))?;
         let settings = request.version.settings();
@@ -384,86 +343,4 @@ impl Run {
             copied_bytes,
         }))
     }
-}
-
-fn too_large(byte_size: u64) -> Failure {
-    Failure::new(
-        Status::OutputTooLarge,
-        format!("tensors between steps take {byte_size} bytes; the most is {STEP_BYTES_MAX}"),
-    )
-}
-
-/// What a step asks of its model.
-fn step_request(
-    step: &Step,
-    (version, claim): (Arc<ModelVersion>, Claim),
-    tensors: &[Option<StepTensor>],
-) -> Result<Request, Failure> {
-    let mut given: SmallVec<[(&str, &StepTensor); 4]> = SmallVec::new();
-    for (port, tensor) in &step.inputs {
-        let tensor = tensors[*tensor].as_ref();
-        given.push((
-            port,
-            tensor.ok_or_else(|| Failure::new(Status::Internal, "fed by nothing"))?,
-        ));
-    }
-    let facts: SmallVec<[InputFacts<'_>; 4]> = given
-        .iter()
-        .map(|&(name, tensor)| {
-            let (dtype, shape, payload) = tensor.parts();
-            InputFacts {
-                name,
-                dtype,
-                shape,
-                byte_size: payload.byte_size() as u64,
-            }
-        })
-        .collect();
-    let wanted: SmallVec<[&str; 4]> = step.outputs.iter().map(|(port, _)| port.as_str()).collect();
-    let resolved = version.signature().resolve(&facts, &wanted);
-    let resolved = resolved.map_err(|rejection| {
-        version.metrics().refused(rejection.status);
-        Failure {
-            status: rejection.status,
-            detail: rejection.detail,
-            reason: sentence(rejection, &version, &facts),
-        }
-    })?;
-    let place = |&index: &usize| InputPlace {
-        dtype: facts[index].dtype,
-        shape: facts[index].shape.into(),
-        offset: 0,
-        byte_size: facts[index].byte_size,
-    };
-    let source = resolved.inputs.iter().map(|&index| given[index].1.clone());
-    Ok(Request {
-        inputs: resolved.inputs.iter().map(place).collect(),
-        source: Source::Steps(source.collect()),
-        outputs: resolved.outputs,
-        rows: resolved.rows,
-        compatibility: resolved.compatibility,
-        key: None,
-        claim: Some(claim),
-        version,
-    })
-}
-
-/// A refusal in words, as a client of that model would read it.
-fn sentence(rejection: Rejection, version: &ModelVersion, inputs: &[InputFacts<'_>]) -> String {
-    let inputs = inputs.iter().map(|input| TensorDescriptor {
-        name: input.name,
-        dtype: input.dtype,
-        shape: input.shape.into(),
-        offset: 0,
-        byte_size: input.byte_size,
-    });
-    let request = RequestDescriptor {
-        model: version.name(),
-        version: version.version(),
-        label: "",
-        inputs: inputs.collect(),
-        outputs: SmallVec::new(),
-    };
-    let info = version.info(0, Vec::new());
-    explain(rejection, Some(&request), Some(&info))
 }

@@ -17,7 +17,7 @@ use crate::limits::ENSEMBLE_STEPS_MAX;
 pub struct Ensemble {
     /// At least one.
     pub steps: Vec<Step>,
-    /// Most requests to one step that are under way at once for one request to the ensemble's model; `None`: no limit.
+    /// Most requests of the ensemble that are on their way through its steps at once; `None`: the server's default.
     pub max_inflight_requests: Option<u32>,
 }
 
