@@ -1,4 +1,4 @@
-"""adjoin itself, a release build, over its rings and over gRPC."""
+"""adjoin itself, a release build, over its rings and over the Open Inference Protocol."""
 
 import os
 import shutil
@@ -9,6 +9,13 @@ from ..peer import BATCH_ROWS, BATCH_WAIT_MS, BATCHED, READY_S, Peer, Server, Ta
 from ..ports import HOST
 from ..problems import Problem
 from ..workloads import MODELS
+
+WAYS = (
+    ("gRPC", "grpc", "grpc"),
+    ("gRPC, shared memory", "grpc-shm", "grpc-shm"),
+    ("HTTP", "http-v2", "http"),
+    ("HTTP, shared memory", "http-v2-shm", "http-shm"),
+)
 
 
 class Adjoin(Peer):
@@ -37,6 +44,7 @@ class Adjoin(Peer):
             self.name,
             [self.site.adjoin, "serve", "--model-repository", self.write_repository()]
             + ["--socket-dir", self.sockets, "--grpc-addr", f"{HOST}:{self.port}"]
+            + ["--http-addr", f"{HOST}:{self.port + 1}", "--allow-named-shm", "/dev/shm"]
             + ["--config", self.write_configuration(), "--onnxruntime", self.site.onnxruntime]
             + ["--log", "warn"],
         )
@@ -50,6 +58,7 @@ class Adjoin(Peer):
     def write_configuration(self) -> Path:
         path = self.run_folder / "adjoin.toml"
         path.write_text(
+            '[access]\ntcp_rights = ["infer", "inspect", "health", "regions"]\n'
             "[defaults]\n"
             f"intra_op_threads = {self.site.threads}\n"
             f"[models.mlp{BATCHED}]\n"
@@ -82,13 +91,16 @@ class Adjoin(Peer):
             )
             for served, setting in settings
         ]
-        messages = Target(
-            self.name,
-            "gRPC",
-            f"grpc:{HOST}:{self.port}",
-            self.name,
-            model=model,
-            python="grpc",
-            second=True,
-        )
-        return [*rings, messages]
+        protocols = [
+            Target(
+                self.name,
+                way,
+                f"{protocol}:{HOST}:{self.port + protocol.startswith('http')}",
+                self.name,
+                model=model,
+                python=python,
+                second=True,
+            )
+            for way, protocol, python in WAYS
+        ]
+        return [*rings, *protocols]
