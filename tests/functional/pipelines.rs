@@ -356,3 +356,49 @@ fn models_of_steps_come_and_go_while_the_pipeline_serves() {
         admin.load("shades").unwrap();
     }
 }
+
+/// Rows of 64 numbers through the same slow model twice: its answer is taken back by the second run.
+const TWICE: &str = r#"
+    platform: "ensemble"
+    max_batch_size: 16
+    input { name: "x" data_type: TYPE_FP32 dims: 64 }
+    output { name: "y" data_type: TYPE_FP32 dims: 64 }
+    ensemble_scheduling {
+      max_inflight_requests: 2
+      step { model_name: "slow" model_version: -1
+        input_map { key: "x" value: "x" } output_map { key: "y" value: "t" } }
+      step { model_name: "slow" model_version: -1
+        input_map { key: "x" value: "t" } output_map { key: "y" value: "y" } }
+    }
+"#;
+
+fn twice(client: &Client, seed: f32) -> adjoin_client::Request {
+    let builder = client.model("twice").unwrap().request();
+    let mut request = builder.input("x", &[1, 64]).unwrap().build().unwrap();
+    request.input_mut::<f32>("x").unwrap().fill(seed);
+    request
+}
+
+#[test]
+fn what_a_client_leaves_behind_between_two_steps_takes_nobodys_place() {
+    let server = Setup::new(&["slow"]).configured("twice", TWICE).start();
+    let staying = server.client();
+    for round in 0..4u8 {
+        let leaving = server.client();
+        let pending: Vec<_> = (0..5u8)
+            .map(|seed| twice(&leaving, f32::from(seed)).submit().unwrap())
+            .collect();
+        if round % 2 == 0 {
+            // Some of them are on their way by now.
+            twice(&staying, 1.0).infer().unwrap();
+        }
+        drop(pending);
+        drop(leaving);
+        let seed = f32::from(round);
+        let mut request = twice(&staying, seed);
+        assert_eq!(
+            request.infer().unwrap().get::<f32>("y").unwrap(),
+            [seed; 64]
+        );
+    }
+}
