@@ -1,10 +1,12 @@
-"""perf_analyzer, NVIDIA's load generator, against adjoin and against Triton: the same models, the same settings, in turns.
+"""perf_analyzer, NVIDIA's load generator, against adjoin and against Triton.
 
-PYTHONPATH=benches python3 benches/triton/compare.py [--rounds N] [--out FILE]
+The same models and settings, in turns:
 
-Needs: make models, a release build of adjoin, ADJOIN_ONNXRUNTIME, and what fetch.sh and `make bench-peers` install.
-Writes one JSON document: each cell with the median over the rounds of its requests/s, p50 and p99, both servers' settings,
-machine and date.
+    PYTHONPATH=benches python3 benches/triton/compare.py [--rounds N] [--out FILE]
+
+Needs: make models, a release build of adjoin, ADJOIN_ONNXRUNTIME, and what fetch.sh and
+`make bench-peers` install. Writes one JSON document: each cell with the median over the rounds
+of its requests/s, p50 and p99, both servers' settings, machine and date.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ def measure(model: str, api: str, memory: str, concurrency: int, url: str) -> di
         command = [PROGRAM, "-m", model, "-i", api, "-u", url, "-f", report]
         command += ["--shared-memory", memory, "--concurrency-range", str(concurrency)]
         command += ["--output-shared-memory-size", "1048576", "--shape", SHAPES[model]]
-        command += ["--measurement-interval", "1000", "--max-trials", "3"]
-        command += ["--stability-percentage", "50", "--percentile", "99"]
+        command += ["-x", "1", "--measurement-interval", "1000", "--max-trials", "3"]
+        command += ["--stability-percentage", "1000000", "--percentile", "99"]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if ran.returncode != 0:
             sys.exit(f"{model} {api} {memory} {concurrency} at {url}: {ran.stdout}{ran.stderr}")
