@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::unsync::Cache;
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 
 use crate::model::request::{Request, Source};
@@ -40,14 +41,18 @@ impl Weighter<Key, Answer> for Bytes {
 /// Answers of all models.
 #[derive(Debug)]
 pub struct ResponseCache {
-    answers: Option<Cache<Key, Answer, Bytes>>,
+    // One table: parts for several threads would each keep only answers that fit a part of the bytes.
+    answers: Option<Mutex<Cache<Key, Answer, Bytes>>>,
 }
 
 impl ResponseCache {
     /// A cache of so many bytes; 0 keeps nothing.
     #[must_use]
     pub fn new(byte_size_max: u64) -> Self {
-        let cache = || Cache::with_weighter(ENTRIES_EXPECTED, byte_size_max, Bytes);
+        let cache = || {
+            let cache = Cache::with_weighter(ENTRIES_EXPECTED, byte_size_max, Bytes);
+            Mutex::new(cache)
+        };
         Self {
             answers: (byte_size_max > 0).then(cache),
         }
@@ -63,12 +68,12 @@ impl ResponseCache {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Answer> {
-        self.answers.as_ref()?.get(key)
+        self.answers.as_ref()?.lock().get(key).cloned()
     }
 
     pub(super) fn put(&self, key: Key, answer: Answer) {
         if let Some(answers) = &self.answers {
-            answers.insert(key, answer);
+            answers.lock().insert(key, answer);
         }
     }
 }
