@@ -35,6 +35,14 @@ impl Explanation {
         Self { rejection, text }
     }
 
+    /// A refusal of this side's, before anything was sent.
+    pub(crate) fn with_text(status: Status, text: String) -> Self {
+        Self {
+            rejection: status.into(),
+            text: text.into(),
+        }
+    }
+
     /// The refusal as it came.
     #[must_use]
     pub fn rejection(&self) -> Rejection {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use adjoin_schema::attach::{ModelInfo, TensorSpec};
-use adjoin_schema::limits::LABEL_BYTES_MAX;
+use adjoin_schema::limits::{LABEL_BYTES_MAX, MODEL_NAME_BYTES_MAX};
 use adjoin_schema::status::Status;
+use adjoin_schema::text;
 
 use crate::{Client, Explanation, InferError, RequestBuilder, RequestError};
 
@@ -35,6 +36,7 @@ impl Model {
         version: u64,
         label: &str,
     ) -> Result<Self, InferError> {
+        check_question(name, label)?;
         let answer_timeout = client.answer_timeout();
         let ask = || {
             let session = client.live_session()?;
@@ -68,10 +70,6 @@ impl Model {
     /// # Errors
     /// `VersionNotFound`, or as [`Client::model`].
     pub fn label(&self, label: &str) -> Result<Self, InferError> {
-        if label.len() > LABEL_BYTES_MAX {
-            let explanation = Explanation::from(Status::VersionNotFound);
-            return Err(InferError::VersionNotFound(explanation));
-        }
         Self::ask(self.client.clone(), self.name(), 0, label)
     }
 
@@ -113,6 +111,38 @@ impl Model {
     }
 }
 
+/// Refuses what no model can be called and no version labelled. The server takes such a question for a broken
+/// client and ends the session, with all that others have in it.
+fn check_question(name: &str, label: &str) -> Result<(), InferError> {
+    if !text::is_model_name(name) {
+        let text = format!(
+            "no model can be named {}: a name has 1 to {MODEL_NAME_BYTES_MAX} letters, digits, `.`, `_` and `-`, and does not start with a dot",
+            quoted(name)
+        );
+        let explanation = Explanation::with_text(Status::ModelNotFound, text);
+        return Err(InferError::ModelNotFound(explanation));
+    }
+    if label.len() > LABEL_BYTES_MAX {
+        let text = format!(
+            "no version of model {name:?} can be labelled {}: a label has at most {LABEL_BYTES_MAX} bytes",
+            quoted(label)
+        );
+        let explanation = Explanation::with_text(Status::VersionNotFound, text);
+        return Err(InferError::VersionNotFound(explanation));
+    }
+    Ok(())
+}
+
+/// A text of any length for an error's sentence: the beginning is enough to know it by.
+fn quoted(text: &str) -> String {
+    const SHOWN: usize = 64;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}... ({} bytes)", &text[..end], text.len()),
+        None if text.len() > SHOWN => format!("{text:?} ({} bytes)", text.len()),
+        None => format!("{text:?}"),
+    }
+}
+
 fn rows_of(spec: &TensorSpec, rows: i64) -> Result<adjoin_schema::Shape, RequestError> {
     let mut shape = spec.shape.clone();
     match shape.first_mut() {
@@ -122,7 +152,7 @@ fn rows_of(spec: &TensorSpec, rows: i64) -> Result<adjoin_schema::Shape, Request
     if shape.iter().any(|dim| *dim < 0) {
         return Err(RequestError::ShapeOpen {
             name: spec.name.clone(),
-            expected: adjoin_schema::text::shape_text(&spec.shape, &spec.dimension_names),
+            expected: text::shape_text(&spec.shape, &spec.dimension_names),
         });
     }
     Ok(shape)

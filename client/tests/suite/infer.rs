@@ -206,6 +206,50 @@ fn statuses_are_typed_and_explained() {
 }
 
 #[test]
+fn names_that_nothing_can_have_are_not_sent() {
+    let ground = Ground::new();
+    // It would end the session at a question that breaks the protocol, as the real server does.
+    let server = ground.fake().serve();
+    let client = ground.client();
+    let model = client.model("double").unwrap();
+    let names = [
+        "",
+        "a b",
+        ".a",
+        "\u{fc}",
+        &"n".repeat(129),
+        &"n".repeat(257),
+    ];
+    for name in names.into_iter().chain([&*"n".repeat(1 << 20)]) {
+        let error = client.model(name).unwrap_err();
+        assert!(matches!(error, InferError::ModelNotFound(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("1 to 128") && text.len() < 400, "{text}");
+        assert!(name.len() < 128 || text.contains(&format!("{} bytes", name.len())));
+    }
+    let longest = client.model(&"n".repeat(128)).unwrap_err();
+    assert!(longest.to_string().contains("is loaded"), "{longest}");
+    for label in ["l".repeat(65), "\u{fc}".repeat(33), "l".repeat(1 << 20)] {
+        let error = model.label(&label).unwrap_err();
+        assert!(matches!(error, InferError::VersionNotFound(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains("at most 64 bytes") && text.contains("\"double\""),
+            "{text}"
+        );
+        assert!(
+            text.len() < 400 && text.contains(&format!("{} bytes)", label.len())),
+            "{text}"
+        );
+    }
+    // The longest that is possible is asked for.
+    model.label(&"l".repeat(64)).unwrap();
+    assert_eq!(client.reconnects(), 0);
+    drop((model, client));
+    server.join().unwrap();
+}
+
+#[test]
 fn unknown_model_is_an_error_by_name() {
     let ground = Ground::new();
     let server = ground.fake().serve();
