@@ -8,7 +8,7 @@ use std::future::{Future, IntoFuture};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use adjoin_shm::Readiness;
 use rustix::io::Errno;
@@ -28,6 +28,7 @@ impl IntoFuture for Pending {
     fn into_future(self) -> PendingFuture {
         PendingFuture {
             announcement: None,
+            waker: None,
             pending: Some(self),
         }
     }
@@ -38,6 +39,8 @@ impl IntoFuture for Pending {
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct PendingFuture {
     announcement: Option<Announcement>,
+    /// Of the last poll: a task is to be woken only where the future was polled last.
+    waker: Option<Waker>,
     pending: Option<Pending>,
 }
 
@@ -50,7 +53,8 @@ impl Future for PendingFuture {
             .pending
             .as_mut()
             .expect("a future is not polled again after it gave its answer");
-        let outcome = match poll_pending(pending, &mut this.announcement, context) {
+        let outcome = match poll_pending(pending, &mut this.announcement, &mut this.waker, context)
+        {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(outcome) => outcome,
         };
@@ -66,6 +70,7 @@ impl Future for PendingFuture {
 fn poll_pending(
     pending: &mut Pending,
     announcement: &mut Option<Announcement>,
+    waker: &mut Option<Waker>,
     context: &Context<'_>,
 ) -> Poll<Result<(), InferError>> {
     loop {
@@ -77,8 +82,15 @@ fn poll_pending(
             continue;
         };
         let session = &exchange.session;
-        if !session.inflight.register(ticket, context.waker()) {
+        let former = waker
+            .as_ref()
+            .filter(|waker| !waker.will_wake(context.waker()));
+        if !session.inflight.register(ticket, context.waker(), former) {
             continue;
+        }
+        match waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => *waker = Some(context.waker().clone()),
         }
         if let Err(error) = drive(session) {
             return Poll::Ready(Err(error));

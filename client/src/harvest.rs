@@ -59,7 +59,7 @@ impl Session {
         let mut orphans: SmallVec<[(Box<Orphan>, CompletionEntry); 1]> = SmallVec::new();
         let outcome = self.harvest_into(&mut consumer, |delivered, completion| match delivered {
             Delivered::Quietly => {}
-            Delivered::Wake(waker) => wakers.push(waker),
+            Delivered::Wake(woken) => wakers.extend(woken),
             Delivered::Orphan(orphan) => orphans.push((orphan, completion)),
         });
         drop(consumer);

@@ -11,6 +11,7 @@ use std::task::Waker;
 
 use adjoin_schema::layout::{CompletionEntry, ENTRY_WORDS};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::reclaim::Orphan;
 
@@ -20,13 +21,17 @@ mod phase {
     pub(super) const FREE: u32 = 0;
     /// The server has the request.
     pub(super) const WAITING: u32 = 1;
-    /// As `WAITING`, and a task wants to be woken.
+    /// As `WAITING`, and at least one task wants to be woken.
     pub(super) const WAITING_WITH_WAKER: u32 = 2;
     /// The server has the request, and nobody here waits any more.
     pub(super) const ABANDONED: u32 = 3;
     /// The completion is in the slot.
     pub(super) const DONE: u32 = 4;
 }
+
+/// Those that want to be woken of one completion: mostly one, and a place for it without allocation. A request may be
+/// watched by several event loops.
+pub(crate) type Wakers = SmallVec<[Waker; 1]>;
 
 /// A claim on a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +68,7 @@ fn halves(word: u64) -> [u32; 2] {
 struct Slot {
     state: AtomicU64,
     completion: [AtomicU64; ENTRY_WORDS],
-    waker: Mutex<Option<Waker>>,
+    wakers: Mutex<Wakers>,
     orphan: Mutex<Option<Box<Orphan>>>,
 }
 
@@ -79,8 +84,8 @@ impl Slot {
 pub(crate) enum Delivered {
     /// Nothing; whoever waits looks at the slot.
     Quietly,
-    /// Wake this task.
-    Wake(Waker),
+    /// Wake these tasks.
+    Wake(Wakers),
     /// Clean up behind a request that nobody waits for.
     Orphan(Box<Orphan>),
 }
@@ -196,13 +201,10 @@ impl InFlight {
             cell.store(word, Ordering::Relaxed);
         }
         // SYNC: the Release pairs with the Acquire in `is_done`; the Acquire with the Release in
-        // `abandon` and `register`, which put something into the slot first.
+        // `abandon`, which puts something into the slot first.
         let before = slot.state.swap(ticket.state(phase::DONE), Ordering::AcqRel);
         Ok(match phase_of(before) {
-            phase::WAITING_WITH_WAKER => match slot.waker.lock().take() {
-                Some(waker) => Delivered::Wake(waker),
-                None => Delivered::Quietly,
-            },
+            phase::WAITING_WITH_WAKER => Delivered::Wake(std::mem::take(&mut *slot.wakers.lock())),
             phase::ABANDONED => {
                 let orphan = slot.orphan.lock().take();
                 self.free(ticket);
@@ -217,7 +219,7 @@ impl InFlight {
     pub(crate) fn abandon(&self, ticket: Ticket, orphan: Box<Orphan>) -> Result<(), Box<Orphan>> {
         let slot = self.slot(ticket.index);
         *slot.orphan.lock() = Some(orphan);
-        slot.waker.lock().take();
+        slot.wakers.lock().clear();
         // SYNC: pairs with the Acquire of the swap in `deliver`.
         if self.leave_waiting(ticket, phase::ABANDONED) {
             return Ok(());
@@ -225,18 +227,28 @@ impl InFlight {
         slot.orphan.lock().take().map_or(Ok(()), Err)
     }
 
-    /// Has `waker` woken when the completion comes; false if it is there already.
-    pub(crate) fn register(&self, ticket: Ticket, waker: &Waker) -> bool {
+    /// Has `waker` woken when the completion comes, beside those that were registered before; false if it is
+    /// there already. `former` is a waker of the same task that is of no use any more.
+    pub(crate) fn register(&self, ticket: Ticket, waker: &Waker, former: Option<&Waker>) -> bool {
         let slot = self.slot(ticket.index);
-        match &mut *slot.waker.lock() {
-            Some(present) => present.clone_from(waker),
-            absent => *absent = Some(waker.clone()),
+        // Held over both steps: a deliverer that sees the phase finds the waker, and a slot whose completion is
+        // there gets none, which its next owner would inherit.
+        let mut wakers = slot.wakers.lock();
+        if !self.leave_waiting(ticket, phase::WAITING_WITH_WAKER) {
+            return false;
         }
-        self.leave_waiting(ticket, phase::WAITING_WITH_WAKER)
+        if let Some(former) = former {
+            wakers.retain(|present| !present.will_wake(former));
+        }
+        if !wakers.iter().any(|present| present.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+        true
     }
 
     /// From either waiting phase to another one; false if the completion came first. Nobody but the
-    /// owner of the ticket moves between waiting phases, so one of the two exchanges meets.
+    /// owner of the ticket moves between waiting phases, or others under the lock of the wakers while they
+    /// borrow it from the owner, so one of the two exchanges meets.
     fn leave_waiting(&self, ticket: Ticket, to: u32) -> bool {
         let state = &self.slot(ticket.index).state;
         [phase::WAITING, phase::WAITING_WITH_WAKER]
@@ -251,8 +263,10 @@ impl InFlight {
 
     /// All tasks that wait, to be woken because the session is over.
     pub(crate) fn take_wakers(&self) -> Vec<Waker> {
-        let wakers = self.slots.iter().map(|slot| slot.waker.lock().take());
-        wakers.flatten().collect()
+        let wakers = self.slots.iter();
+        wakers
+            .flat_map(|slot| std::mem::take(&mut *slot.wakers.lock()))
+            .collect()
     }
 
     fn slot(&self, index: u32) -> &Slot {
@@ -264,8 +278,8 @@ impl InFlight {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
+    use std::sync::{Arc, Barrier};
 
     use adjoin_schema::status::Status;
 
@@ -314,6 +328,46 @@ mod tests {
         inflight.deliver(&completion(again)).unwrap();
         inflight.free(again);
         assert!(inflight.deliver(&completion(again)).is_err(), "of nobody");
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn all_who_wait_for_a_completion_are_woken_once() {
+        let inflight = InFlight::new(8);
+        let counts: [Arc<Count>; 4] = std::array::from_fn(|_| Arc::default());
+        let [first, second, moved, late] =
+            counts.each_ref().map(|count| Waker::from(count.clone()));
+        let ticket = inflight.claim().unwrap();
+        for waker in [&first, &second, &first] {
+            assert!(inflight.register(ticket, waker, None));
+        }
+        // A task that is polled elsewhere now.
+        assert!(inflight.register(ticket, &first, None));
+        assert!(inflight.register(ticket, &moved, Some(&first)));
+        let Ok(Delivered::Wake(woken)) = inflight.deliver(&completion(ticket)) else {
+            panic!("nobody to wake");
+        };
+        woken.into_iter().for_each(Waker::wake);
+        assert!(!inflight.register(ticket, &late, None));
+        inflight.free(ticket);
+        // The next request of the slot has inherited nothing.
+        let next = inflight.claim().unwrap();
+        assert_eq!(next.index, ticket.index);
+        assert!(inflight.register(next, &second, None));
+        let all = inflight.take_wakers();
+        assert_eq!(all.len(), 1);
+        let woken = counts
+            .each_ref()
+            .map(|count| count.0.load(Ordering::Relaxed));
+        assert_eq!(woken, [0, 1, 1, 0]);
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Pending {
     /// Has `waker` woken when the answer comes; false if it is there.
     fn register(&self, waker: &Waker) -> bool {
         let ticket = self.exchange.ticket();
-        ticket.is_some_and(|ticket| self.session().inflight.register(ticket, waker))
+        ticket.is_some_and(|ticket| self.session().inflight.register(ticket, waker, None))
     }
 }
 

@@ -265,6 +265,39 @@ fn every_watch_is_told_of_its_own_whoever_takes_the_completions() {
 }
 
 #[test]
+fn one_request_is_watched_by_several_loops() {
+    let ground = Ground::new();
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let server = ground.fake().serve_by(move |peer, entry| {
+        if entry.kind == SubmissionKind::Submit as u8 {
+            gate.recv().unwrap();
+        }
+        peer.handle(entry);
+    });
+    let client = ground.client();
+    let pending = request(&client.model("double").unwrap(), 1)
+        .submit()
+        .unwrap();
+    let mut watches: [Watch; 3] = std::array::from_fn(|_| pending.watch().unwrap());
+    for watch in &mut watches {
+        assert!(watch.add(&pending));
+        watch.arm();
+    }
+    go.send(()).unwrap();
+    // The last one takes the packet and the completion, and has to tell the others.
+    let [first, second, last] = &mut watches;
+    assert!(is_readable(last, Duration::from_secs(20)));
+    assert!(last.read() && pending.is_answered());
+    for watch in [first, second] {
+        assert!(is_readable(watch, Duration::ZERO), "nobody told");
+        assert!(watch.read());
+    }
+    assert!(pending.wait().is_ok());
+    drop((watches, client));
+    server.join().unwrap();
+}
+
+#[test]
 fn watch_tells_of_the_death_of_the_server() {
     let ground = Ground::new();
     let fake = ground.fake();
