@@ -110,7 +110,7 @@ impl RequestBuilder {
             may_prepare,
         } = self;
         let Model { client, target } = model;
-        let session = client.live_session()?;
+        let session = client.live_session(None)?;
         let wanted = wanted.into_boxed_slice();
         let mut exchange = Exchange::new(client, session, target, inputs, wanted, may_prepare);
         exchange.extents = exchange

@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use adjoin_schema::status::Status;
 use adjoin_shm::ForkGuard;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
+use crate::limit::Limit;
 use crate::session::{Session, Standing};
 use crate::{ClientOptions, ConnectError, Explanation, InferError, Model, connect};
 
 /// First pause between two attempts to connect; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// With less time between them no attempt is made any more.
+const NAP_MIN: Duration = Duration::from_millis(1);
 /// How long a client leaves a draining server's directory alone after it found no other server there.
 const DRAINING_PAUSE: Duration = Duration::from_millis(50);
 
@@ -32,12 +35,15 @@ struct Inner {
     socket_dir: PathBuf,
     options: ClientOptions,
     fork: Arc<ForkGuard>,
-    current: Mutex<Current>,
+    /// Held for moments only.
+    session: Mutex<Arc<Session>>,
+    /// Held by the thread that opens the next session. Others wait for it as long as their own limits allow.
+    connecting: Mutex<Connecting>,
     reconnects: AtomicU64,
 }
 
-struct Current {
-    session: Arc<Session>,
+#[derive(Default)]
+struct Connecting {
     /// No look for a successor of a draining server before this.
     leave_alone_until: Option<Instant>,
 }
@@ -63,7 +69,12 @@ impl Client {
             source: error.errno().into(),
         })?;
         let fork = Arc::new(fork);
-        let session = Arc::new(connect::open(socket_dir, &options, Arc::clone(&fork))?);
+        let session = Arc::new(connect::open(
+            socket_dir,
+            &options,
+            &options.limit(None),
+            Arc::clone(&fork),
+        )?);
         // A token is used up now, and what was settled with it holds for later sessions.
         let layout = session.facts.layout;
         let sizes = |kind| (layout.region_bytes(kind), layout.ring_entries(kind));
@@ -76,16 +87,13 @@ impl Client {
             ring_entries,
             ..options
         };
-        let current = Mutex::new(Current {
-            session,
-            leave_alone_until: None,
-        });
         Ok(Self {
             inner: Arc::new(Inner {
                 socket_dir: socket_dir.to_owned(),
                 options,
                 fork,
-                current,
+                session: Mutex::new(session),
+                connecting: Mutex::default(),
                 reconnects: AtomicU64::new(0),
             }),
         })
@@ -131,7 +139,7 @@ impl Client {
 
     fn current_facts<T: Default>(&self, fact: impl FnOnce(&Session) -> T) -> T {
         if self.inner.fork.is_same_process() {
-            fact(&self.inner.current.lock().session)
+            fact(&self.inner.session.lock())
         } else {
             T::default()
         }
@@ -145,54 +153,31 @@ impl Client {
         self.inner.options.answer_timeout
     }
 
-    /// A session that takes requests: the current one, or a new one in its place.
-    pub(crate) fn live_session(&self) -> Result<Arc<Session>, InferError> {
+    /// A session that takes requests: the current one, or a new one in its place. `until` is the caller's limit, past
+    /// which nothing is waited for.
+    pub(crate) fn live_session(&self, until: Option<Instant>) -> Result<Arc<Session>, InferError> {
         if !self.is_ours() {
             return Err(InferError::Forked);
         }
-        let mut current = self.inner.current.lock();
-        match current.session.standing_by_socket() {
-            Standing::Serving => Ok(Arc::clone(&current.session)),
-            Standing::Ended => Ok(self.replace(&mut current)?),
-            Standing::Draining => self.look_for_successor(&mut current),
+        let inner = &*self.inner;
+        let current = inner.current();
+        if current.standing_by_socket() == Standing::Serving {
+            return Ok(current);
         }
-    }
-
-    fn replace(&self, current: &mut Current) -> Result<Arc<Session>, ConnectError> {
+        drop(current);
         let began = Instant::now();
-        let at_most = self.inner.options.reconnect_timeout;
-        let mut pause = PAUSE_MIN;
-        loop {
-            match self.inner.open() {
-                Ok(session) => {
-                    self.inner.install(current, &session);
-                    return Ok(session);
-                }
-                Err(error) if error.may_pass() && began.elapsed() + pause < at_most => {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(PAUSE_MAX);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// While one server drains, another one may have taken over its directory.
-    fn look_for_successor(&self, current: &mut Current) -> Result<Arc<Session>, InferError> {
-        let not_yet = || InferError::NotExecuted(Explanation::from(Status::NotExecuted));
-        let now = Instant::now();
-        if current.leave_alone_until.is_some_and(|until| now < until) {
-            return Err(not_yet());
-        }
-        match self.inner.open() {
-            Ok(session) if session.standing() == Standing::Serving => {
-                self.inner.install(current, &session);
+        let limit = inner.options.limit(until);
+        let mut connecting = inner.wait_to_connect(&limit, began)?;
+        // Another thread may have connected meanwhile.
+        let current = inner.current();
+        match current.standing_by_socket() {
+            Standing::Serving => Ok(current),
+            Standing::Ended => {
+                let session = inner.replace(&limit, began)?;
+                connecting.leave_alone_until = None;
                 Ok(session)
             }
-            _ => {
-                current.leave_alone_until = Some(now + DRAINING_PAUSE);
-                Err(not_yet())
-            }
+            Standing::Draining => inner.look_for_successor(&mut connecting, &limit),
         }
     }
 }
@@ -207,11 +192,86 @@ impl fmt::Debug for Client {
 }
 
 impl Inner {
-    fn open(&self) -> Result<Arc<Session>, ConnectError> {
-        connect::open(&self.socket_dir, &self.options, Arc::clone(&self.fork)).map(Arc::new)
+    fn current(&self) -> Arc<Session> {
+        Arc::clone(&self.session.lock())
     }
 
-    fn install(&self, current: &mut Current, session: &Arc<Session>) {
+    /// The right to open a session.
+    fn wait_to_connect(
+        &self,
+        limit: &Limit<'_>,
+        began: Instant,
+    ) -> Result<MutexGuard<'_, Connecting>, ConnectError> {
+        loop {
+            let step = limit.step(Duration::MAX)?;
+            if let Some(connecting) = self.connecting.try_lock_for(step) {
+                return Ok(connecting);
+            }
+            if limit.rest() == Some(Duration::ZERO) {
+                return Err(ConnectError::Timeout {
+                    path: connect::attach_path(&self.socket_dir),
+                    waited: began.elapsed(),
+                });
+            }
+        }
+    }
+
+    fn replace(&self, limit: &Limit<'_>, began: Instant) -> Result<Arc<Session>, ConnectError> {
+        let at_most = self.options.reconnect_timeout;
+        let mut pause = PAUSE_MIN;
+        loop {
+            let error = match self.open(limit) {
+                Ok(session) => {
+                    self.install(&session);
+                    return Ok(session);
+                }
+                Err(error) => error,
+            };
+            // The last attempts before the caller's limit come closer to each other.
+            let nap = limit.rest().map_or(pause, |rest| pause.min(rest / 2));
+            let goes_on = nap >= NAP_MIN && began.elapsed() + nap < at_most;
+            if !error.may_pass() || !goes_on {
+                return Err(error);
+            }
+            limit.sleep(nap)?;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// While one server drains, another one may have taken over its directory.
+    fn look_for_successor(
+        &self,
+        connecting: &mut Connecting,
+        limit: &Limit<'_>,
+    ) -> Result<Arc<Session>, InferError> {
+        let not_yet = || InferError::NotExecuted(Explanation::from(Status::NotExecuted));
+        let now = Instant::now();
+        if connecting
+            .leave_alone_until
+            .is_some_and(|until| now < until)
+        {
+            return Err(not_yet());
+        }
+        match self.open(limit) {
+            Ok(session) if session.standing() == Standing::Serving => {
+                self.install(&session);
+                connecting.leave_alone_until = None;
+                Ok(session)
+            }
+            Err(ConnectError::Interrupted) => Err(ConnectError::Interrupted.into()),
+            _ => {
+                connecting.leave_alone_until = Some(now + DRAINING_PAUSE);
+                Err(not_yet())
+            }
+        }
+    }
+
+    fn open(&self, limit: &Limit<'_>) -> Result<Arc<Session>, ConnectError> {
+        let fork = Arc::clone(&self.fork);
+        connect::open(&self.socket_dir, &self.options, limit, fork).map(Arc::new)
+    }
+
+    fn install(&self, session: &Arc<Session>) {
         let reconnects = self.reconnects.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::info!(
             session = session.facts.session_id,
@@ -219,9 +279,7 @@ impl Inner {
             reconnects,
             "opened a new session in place of one that is over"
         );
-        *current = Current {
-            session: Arc::clone(session),
-            leave_alone_until: None,
-        };
+        let former = std::mem::replace(&mut *self.session.lock(), Arc::clone(session));
+        drop(former);
     }
 }

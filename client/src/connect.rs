@@ -16,6 +16,7 @@ use adjoin_shm::{ClientMemory, ForkGuard};
 use rustix::io::Errno;
 
 use crate::inbox::{message_name, rejection};
+use crate::limit::Limit;
 use crate::session::{Facts, Session};
 use crate::{ClientOptions, ConnectError, Explanation};
 
@@ -24,15 +25,22 @@ const ATTACH_SOCKET: &str = "attach.sock";
 /// Pause before another attempt at a server whose queue of connections is full.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
-/// Opens a session.
+/// Path of the attach socket in a socket directory.
+pub(crate) fn attach_path(socket_dir: &Path) -> PathBuf {
+    socket_dir.join(ATTACH_SOCKET)
+}
+
+/// Opens a session, within the limits of the operation that wants it.
 pub(crate) fn open(
     socket_dir: &Path,
     options: &ClientOptions,
+    limit: &Limit<'_>,
     fork: Arc<ForkGuard>,
 ) -> Result<Session, ConnectError> {
     let handshake = Handshake {
-        path: socket_dir.join(ATTACH_SOCKET),
+        path: attach_path(socket_dir),
         options,
+        limit,
         began: Instant::now(),
     };
     let wanted = SessionLayout::new(
@@ -85,6 +93,7 @@ pub(crate) fn open(
 struct Handshake<'o> {
     path: PathBuf,
     options: &'o ClientOptions,
+    limit: &'o Limit<'o>,
     began: Instant,
 }
 
@@ -103,15 +112,16 @@ impl Handshake<'_> {
         }
     }
 
-    /// What is left of the time for the handshake.
-    fn rest(&self) -> Result<Duration, ConnectError> {
-        let waited = self.options.answer_timeout;
-        let rest = waited.saturating_sub(self.began.elapsed());
-        if rest.is_zero() {
+    /// How long a wait may go on, of what is left of the time for the handshake.
+    fn step(&self, at_most: Duration) -> Result<Duration, ConnectError> {
+        let waited = self.began.elapsed();
+        let rest = self.options.answer_timeout.saturating_sub(waited);
+        let step = self.limit.step(at_most.min(rest))?;
+        if step.is_zero() {
             let path = self.path.clone();
             return Err(ConnectError::Timeout { path, waited });
         }
-        Ok(rest)
+        Ok(step)
     }
 
     fn connect(&self) -> Result<AttachSocket, ConnectError> {
@@ -119,7 +129,7 @@ impl Handshake<'_> {
             match AttachSocket::connect(&self.path) {
                 Ok(socket) => return Ok(socket),
                 // The server's queue of connections is full.
-                Err(Errno::AGAIN) => std::thread::sleep(BACKLOG_PAUSE.min(self.rest()?)),
+                Err(Errno::AGAIN) => std::thread::sleep(self.step(BACKLOG_PAUSE)?),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(self.connect_error(errno)),
             }
@@ -183,7 +193,7 @@ impl Handshake<'_> {
                 }
             }
             // Whatever the outcome, the next round looks.
-            let _ = socket.wait_readable(self.rest()?);
+            let _ = socket.wait_readable(self.step(Duration::MAX)?);
         }
     }
 

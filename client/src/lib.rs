@@ -52,6 +52,7 @@ mod harvest;
 mod inbox;
 mod inflight;
 mod lease;
+mod limit;
 mod model;
 mod options;
 mod pending;

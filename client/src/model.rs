@@ -39,7 +39,7 @@ impl Model {
         check_question(name, label)?;
         let answer_timeout = client.answer_timeout();
         let ask = || {
-            let session = client.live_session()?;
+            let session = client.live_session(None)?;
             session.ask(name, version, label, answer_timeout)
         };
         let info = match ask() {

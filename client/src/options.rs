@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adjoin_schema::attach::Token;
 use adjoin_schema::limits::RING_ENTRIES_DEFAULT;
 
+use crate::limit::{Interrupt, Limit};
 use crate::{Client, ConnectError};
 
 /// Longest spin before a wait goes to sleep. A spinning thread does not look whether the server is
@@ -35,6 +37,7 @@ pub struct ClientOptions {
     pub(crate) spin: Duration,
     pub(crate) answer_timeout: Duration,
     pub(crate) reconnect_timeout: Duration,
+    pub(crate) interrupt: Option<Interrupt>,
     pub(crate) token: Option<Token>,
 }
 
@@ -48,6 +51,7 @@ impl Default for ClientOptions {
             spin: Duration::from_micros(100),
             answer_timeout: Duration::from_secs(5),
             reconnect_timeout: Duration::ZERO,
+            interrupt: None,
             token: None,
         }
     }
@@ -119,10 +123,19 @@ impl ClientOptions {
     }
 
     /// How long an operation that finds its session dead tries to open another one. Default 0: one
-    /// attempt.
+    /// attempt. An operation with a deadline gives up at that if it is earlier.
     #[must_use]
     pub fn reconnect_timeout(mut self, at_most: Duration) -> Self {
         self.reconnect_timeout = at_most;
+        self
+    }
+
+    /// What a thread that waits for a connection asks at least every 50 ms: `true` ends the wait, with
+    /// [`ConnectError::Interrupted`]. So a signal can end it. Several threads may ask at one time; default:
+    /// nothing is asked.
+    #[must_use]
+    pub fn interrupt(mut self, is_wanted: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.interrupt = Some(Interrupt(Arc::new(is_wanted)));
         self
     }
 
@@ -132,6 +145,11 @@ impl ClientOptions {
     pub fn token(mut self, token: Token) -> Self {
         self.token = Some(token);
         self
+    }
+
+    pub(crate) fn limit(&self, until: Option<Instant>) -> Limit<'_> {
+        let interrupt = self.interrupt.as_ref();
+        Limit { until, interrupt }
     }
 
     /// Opens a session with the server whose sockets are in `socket_dir`.
@@ -162,6 +180,7 @@ enum Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubmitOptions {
     deadline: Deadline,
+    give_up_at: Option<Instant>,
     pub(crate) priority: u16,
 }
 
@@ -169,6 +188,7 @@ impl Default for SubmitOptions {
     fn default() -> Self {
         Self {
             deadline: Deadline::Never,
+            give_up_at: None,
             priority: 0,
         }
     }
@@ -196,11 +216,25 @@ impl SubmitOptions {
         self
     }
 
+    /// A moment until which the submission may wait for a connection, where its session is over. Without it, until
+    /// the deadline, and in any case no longer than [`ClientOptions::reconnect_timeout`]. The server is not
+    /// told of it.
+    #[must_use]
+    pub fn give_up_at(mut self, moment: Instant) -> Self {
+        self.give_up_at = Some(moment);
+        self
+    }
+
     /// A priority level; 1 is the most urgent, 0 the model's default.
     #[must_use]
     pub fn priority(mut self, level: u16) -> Self {
         self.priority = level;
         self
+    }
+
+    /// Until when the submission may wait for a connection, with that deadline.
+    pub(crate) fn connect_until(&self, deadline_ns: u64) -> Option<Instant> {
+        self.give_up_at.into_iter().chain(moment(deadline_ns)).min()
     }
 
     /// The deadline as it travels; reads the clock only where there is one.
@@ -211,6 +245,13 @@ impl SubmitOptions {
             Deadline::AtNs(moment) => moment,
         }
     }
+}
+
+/// The moment of a deadline as it travels; `None` for none.
+fn moment(deadline_ns: u64) -> Option<Instant> {
+    let rest = deadline_ns.saturating_sub(adjoin_shm::clock::now_ns());
+    let rest = (deadline_ns != 0).then(|| Duration::from_nanos(rest));
+    rest.and_then(|rest| Instant::now().checked_add(rest))
 }
 
 fn after_now(rest: Duration) -> u64 {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
 
 use adjoin_schema::descriptor::DescriptorWriter;
 use adjoin_schema::layout::RegionKind;
@@ -47,7 +48,7 @@ impl Exchange {
 
     /// Another exchange with the same inputs, in a session that takes requests.
     pub(crate) fn duplicate(&self) -> Result<Self, RequestError> {
-        let session = self.client.live_session()?;
+        let session = self.client.live_session(None)?;
         let mut copy = Self::new(
             self.client.clone(),
             session,
@@ -84,11 +85,12 @@ impl Exchange {
         Ok(())
     }
 
-    /// Goes to a session that takes requests, with the inputs as they are.
+    /// Goes to a session that takes requests, with the inputs as they are; `until` is the limit of the wait for
+    /// one.
     #[cold]
-    pub(crate) fn move_over(&mut self) -> Result<(), InferError> {
+    pub(crate) fn move_over(&mut self, until: Option<Instant>) -> Result<(), InferError> {
         self.leave_session()?;
-        let session = self.client.live_session()?;
+        let session = self.client.live_session(until)?;
         let extents = self.place_with_inputs(&session)?;
         self.begin_in(session, extents);
         self.is_ashore = false;

@@ -18,8 +18,9 @@ impl Exchange {
     // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
     #[inline(never)]
     pub(crate) fn start(&mut self, options: &SubmitOptions) -> Result<(), InferError> {
-        self.make_ready()?;
+        // The time that a new connection takes is the request's.
         let deadline_ns = options.deadline_ns();
+        self.make_ready(options, deadline_ns)?;
         let inflight = &self.session.inflight;
         let ticket = inflight.claim().or_else(|| {
             // Slots of dropped requests come back with their completions.
@@ -84,13 +85,13 @@ impl Exchange {
     }
 
     /// What a submission needs: a session that serves, inputs that are there, and no response out.
-    fn make_ready(&mut self) -> Result<(), InferError> {
+    fn make_ready(&mut self, options: &SubmitOptions, deadline_ns: u64) -> Result<(), InferError> {
         if !self.session.is_ours() {
             return Err(InferError::Forked);
         }
         let standing = self.session.standing_before_submission();
         if standing != Standing::Serving || self.is_ashore {
-            self.move_over()?;
+            self.move_over(options.connect_until(deadline_ns))?;
         }
         if self.is_any_lost {
             let lost = self.inputs.iter().find(|input| input.is_lost);

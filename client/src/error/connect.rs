@@ -80,6 +80,10 @@ pub enum ConnectError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The caller did not want to wait any longer; see
+    /// [`ClientOptions::interrupt`](crate::ClientOptions::interrupt).
+    #[error("the wait for a connection was interrupted")]
+    Interrupted,
     /// The client belongs to the parent of this process.
     #[error(
         "this process was forked after the client connected; connect again in the child, with a client of its own"

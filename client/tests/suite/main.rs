@@ -17,6 +17,7 @@ mod ground;
 mod handshake;
 mod infer;
 mod lying;
+mod patience;
 mod pipeline;
 mod reconnect;
 mod threads;
