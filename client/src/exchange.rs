@@ -71,6 +71,8 @@ pub(crate) struct Exchange {
     pub(crate) is_any_lost: bool,
     /// Another number whenever the extents are others.
     pub(crate) place_id: u64,
+    /// While it is ashore, the number that it had in the session which it left.
+    pub(crate) left_place_id: Option<u64>,
 }
 
 impl Exchange {
@@ -96,6 +98,7 @@ impl Exchange {
             spin: session.spin_budget(),
             is_any_lost: false,
             place_id: next_place_id(),
+            left_place_id: None,
             session,
         }
     }
@@ -206,6 +209,7 @@ impl Exchange {
     pub(crate) fn begin_in(&mut self, session: Arc<Session>, extents: Extents) {
         self.session.retire(self.preparation, self.completion());
         self.place_id = next_place_id();
+        self.left_place_id = None;
         self.extents = extents;
         self.preparation = initial(self.may_prepare);
         self.answer = Answer::default();

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use crate::exchange::Exchange;
 use crate::reclaim::Extents;
 use crate::session::Session;
-use crate::{ConnectError, Explanation, InferError, RequestError};
+use crate::{ConnectError, Explanation, InferError, InputPlace, RequestError};
 
 type Ranges = SmallVec<[OwnedRange; 2]>;
 
@@ -80,9 +80,32 @@ impl Exchange {
         for input in &mut self.inputs {
             input.is_lost |= is_lost && input.byte_size > 0;
         }
+        let left = self.place_id;
         self.begin_in(Arc::clone(&self.session), extents(inputs, None));
+        self.left_place_id = Some(left);
         self.is_ashore = true;
         Ok(())
+    }
+
+    /// Takes over what was written, since the request left its session, where the input lay there; false if
+    /// it lay elsewhere, or the bytes are gone.
+    pub(crate) fn catch_up(&mut self, index: usize, place_id: u64, place: &InputPlace) -> bool {
+        let is_there = || !place.session().is_memory_taken_back(RegionKind::Request);
+        if self.left_place_id != Some(place_id) || !is_there() {
+            return false;
+        }
+        let Some(to) = self.extents.inputs.get_mut(index).and_then(Arc::get_mut) else {
+            return false;
+        };
+        place.range().payload().copy_to(&mut to.payload_mut());
+        // As in `leave_session`.
+        fence(Ordering::Acquire);
+        if is_there() {
+            return true;
+        }
+        self.inputs[index].is_lost = self.inputs[index].byte_size > 0;
+        self.is_any_lost |= self.inputs[index].is_lost;
+        false
     }
 
     /// Goes to a session that takes requests, with the inputs as they are; `until` is the limit of the wait for

@@ -30,6 +30,10 @@ impl InputPlace {
         }
     }
 
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
     pub(crate) fn range(&self) -> &OwnedRange {
         &self.range
     }

@@ -100,6 +100,34 @@ impl Request {
         self.exchange.place_id
     }
 
+    /// For those who keep the address of an input while the request has left its session and found no other one yet:
+    /// takes over what was written there since, so that it goes to the next session. False if the place,
+    /// with the [`Request::place_id`] of its moment, is not of the session that was left, or its
+    /// bytes went with the server.
+    ///
+    /// # Errors
+    /// `SizeMismatch`, `IndexOutOfRange`, or `Forked`.
+    pub fn catch_up(
+        &mut self,
+        index: usize,
+        place_id: u64,
+        place: &InputPlace,
+    ) -> Result<bool, TensorError> {
+        if !self.exchange.session.is_ours() {
+            return Err(TensorError::Forked);
+        }
+        let count = self.input_count();
+        let input = self.exchange.inputs.get(index);
+        let byte_size = input
+            .ok_or(TensorError::IndexOutOfRange { index, count })?
+            .byte_size;
+        let given = place.byte_size();
+        if given != byte_size {
+            return Err(TensorError::SizeMismatch { given, byte_size });
+        }
+        Ok(self.exchange.catch_up(index, place_id, place))
+    }
+
     /// Copies the bytes of another place into an input.
     ///
     /// # Errors
