@@ -624,7 +624,8 @@ adjoin_status adjoin_request_set_priority(adjoin_request *request,
                                           adjoin_error *error);
 
 /// Submits the request and waits for its outputs, but no longer than `timeout_ns`, or without a
-/// limit for ADJOIN_FOREVER.
+/// limit for ADJOIN_FOREVER. That includes the time for a connection with the next server, where the
+/// session is over: ADJOIN_STATUS_NO_SERVER if there is none by then.
 ///
 /// After ADJOIN_STATUS_TIMEOUT the request is still in flight: wait for it again, cancel it, or
 /// free it. After every other error it is idle, with its inputs as they are. The outputs of the
@@ -633,12 +634,15 @@ adjoin_status adjoin_request_infer(adjoin_request *request,
                                    uint64_t timeout_ns,
                                    adjoin_error *error);
 
-/// Submits the request and does not wait. Until it was waited for, its inputs belong to the server.
+/// Submits the request and does not wait, but for a connection with the next server, where the session
+/// is over: until the request's deadline, and no longer than
+/// adjoin_options_set_reconnect_timeout says. Until it was waited for, its inputs belong to the server.
 /// The outputs of the last run end with this call, whatever its outcome.
 ///
 /// ADJOIN_STATUS_SYSTEM says that the request is in flight and could not be watched; see
 /// adjoin_request_set_watch.
-adjoin_status adjoin_request_submit(adjoin_request *request, adjoin_error *error);
+adjoin_status adjoin_request_submit(adjoin_request *request,
+                                    adjoin_error *error);
 
 /// Waits for the outputs of a submitted request, as adjoin_request_infer does. Done at once if they
 /// are there already.

@@ -3,10 +3,11 @@
 use std::ffi::{CString, c_char};
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, TryLockError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adjoin_client::{
-    DataType, FailedRequest, InferError, InputPlace, Lease, Pending, Request, SubmitOptions,
+    ConnectError, DataType, FailedRequest, InferError, InputPlace, Lease, Pending, Request,
+    SubmitOptions,
 };
 
 use crate::call::{Out, ask, call, free, text};
@@ -229,7 +230,8 @@ impl Held {
         ))
     }
 
-    pub(crate) fn submit(&mut self) -> Result<(), Failure> {
+    /// Submits the request. `until` is the limit of the wait for a connection, should the session be over.
+    pub(crate) fn submit(&mut self, until: Option<Instant>) -> Result<(), Failure> {
         let request = self.take()?;
         if let Err(moved) = self.check_given(&request) {
             self.stage = Stage::Idle(request);
@@ -239,12 +241,24 @@ impl Held {
         let options = self
             .deadline
             .map_or(options, |after| options.deadline_in(after));
+        let options = until.map_or(options, |until| options.give_up_at(until));
         match request.submit_with(&options) {
             Ok(pending) => {
                 self.stage = Stage::InFlight(pending);
                 Ok(())
             }
-            Err(failed) => Err(self.failed(failed)),
+            Err(failed) => {
+                let is_late = matches!(
+                    failed.error,
+                    InferError::Connect(ConnectError::Timeout { .. })
+                );
+                let mut failure = self.failed(failed);
+                if is_late {
+                    // Of a request, "the time was up" would say that it is in flight.
+                    failure.status = AdjoinStatus::NoServer;
+                }
+                Err(failure)
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Running requests: submission, waiting, cancelling.
 
 use std::sync::Weak;
+use std::time::{Duration, Instant};
 
 use adjoin_client::InferError;
 
@@ -9,6 +10,22 @@ use crate::error::AdjoinError;
 use crate::failure::Failure;
 use crate::request::{AdjoinRequest, Held, Stage, with_held};
 use crate::status::AdjoinStatus;
+
+/// Until when a call may take.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    given: Duration,
+    until: Instant,
+}
+
+impl Limit {
+    /// From now on; `None` for no limit.
+    fn new(timeout_ns: u64) -> Option<Self> {
+        let given = duration(timeout_ns)?;
+        let until = Instant::now().checked_add(given)?;
+        Some(Self { given, until })
+    }
+}
 
 impl Held {
     /// Has a request in flight watched, if it is to be.
@@ -19,16 +36,17 @@ impl Held {
         }
     }
 
-    fn wait(&mut self, timeout_ns: u64) -> Result<(), Failure> {
+    fn wait(&mut self, limit: Option<Limit>) -> Result<(), Failure> {
         let pending = match &mut self.stage {
             Stage::InFlight(pending) => pending,
             Stage::Answered(..) => return Ok(()),
             Stage::Idle(_) => return Err(not_submitted()),
             Stage::Lost => return Err(InferError::Forked.into()),
         };
-        if let Some(waited) = duration(timeout_ns)
-            && !pending.wait_for(waited)
+        if let Some(Limit { given, until }) = limit
+            && !pending.wait_for(until.saturating_duration_since(Instant::now()))
         {
+            let waited = given;
             return Err(InferError::Timeout { waited }.into());
         }
         let Stage::InFlight(pending) = std::mem::replace(&mut self.stage, Stage::Lost) else {
@@ -92,7 +110,8 @@ pub unsafe extern "C" fn adjoin_request_set_priority(
 }
 
 /// Submits the request and waits for its outputs, but no longer than `timeout_ns`, or without a
-/// limit for ADJOIN_FOREVER.
+/// limit for ADJOIN_FOREVER. That includes the time for a connection with the next server, where the
+/// session is over: ADJOIN_STATUS_NO_SERVER if there is none by then.
 ///
 /// After ADJOIN_STATUS_TIMEOUT the request is still in flight: wait for it again, cancel it, or
 /// free it. After every other error it is idle, with its inputs as they are. The outputs of the
@@ -104,14 +123,17 @@ pub unsafe extern "C" fn adjoin_request_infer(
     error: *mut AdjoinError,
 ) -> AdjoinStatus {
     let infer = |held: &mut Held| {
-        held.submit()?;
-        held.wait(timeout_ns)
+        let limit = Limit::new(timeout_ns);
+        held.submit(limit.map(|limit| limit.until))?;
+        held.wait(limit)
     };
     // SAFETY: passed on.
     unsafe { with_held(request, error, infer) }
 }
 
-/// Submits the request and does not wait. Until it was waited for, its inputs belong to the server.
+/// Submits the request and does not wait, but for a connection with the next server, where the session
+/// is over: until the request's deadline, and no longer than
+/// adjoin_options_set_reconnect_timeout says. Until it was waited for, its inputs belong to the server.
 /// The outputs of the last run end with this call, whatever its outcome.
 ///
 /// ADJOIN_STATUS_SYSTEM says that the request is in flight and could not be watched; see
@@ -122,7 +144,7 @@ pub unsafe extern "C" fn adjoin_request_submit(
     error: *mut AdjoinError,
 ) -> AdjoinStatus {
     let submit = |held: &mut Held| {
-        held.submit()?;
+        held.submit(None)?;
         held.add_to_watch()
     };
     // SAFETY: passed on.
@@ -138,7 +160,7 @@ pub unsafe extern "C" fn adjoin_request_wait(
     error: *mut AdjoinError,
 ) -> AdjoinStatus {
     // SAFETY: passed on.
-    unsafe { with_held(request, error, |held| held.wait(timeout_ns)) }
+    unsafe { with_held(request, error, |held| held.wait(Limit::new(timeout_ns))) }
 }
 
 /// Writes to `is_done` whether adjoin_request_wait would return at once. Never waits.
