@@ -587,9 +587,11 @@ size_t adjoin_request_input_count(const adjoin_request *request);
 ///
 /// The address can be kept from run to run. It changes when the request moves to another session,
 /// because the server was restarted. The submission that moves it still succeeds, as what was
-/// written before goes along; later ones fail with ADJOIN_STATUS_INPUT_MOVED until every address
-/// that was given out has been asked for again. What was written through an old one meanwhile is
-/// not seen.
+/// written before goes along, also when others failed before it for want of a server; later ones
+/// fail with ADJOIN_STATUS_INPUT_MOVED until every address that was given out has been asked for
+/// again. What was written through an old one meanwhile is not seen. Where a server that shut down
+/// took the inputs with it, the submission that moves the request may fail so too, or with
+/// ADJOIN_STATUS_INPUT_LOST.
 ///
 /// While the request is in flight the call fails with ADJOIN_STATUS_WRONG_STATE.
 adjoin_status adjoin_request_input(adjoin_request *request,

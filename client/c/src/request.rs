@@ -213,27 +213,31 @@ impl Held {
         }
     }
 
-    /// Whether a caller may have written where the inputs are not any more.
-    fn check_given(&self, request: &Request) -> Result<(), Failure> {
-        let place_id = request.place_id();
-        let is_old =
-            |given: &Option<(u64, _)>| given.as_ref().is_some_and(|(id, _)| *id != place_id);
-        let Some(index) = self.given.iter().position(is_old) else {
-            return Ok(());
-        };
-        let name = request.input_at(index).map_or("", |input| input.name);
-        Err(Failure::new(
-            AdjoinStatus::InputMoved,
-            format!(
-                "the request moved to another session, and the address of input {name:?} is of the last one; ask for it again, write the input, and submit the request again"
-            ),
-        ))
+    /// Refuses where a caller may have written what goes nowhere: the inputs are elsewhere by now. While the request
+    /// waits for its next session, what was written at the addresses of the last one goes along.
+    fn check_given(&self, request: &mut Request) -> Result<(), Failure> {
+        let now = request.place_id();
+        for (index, given) in self.given.iter().enumerate() {
+            if let Some((id, place)) = given
+                && *id != now
+                && !request.catch_up(index, *id, place)?
+            {
+                let name = request.input_at(index).map_or("", |input| input.name);
+                return Err(Failure::new(
+                    AdjoinStatus::InputMoved,
+                    format!(
+                        "the request moved to another session, and the address of input {name:?} is of the last one; ask for it again, write the input, and submit the request again"
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Submits the request. `until` is the limit of the wait for a connection, should the session be over.
     pub(crate) fn submit(&mut self, until: Option<Instant>) -> Result<(), Failure> {
-        let request = self.take()?;
-        if let Err(moved) = self.check_given(&request) {
+        let mut request = self.take()?;
+        if let Err(moved) = self.check_given(&mut request) {
             self.stage = Stage::Idle(request);
             return Err(moved);
         }
@@ -317,9 +321,11 @@ pub unsafe extern "C" fn adjoin_request_input_count(request: *const AdjoinReques
 ///
 /// The address can be kept from run to run. It changes when the request moves to another session,
 /// because the server was restarted. The submission that moves it still succeeds, as what was
-/// written before goes along; later ones fail with ADJOIN_STATUS_INPUT_MOVED until every address
-/// that was given out has been asked for again. What was written through an old one meanwhile is
-/// not seen.
+/// written before goes along, also when others failed before it for want of a server; later ones
+/// fail with ADJOIN_STATUS_INPUT_MOVED until every address that was given out has been asked for
+/// again. What was written through an old one meanwhile is not seen. Where a server that shut down
+/// took the inputs with it, the submission that moves the request may fail so too, or with
+/// ADJOIN_STATUS_INPUT_LOST.
 ///
 /// While the request is in flight the call fails with ADJOIN_STATUS_WRONG_STATE.
 #[unsafe(no_mangle)]

@@ -70,6 +70,62 @@ static void started_again(adjoin_request *request) {
     check_sum(request, 300);
 }
 
+/* Submissions that find no server do not move the addresses: the one that moves the request does. */
+static void away(adjoin_request *request) {
+    fill(1, 2);
+    OK(adjoin_request_infer(request, ADJOIN_FOREVER, error));
+    ask_for("kill");
+    EXPECT(ADJOIN_STATUS_SERVER_GONE, adjoin_request_infer(request, ADJOIN_FOREVER, error));
+    fill(3, 4);
+    EXPECT(ADJOIN_STATUS_NO_SERVER, adjoin_request_infer(request, ADJOIN_FOREVER, error));
+    /* Written while there is neither a server nor a session. */
+    fill(30, 40);
+    EXPECT(ADJOIN_STATUS_NO_SERVER, adjoin_request_infer(request, ADJOIN_FOREVER, error));
+    fill(50, 60);
+    /* One address may be of later than the other. */
+    kept_b = input_of(request, "b");
+    CHECK(kept_b[0] == 40);
+    fill(50, 70);
+    ask_for("start");
+    OK(adjoin_request_infer(request, ADJOIN_FOREVER, error));
+    check_sum(request, 120);
+    REFUSED(ADJOIN_STATUS_INPUT_MOVED, "\"a\"", adjoin_request_infer(request, ADJOIN_FOREVER, error));
+    kept_a = input_of(request, "a");
+    kept_b = input_of(request, "b");
+    for (int i = 0; i < 3; i++) {
+        fill(5, 6);
+        OK(adjoin_request_infer(request, ADJOIN_FOREVER, error));
+        check_sum(request, 11);
+    }
+}
+
+/* A client that is patient beyond measure, and calls that are not. */
+static void in_time(const char *socket_dir) {
+    adjoin_options *options = adjoin_options_new();
+    OK(adjoin_options_set_reconnect_timeout(options, UINT64_C(3600000000000), error));
+    adjoin_client *patient;
+    OK(adjoin_client_connect(socket_dir, options, &patient, error));
+    adjoin_options_free(options);
+    adjoin_model *model = model_of(patient, "add");
+    adjoin_request *request = add_request(model, 1);
+    add_works(request, 1, 2);
+    ask_for("kill");
+    /* The server may be gone before the submission or after it. */
+    CHECK(adjoin_request_infer(request, UINT64_C(20000000), error) != ADJOIN_STATUS_OK);
+    for (int i = 0; i < 2; i++) {
+        EXPECT(ADJOIN_STATUS_NO_SERVER, adjoin_request_infer(request, UINT64_C(20000000), error));
+        CHECK(adjoin_error_is_retryable(error) && !adjoin_error_may_have_run(error));
+    }
+    OK(adjoin_request_set_deadline(request, UINT64_C(20000000), error));
+    EXPECT(ADJOIN_STATUS_NO_SERVER, adjoin_request_submit(request, error));
+    OK(adjoin_request_set_deadline(request, ADJOIN_FOREVER, error));
+    ask_for("start");
+    add_works(request, 3, 4);
+    adjoin_request_free(request);
+    adjoin_model_free(model);
+    adjoin_client_free(patient);
+}
+
 static void ended(adjoin_request *request) {
     fill(1, 1);
     OK(adjoin_request_infer(request, ADJOIN_FOREVER, error));
@@ -96,7 +152,9 @@ int main(int count, char **arguments) {
     kept_b = input_of(request, "b");
     killed(request);
     started_again(request);
+    away(request);
     ended(request);
+    in_time(arguments[1]);
     adjoin_request_free(request);
     adjoin_model_free(add);
     adjoin_model_free(slow);
