@@ -133,6 +133,16 @@ impl Report {
     }
 }
 
+/// Another exception that says the same, without the traceback of the first.
+pub(crate) fn fresh(py: Python<'_>, error: &PyErr) -> PyErr {
+    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let copy = || {
+        let copy = COPY.import(py, "copy", "copy")?;
+        PyResult::Ok(PyErr::from_value(copy.call1((error.value(py),))?))
+    };
+    copy().unwrap_or_else(|error| error)
+}
+
 /// An exception of this package with nothing but a message.
 pub(crate) fn raise(class: &'static str, message: impl ToString) -> PyErr {
     Report::new(class, message).raise()

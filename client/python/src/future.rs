@@ -13,7 +13,7 @@ use pyo3::types::PyModule;
 
 use crate::connection::Connection;
 use crate::core::{Core, Flight, Standing};
-use crate::fault::Fault;
+use crate::fault::{self, Fault};
 use crate::hold::Hold;
 use crate::options::{RunOptions, seconds};
 use crate::pool::Pool;
@@ -42,6 +42,7 @@ pub(crate) struct Run {
     options: RunOptions,
     /// Not with the server, until others have given room.
     is_parked: AtomicBool,
+    /// An exception here is never raised itself: its traceback would have the frames that have the future.
     outcome: Mutex<Option<PyResult<Py<PyAny>>>>,
 }
 
@@ -183,7 +184,7 @@ impl Run {
     fn outcome(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
         self.outcome.lock().as_ref().map(|outcome| match outcome {
             Ok(value) => Ok(value.clone_ref(py)),
-            Err(error) => Err(error.clone_ref(py)),
+            Err(error) => Err(fault::fresh(py, error)),
         })
     }
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import weakref
 
 import adjoin
 import numpy as np
+import pytest
 from conftest import Server
 
 RUNS = 100_000
@@ -80,3 +82,53 @@ def test_sessions_leave_nothing_behind(shared_server: Server) -> None:
     after_fds, after_mappings, after_rss = footprint()
     assert (after_fds, after_mappings) == (fds, mappings)
     assert after_rss - rss < 1500, f"{rss} KiB, then {after_rss} KiB"
+
+
+class Canary:
+    """Something that a frame has."""
+
+
+def test_failed_runs_leave_nothing_behind(shared_server: Server) -> None:
+    """A future does not keep the frame that saw it fail, and with that itself and its request."""
+    canaries: list[weakref.ref[Canary]] = []
+    with shared_server.client(request_bytes=1 << 20) as client:
+        model = client.model("slow")
+        x = np.ones((32, 64), np.float32)
+
+        def plant() -> Canary:
+            canary = Canary()
+            canaries.append(weakref.ref(canary))
+            return canary
+
+        def by_result() -> None:
+            canary = plant()
+            request = model.request(batch=32)
+            future = request.submit(deadline=0)
+            with pytest.raises(adjoin.DeadlineExceeded):
+                future.result()
+            with pytest.raises(adjoin.DeadlineExceeded):
+                raise future.exception()
+            assert canary is not None
+
+        async def by_await() -> None:
+            canary = plant()
+            request = model.request(batch=32)
+            future = request.submit(deadline=0)
+            with pytest.raises(adjoin.DeadlineExceeded):
+                await future
+            with pytest.raises(adjoin.DeadlineExceeded):
+                await request.infer_async(deadline=0)
+            with pytest.raises(adjoin.DeadlineExceeded):
+                await model.infer_async(x=x, timeout=0)
+            assert canary is not None
+
+        async def main() -> None:
+            for _ in range(150):
+                await by_await()
+
+        # More than the session has room for at one time.
+        for _ in range(150):
+            by_result()
+        asyncio.run(main())
+    gc.collect()
+    assert len(canaries) == 300 and not any(canary() for canary in canaries)
