@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::future::Run;
+use crate::options::Patience;
 use crate::pool::Pool;
 
 /// See the module's documentation. Its locks are held for moments, and nothing of Python's runs meanwhile.
@@ -55,6 +56,17 @@ impl<T: Member> Members<T> {
         let living = self.all.iter().filter_map(Weak::upgrade);
         living.filter(|member| member.is_of_interest()).collect()
     }
+}
+
+/// What came of making room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Others gave something back.
+    Made,
+    /// There is nothing to be had from the runs and requests of this program.
+    None,
+    /// Nobody gave anything back in time.
+    TooLate,
 }
 
 trait Member {
@@ -114,24 +126,28 @@ impl Connection {
         runs.iter().any(|run| run.is_under_way())
     }
 
-    /// Has others give back what they do not need, or waits for one of them; false if there is nothing to
-    /// be had that way.
-    pub(crate) fn make_room(&self, py: Python<'_>, may_wait: bool) -> PyResult<bool> {
+    /// Has others give back what they do not need, or waits for one of them.
+    pub(crate) fn make_room(&self, py: Python<'_>, patience: Patience) -> PyResult<Room> {
         let runs = self.runs.lock().living();
         let mut is_any_settled = false;
         for run in &runs {
             is_any_settled |= run.try_settle(py);
         }
         if is_any_settled {
-            return Ok(true);
+            return Ok(Room::Made);
         }
         let pools = self.pools.lock().living();
         if pools.iter().filter(|pool| pool.clear()).count() > 0 {
-            return Ok(true);
+            return Ok(Room::Made);
         }
+        let until = match patience {
+            Patience::None => return Ok(Room::None),
+            other => other.end(),
+        };
         match runs.iter().find(|run| run.is_under_way()) {
-            Some(oldest) if may_wait => oldest.wait(py, None),
-            _ => Ok(false),
+            Some(oldest) if oldest.wait(py, until)? => Ok(Room::Made),
+            Some(_) => Ok(Room::TooLate),
+            None => Ok(Room::None),
         }
     }
 }

@@ -274,9 +274,8 @@ impl Core {
 
     /// Runs the request and waits for its outputs.
     pub(crate) fn infer(&self, py: Python<'_>, options: &RunOptions) -> Result<Arc<Hold>, Fault> {
-        let until = options.until();
         let mut flight = self.start(py, options)?;
-        match self.wait(py, &mut flight, until) {
+        match self.wait(py, &mut flight, options.until) {
             Ok(true) => self.finish(py, flight),
             Ok(false) => {
                 self.abandon(flight);

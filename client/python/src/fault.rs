@@ -21,6 +21,10 @@ pub(crate) enum Fault {
     Released,
     /// The caller's time was up.
     TooLate(Duration),
+    /// Nobody waits for the run any more.
+    Abandoned,
+    /// Nobody gave room while the caller's time lasted.
+    NoRoom(Duration),
     /// An exception after all.
     Python(PyErr),
     Infer(InferError),
@@ -29,19 +33,24 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Whether it may pass when other requests give back what they have.
-    pub(crate) fn is_for_want_of_room(&self) -> bool {
-        use InferError::{RegionFull, ResponseRegionFull, SubmissionRingFull, TooManyInFlight};
+    /// Whether it passes when the server answers what it has, whoever waits for that.
+    pub(crate) fn is_for_want_of_places(&self) -> bool {
+        use InferError::{SubmissionRingFull, TooManyInFlight};
         matches!(
             self,
-            Self::Request(RequestError::RegionFull(_))
-                | Self::Infer(
-                    RegionFull(_)
-                        | ResponseRegionFull(_)
-                        | SubmissionRingFull { .. }
-                        | TooManyInFlight { .. }
-                )
+            Self::Infer(SubmissionRingFull { .. } | TooManyInFlight { .. })
         )
+    }
+
+    /// Whether it may pass when other requests give back what they have.
+    pub(crate) fn is_for_want_of_room(&self) -> bool {
+        use InferError::{RegionFull, ResponseRegionFull};
+        self.is_for_want_of_places()
+            || matches!(
+                self,
+                Self::Request(RequestError::RegionFull(_))
+                    | Self::Infer(RegionFull(_) | ResponseRegionFull(_))
+            )
     }
 }
 
@@ -80,6 +89,17 @@ impl From<Fault> for PyErr {
                 "DeadlineExceeded",
                 format_args!("no answer within {waited:?}"),
             ),
+            Fault::Abandoned => raise("Cancelled", "whoever waited for the run gave it up"),
+            Fault::NoRoom(waited) => Report {
+                is_retryable: true,
+                ..Report::new(
+                    "DeadlineExceeded",
+                    format_args!(
+                        "no room in the session within {waited:?}; earlier requests have it"
+                    ),
+                )
+            }
+            .raise(),
             Fault::Python(error) => error,
             Fault::Infer(error) => of_infer(&error),
             Fault::Request(error) => of_request(&error),

@@ -11,11 +11,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyModule;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Room};
 use crate::core::{Core, Flight, Standing};
 use crate::fault::{self, Fault};
 use crate::hold::Hold;
-use crate::options::{RunOptions, seconds};
+use crate::options::{Patience, RunOptions, seconds};
 use crate::pool::Pool;
 use crate::quick;
 use crate::result::Result;
@@ -40,6 +40,8 @@ pub(crate) struct Run {
     core: Mutex<Option<Arc<Core>>>,
     form: Form,
     options: RunOptions,
+    /// Nobody wants the outcome any more.
+    is_unwanted: AtomicBool,
     /// Not with the server, until others have given room.
     is_parked: AtomicBool,
     /// An exception here is never raised itself: its traceback would have the frames that have the future.
@@ -122,12 +124,12 @@ impl Run {
 
     /// There was no room for the outputs. It is tried again, now or when others have given some.
     fn park(&self, py: Python<'_>, core: &Core, fault: Fault) {
-        match self.connection.make_room(py, false) {
-            Ok(true) => self.start_again(py, core),
-            Ok(false) if self.connection.is_any_under_way() => {
+        match self.connection.make_room(py, Patience::None) {
+            Ok(Room::Made) => self.start_again(py, core),
+            Ok(_) if self.connection.is_any_under_way() => {
                 self.is_parked.store(true, Ordering::Relaxed);
             }
-            Ok(false) => self.conclude(Err(fault.into())),
+            Ok(_) => self.conclude(Err(fault.into())),
             Err(error) => self.conclude(Err(error)),
         }
     }
@@ -143,6 +145,22 @@ impl Run {
         }
     }
 
+    /// Nobody waits any more: the run is cancelled, and its request can be used again at once.
+    fn abandon(&self) {
+        self.is_unwanted.store(true, Ordering::Relaxed);
+        let Some(core) = self.core() else {
+            return;
+        };
+        let is_parked = self.is_parked.swap(false, Ordering::Relaxed);
+        match core.take_flight() {
+            Some(flight) => core.abandon(flight),
+            None if is_parked => {}
+            // A thread that waits for room has it, and comes here when it leaves it.
+            None => return,
+        }
+        self.conclude(Err(Fault::Abandoned.into()));
+    }
+
     fn outcome_of(&self, py: Python<'_>, hold: Arc<Hold>) -> PyResult<Py<PyAny>> {
         match self.form {
             Form::Result => Ok(Bound::new(py, Result::new(hold))?.into_any().unbind()),
@@ -155,16 +173,29 @@ impl Run {
         while let Some(core) = self.core() {
             let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
             if self.is_parked.load(Ordering::Relaxed) {
-                self.connection.make_room(py, true)?;
+                let patience = self.options.patience.cut(until);
+                let room = self.connection.make_room(py, patience)?;
                 // Making room looks after parked runs, too.
                 if self.is_parked.load(Ordering::Relaxed) {
                     self.start_again(py, &core);
+                }
+                if room == Room::TooLate && self.is_parked.load(Ordering::Relaxed) {
+                    match self.options.patience {
+                        Patience::Until(at_most, end) if end <= Instant::now() => {
+                            self.is_parked.store(false, Ordering::Relaxed);
+                            self.conclude(Err(Fault::NoRoom(at_most).into()));
+                        }
+                        _ => return Ok(false),
+                    }
                 }
             } else if let Some(mut flight) = core.take_flight() {
                 match core.wait(py, &mut flight, until) {
                     Ok(true) => self.settle(py, core, flight),
                     other => {
                         core.leave(flight);
+                        if self.is_unwanted.load(Ordering::Relaxed) {
+                            self.abandon();
+                        }
                         return other;
                     }
                 }
@@ -206,6 +237,7 @@ impl Future {
             core: Mutex::new(Some(core)),
             form,
             options,
+            is_unwanted: AtomicBool::new(false),
             is_parked: AtomicBool::new(false),
             outcome: Mutex::new(None),
         });
@@ -318,6 +350,11 @@ impl Future {
             core.cancel();
         }
         true
+    }
+
+    /// Gives the run up, and with it the request. For `adjoin._aio` alone.
+    fn _abandon(&self) {
+        self.run.abandon();
     }
 
     fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {

@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::dtype;
 use crate::fault::Fault;
 use crate::future::Future;
-use crate::options::RunOptions;
+use crate::options::{Patience, RunOptions};
 use crate::plan::{Names, Plan};
 use crate::pool::Pool;
 use crate::quick::{self, Arguments};
@@ -76,10 +76,10 @@ impl Model {
         py: Python<'py>,
         arguments: &Arguments<'py>,
         options: RunOptions,
-        may_wait: bool,
+        patience: Patience,
     ) -> Result<Future, Fault> {
-        let core = arguments.request(py, self, may_wait)?;
-        let flight = quick::with_room(py, self, may_wait, || core.start(py, &options))?;
+        let core = arguments.request(py, self, patience)?;
+        let flight = quick::with_room(py, self, patience, || core.start(py, &options))?;
         core.leave(flight);
         let pool = (!self.has_texts()).then(|| Arc::clone(&self.pool));
         Ok(Future::of_values(core, pool, options))
@@ -194,7 +194,7 @@ impl Model {
             may_prepare: true,
         };
         let make = || Core::new(py, &self.connection, plan.clone());
-        let core = quick::with_room(py, self, true, make)?;
+        let core = quick::with_room(py, self, Patience::Endless, make)?;
         Request::new(py, core, &self.names)
     }
 
@@ -286,7 +286,7 @@ impl Model {
     ) -> PyResult<Future> {
         let options = RunOptions::new(None, deadline, priority)?;
         let arguments = Arguments::new(py, self, inputs, named, outputs)?;
-        Ok(self.start(py, &arguments, options, true)?)
+        Ok(self.start(py, &arguments, options, options.patience)?)
     }
 
     /// Runs the model once, for ``await``. No thread is taken: the event loop watches a descriptor.
@@ -312,14 +312,13 @@ impl Model {
         let model = slf.get();
         let options = RunOptions::new(timeout, deadline, priority)?;
         let arguments = Arguments::new(py, model, inputs, named, outputs.clone())?;
-        match model.start(py, &arguments, options, false) {
+        match model.start(py, &arguments, options, Patience::None) {
             Ok(future) => future.finish_async(py, timeout),
             Err(fault) if fault.is_for_want_of_room() => {
                 let again = PyDict::new(py);
-                again.set_item("deadline", deadline.or(timeout))?;
                 again.set_item("priority", priority)?;
                 again.set_item("outputs", outputs)?;
-                Future::retry_async(py, (slf, inputs, named, timeout, again))
+                Future::retry_async(py, (slf, inputs, named, timeout, deadline, again))
             }
             Err(fault) => Err(fault.into()),
         }
@@ -338,7 +337,8 @@ impl Model {
     ) -> PyResult<Option<Future>> {
         let options = RunOptions::new(None, deadline, priority)?;
         let arguments = Arguments::new(py, self, inputs, named, outputs)?;
-        match self.start(py, &arguments, options, false) {
+        match self.start(py, &arguments, options, Patience::None) {
+            Err(fault) if fault.is_for_want_of_places() => Ok(None),
             Err(fault) if fault.is_for_want_of_room() && self.connection.is_any_under_way() => {
                 Ok(None)
             }

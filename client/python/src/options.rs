@@ -6,12 +6,54 @@ use adjoin_client::SubmitOptions;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// The choices, checked.
+/// The choices, checked. The times count from the call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RunOptions {
     /// How long the caller waits.
     pub(crate) timeout: Option<Duration>,
+    /// The moment until which the caller waits for the answer.
+    pub(crate) until: Option<Instant>,
+    /// How long the caller waits for room, and until when: the server takes nothing after its deadline.
+    pub(crate) patience: Patience,
     pub(crate) submit: SubmitOptions,
+}
+
+/// How long a wait for room may last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Patience {
+    /// There is no wait.
+    None,
+    /// That long from the call, which is until that moment.
+    Until(Duration, Instant),
+    #[default]
+    Endless,
+}
+
+impl Patience {
+    fn new(at_most: Option<Duration>, called: Instant) -> Self {
+        let until = at_most.and_then(|at_most| Some((at_most, called.checked_add(at_most)?)));
+        until.map_or(Self::Endless, |(at_most, until)| {
+            Self::Until(at_most, until)
+        })
+    }
+
+    /// The moment at which it ends, if it does.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        match self {
+            Self::Until(_, until) => Some(*until),
+            Self::None | Self::Endless => None,
+        }
+    }
+
+    /// Not beyond that moment.
+    pub(crate) fn cut(self, until: Option<Instant>) -> Self {
+        match until {
+            Some(until) if self.end().is_none_or(|end| end > until) => {
+                Self::Until(until.saturating_duration_since(Instant::now()), until)
+            }
+            _ => self,
+        }
+    }
 }
 
 impl RunOptions {
@@ -26,18 +68,19 @@ impl RunOptions {
         let deadline = deadline
             .map(|value| seconds("deadline", value))
             .transpose()?;
+        let called = Instant::now();
         let submit = SubmitOptions::new().priority(priority);
         let submit = match deadline.or(timeout) {
-            Some(after) => submit.deadline_at(Instant::now() + after),
+            Some(after) => submit.deadline_at(called + after),
             None => submit,
         };
-        Ok(Self { timeout, submit })
-    }
-
-    /// The moment until which the caller waits.
-    pub(crate) fn until(&self) -> Option<Instant> {
-        self.timeout
-            .and_then(|timeout| Instant::now().checked_add(timeout))
+        let soonest = timeout.into_iter().chain(deadline).min();
+        Ok(Self {
+            timeout,
+            until: timeout.and_then(|timeout| called.checked_add(timeout)),
+            patience: Patience::new(soonest, called),
+            submit,
+        })
     }
 }
 

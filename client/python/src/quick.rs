@@ -1,6 +1,7 @@
 //! The short forms: arrays in, arrays that own their data out.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use adjoin_client::{DataType, TensorSpec};
 use numpy::PyUntypedArray;
@@ -10,11 +11,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMapping, PyTuple};
 use smallvec::SmallVec;
 
+use crate::connection::Room;
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::hold::Hold;
 use crate::model::Model;
-use crate::options::RunOptions;
+use crate::options::{Patience, RunOptions};
 use crate::plan::{Dims, Plan, PlannedInput};
 use crate::strings::{self, Texts};
 use crate::{array, dlpack, dtype, fault};
@@ -67,7 +69,7 @@ impl<'py> Arguments<'py> {
         &self,
         py: Python<'py>,
         model: &Model,
-        may_wait: bool,
+        patience: Patience,
     ) -> Result<Arc<Core>, Fault> {
         model.connection.check()?;
         let shapes: SmallVec<[&[i64]; 2]> =
@@ -79,7 +81,7 @@ impl<'py> Arguments<'py> {
         };
         let core = match pooled {
             Some(core) => core,
-            None => with_room(py, model, may_wait, || {
+            None => with_room(py, model, patience, || {
                 Core::new(py, &model.connection, self.plan(model))
             })?,
         };
@@ -129,29 +131,44 @@ pub(crate) fn infer<'py>(
     arguments: &Arguments<'py>,
     options: &RunOptions,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let core = arguments.request(py, model, true)?;
-    let hold = with_room(py, model, true, || core.infer(py, options))?;
+    let core = arguments.request(py, model, options.patience)?;
+    let hold = with_room(py, model, options.patience, || core.infer(py, options))?;
     let outputs = collect(py, &hold)?;
     drop(hold);
     model.give(core);
     Ok(outputs)
 }
 
-/// Tries again as long as others give room.
+/// Longest sleep before the next look whether there is a place, which nobody wakes this side for.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Tries again as long as others give room, and the caller has patience.
 pub(crate) fn with_room<T>(
     py: Python<'_>,
     model: &Model,
-    may_wait: bool,
+    patience: Patience,
     attempt: impl Fn() -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     loop {
-        match attempt() {
-            Err(fault) if fault.is_for_want_of_room() => {
-                if !model.connection.make_room(py, may_wait)? {
-                    return Err(fault);
-                }
-            }
+        let fault = match attempt() {
+            Err(fault) if fault.is_for_want_of_room() => fault,
             outcome => return outcome,
+        };
+        match (model.connection.make_room(py, patience)?, patience) {
+            (Room::Made, _) => {}
+            (Room::None, Patience::None) => return Err(fault),
+            // The places are those of runs that were dropped, or of other threads: they come back with the answers.
+            (Room::None, _) if fault.is_for_want_of_places() => {
+                py.detach(|| std::thread::sleep(MOMENT));
+                py.check_signals()?;
+            }
+            (Room::None, _) => return Err(fault),
+            (Room::TooLate, _) => {}
+        }
+        if let Patience::Until(at_most, end) = patience
+            && end <= Instant::now()
+        {
+            return Err(Fault::NoRoom(at_most));
         }
     }
 }

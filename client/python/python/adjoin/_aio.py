@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from adjoin._adjoin import Future, Model, Watch
@@ -13,6 +14,9 @@ _SLEEP, _AGAIN, _LATER, _OVER = range(4)
 
 _MOMENT = 0.001
 """Seconds to the next look at a run that a thread waits for, too."""
+
+_WHILE = 0.05
+"""Longest wait for a run of this loop before the next look whether others have given room."""
 
 
 class _Driver:
@@ -120,35 +124,71 @@ async def wait(future: Future[Any]) -> Any:
     return future.result()
 
 
-async def finish(future: Future[Any], timeout: float | None = None) -> Any:
-    """The outcome of a run that nobody else has. Cancelling the wait cancels the run."""
+async def finish(
+    future: Future[Any], timeout: float | None = None, whole: float | None = None
+) -> Any:
+    """The outcome of a run that nobody else has. Cancelling the wait cancels the run.
+
+    `whole` is the caller's timeout, where `timeout` is what is left of it.
+    """
     try:
         if timeout is None:
             return await wait(future)
         return await asyncio.wait_for(wait(future), timeout)
     except asyncio.CancelledError:
-        future.cancel()
+        future._abandon()
         raise
     except asyncio.TimeoutError as error:
-        future.cancel()
+        future._abandon()
         if isinstance(error, Error):
             raise
-        raise DeadlineExceeded(f"no answer within {timeout:g}s", may_have_run=True) from None
+        waited = timeout if whole is None else whole
+        raise DeadlineExceeded(f"no answer within {waited:g}s", may_have_run=True) from None
 
 
-async def retry(
+def retry(
     model: Model,
     inputs: Mapping[str, Any] | None,
     named: Mapping[str, Any] | None,
     timeout: float | None,
+    deadline: float | None,
     options: dict[str, Any],
-) -> Any:
-    """Runs a model for which there was no room, once other runs have given some."""
-    while (future := model._try_submit(inputs, named, **options)) is None:
-        drivers = _drivers.get(asyncio.get_running_loop(), [])
-        busy = [driver.turned() for driver in drivers if not driver.is_idle]
-        if busy:
-            await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.sleep(_MOMENT)
-    return await finish(future, timeout)
+) -> Coroutine[Any, Any, Any]:
+    """Runs a model for which there was no room, once other runs have given some.
+
+    The times count from this call, however often it is tried.
+    """
+    called = time.monotonic()
+
+    def rest(seconds: float | None) -> float | None:
+        return None if seconds is None else max(0.0, called + seconds - time.monotonic())
+
+    async def run() -> Any:
+        begin = timeout if deadline is None else deadline
+        patience = min((limit for limit in (timeout, begin) if limit is not None), default=None)
+        while True:
+            future = model._try_submit(inputs, named, deadline=rest(begin), **options)
+            if future is not None:
+                return await finish(future, rest(timeout), timeout)
+            left = rest(patience)
+            if left == 0:
+                raise DeadlineExceeded(
+                    f"no room in the session within {patience:g}s; earlier requests have it",
+                    retryable=True,
+                )
+            await _turn(left)
+
+    return run()
+
+
+async def _turn(at_most: float | None) -> None:
+    """Until a run was done on this loop, or for a while: places come back from elsewhere, too."""
+    drivers = _drivers.get(asyncio.get_running_loop(), [])
+    busy = [driver.turned() for driver in drivers if not driver.is_idle]
+    span = _WHILE if busy else _MOMENT
+    if at_most is not None:
+        span = min(span, at_most)
+    if busy:
+        await asyncio.wait(busy, timeout=span, return_when=asyncio.FIRST_COMPLETED)
+    else:
+        await asyncio.sleep(span)
