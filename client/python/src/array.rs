@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 use smallvec::SmallVec;
 
+use crate::fault;
 use crate::plan::Dims;
 
 type Strides = SmallVec<[npy_intp; 8]>;
@@ -137,13 +138,18 @@ pub(crate) fn empty<'py>(
     Ok(unsafe { array.cast_into_unchecked() })
 }
 
-/// Copies the elements of an array, whatever its strides, to the start of `bytes`.
+/// Copies the elements of an array, whatever its strides, to `bytes`; refused where there are not as many any more
+/// as when `bytes` were made: any code of the program's may have run since.
 pub(crate) fn copy_into(array: &Bound<'_, PyUntypedArray>, bytes: &mut [u8]) -> PyResult<()> {
     let py = array.py();
-    assert!(
-        byte_size(array) == bytes.len(),
-        "the shape was checked against the bytes"
-    );
+    if byte_size(array) != bytes.len() {
+        let message = format!(
+            "an array was resized while its request was made: it has {} bytes now, {} are expected",
+            byte_size(array),
+            bytes.len()
+        );
+        return Err(fault::raise("ShapeMismatch", message));
+    }
     if array.is_c_contiguous() {
         let ends = Unshared((data(array).as_ptr(), bytes.as_mut_ptr()));
         let len = bytes.len();

@@ -215,7 +215,8 @@ impl Model {
     ///     Names of the outputs that are wanted. Default: all.
     /// **named : array
     ///     Inputs by name: anything with ``__dlpack__`` on the CPU, numpy's arrays of any strides, lists and
-    ///     numbers. Arrays must have the model's data type; nothing is converted in silence.
+    ///     numbers. Arrays must have the model's data type; nothing is converted in silence. Lists and
+    ///     numbers take it, where it holds their values.
     ///
     /// Returns
     /// -------
@@ -266,7 +267,7 @@ impl Model {
     }
 
     /// Submits a run and does not wait for its answer. Where the session has no place for another request, it
-    /// waits for one of the earlier ones.
+    /// waits for one of the earlier ones, until the deadline if there is one.
     ///
     /// Parameters are those of `infer`, without ``timeout``.
     ///

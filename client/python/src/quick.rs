@@ -8,6 +8,7 @@ use numpy::PyUntypedArray;
 use numpy::prelude::*;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMapping, PyTuple};
 use smallvec::SmallVec;
 
@@ -28,6 +29,15 @@ enum Value<'py> {
     Texts(Texts),
 }
 
+impl Value<'_> {
+    fn shape(&self) -> Dims {
+        match self {
+            Self::Array(array) => array::shape_of(array),
+            Self::Texts(texts) => texts.shape.clone(),
+        }
+    }
+}
+
 /// What a caller gives for all inputs, in the model's order.
 #[derive(Debug)]
 pub(crate) struct Arguments<'py> {
@@ -46,7 +56,7 @@ impl<'py> Arguments<'py> {
     ) -> PyResult<Self> {
         let mapping = mapping.map(|mapping| as_dict(mapping)).transpose()?;
         let dicts = [named, mapping.as_ref()].map(|dict| dict.filter(|dict| !dict.is_empty()));
-        let mut values = SmallVec::new();
+        let mut values: SmallVec<[Value<'_>; 2]> = SmallVec::new();
         for (spec, name) in model.inner.info().inputs.iter().zip(model.names.iter(py)) {
             for dict in dicts.into_iter().flatten() {
                 if let Some(value) = dict.get_item(name)? {
@@ -58,8 +68,13 @@ impl<'py> Arguments<'py> {
         if values.len() != given || values.len() != model.names.len() {
             return Err(misnamed(model, &dicts));
         }
+        // Only now: code of the program's that converts one input may have changed another one.
+        let values = values.into_iter().map(|value| {
+            let shape = value.shape();
+            (value, shape)
+        });
         Ok(Self {
-            values,
+            values: values.collect(),
             outputs: outputs.unwrap_or_default(),
         })
     }
@@ -226,19 +241,21 @@ fn misnamed(model: &Model, dicts: &[Option<&Bound<'_, PyDict>>; 2]) -> PyErr {
     }
 }
 
-fn value_of<'py>(spec: &TensorSpec, value: &Bound<'py, PyAny>) -> PyResult<(Value<'py>, Dims)> {
+fn value_of<'py>(spec: &TensorSpec, value: &Bound<'py, PyAny>) -> PyResult<Value<'py>> {
     if spec.dtype == DataType::Bytes {
-        let texts = strings::encode(&spec.name, value)?;
-        let shape = texts.shape.clone();
-        return Ok((Value::Texts(texts), shape));
+        return Ok(Value::Texts(strings::encode(&spec.name, value)?));
     }
-    let array = as_array(spec, value)?;
-    let shape = array::shape_of(&array);
-    Ok((Value::Array(array), shape))
+    Ok(Value::Array(as_array(spec, value)?))
+}
+
+/// What makes arrays of lists and numbers.
+fn from_numbers(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static FUNCTION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    FUNCTION.import(py, "adjoin._numbers", "from_numbers")
 }
 
 /// What was given as an array of the input's type. Numbers and lists have no type of their own and take
-/// the input's; everything else has to have it.
+/// the input's, where it holds their values; everything else has to have it.
 pub(crate) fn as_array<'py>(
     spec: &TensorSpec,
     value: &Bound<'py, PyAny>,
@@ -250,15 +267,15 @@ pub(crate) fn as_array<'py>(
     } else if value.hasattr("__dlpack__")? {
         dlpack::import(value)?
     } else {
-        let numpy = py.import("numpy")?;
         let is_untyped = value.is_instance_of::<PyList>()
             || value.is_instance_of::<PyTuple>()
             || value.is_instance_of::<PyInt>()
             || value.is_instance_of::<PyFloat>();
         let array = if is_untyped {
-            numpy.call_method1("asarray", (value, descr))?
+            let expected = format!("{} ({})", dtype::name(spec.dtype), spec.dtype);
+            from_numbers(py)?.call1((&spec.name, value, descr, expected))?
         } else {
-            numpy.call_method1("asarray", (value,))?
+            py.import("numpy")?.call_method1("asarray", (value,))?
         };
         array.cast_into::<PyUntypedArray>()?
     };

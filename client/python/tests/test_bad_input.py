@@ -22,6 +22,55 @@ def test_wrong_data_type_says_expected_and_got(client: adjoin.Client) -> None:
         request["a"] = np.ones((1, 4), np.int64)
 
 
+def test_lists_are_not_converted_with_a_loss(client: adjoin.Client) -> None:
+    scale = client.model("scale_u8")
+    name = scale.inputs[0].name
+    for values, got in (
+        ([[1.7]], "float64.*1.7"),
+        ([[256]], "256"),
+        ([[-1]], "-1"),
+        ([["1"]], "U1"),
+    ):
+        with pytest.raises(adjoin.DataTypeMismatch, match=rf'"{name}".*{got}.*uint8 \(UINT8\)'):
+            scale({name: values})
+    model = client.model("add")
+    for values in ([["1.5"] * 4], [[1e300] * 4], [[1j] * 4], [[None] * 4]):
+        with pytest.raises(adjoin.DataTypeMismatch, match=r'"a".*float32 \(FP32\)'):
+            model(a=values, b=ONES)
+    with pytest.raises(adjoin.DataTypeMismatch):
+        model.request()["a"] = [["1"] * 4]
+    table = np.zeros((8, 4), np.float32)
+    with pytest.raises(adjoin.DataTypeMismatch, match="1.7.*int64"):
+        client.model("gather")(table=table, index=[1.7])
+    with pytest.raises(adjoin.DataTypeMismatch, match="int64"):
+        client.model("gather")(table=table, index=[1 << 63])
+    assert (client.model("gather")(table=table, index=[7, True])["rows"] == 0).all()
+    y = model(a=[[1, 0.1, float("inf"), True]], b=[[1, 1, 1, 1]])["sum"]
+    assert (y == np.array([[2, np.float32(0.1) + 1, np.inf, 2]], np.float32)).all()
+
+
+def test_array_that_is_resized_while_another_input_is_converted(client: adjoin.Client) -> None:
+    model = client.model("add")
+
+    class Resizes:
+        """Changes the first input when it is asked for the second one."""
+
+        def __init__(self, first: np.ndarray, rows: int) -> None:
+            self.first, self.rows = first, rows
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            self.first.resize((self.rows, 4), refcheck=False)
+            return np.ones((2, 4), np.float32)
+
+    for rows in (0, 1, 4000):
+        first = np.ones((2, 4), np.float32)
+        with pytest.raises(adjoin.ShapeMismatch):
+            model(a=first, b=Resizes(first, rows))
+    first = np.ones((1, 4), np.float32)
+    first.resize((2, 4), refcheck=False)
+    assert model(a=first, b=Resizes(first, 2))["sum"].shape == (2, 4)
+
+
 def test_wrong_shape_says_expected_and_got(client: adjoin.Client) -> None:
     model = client.model("add")
     with pytest.raises(adjoin.ShapeMismatch, match=r"\[1,5\].*\[batch,4\]"):
