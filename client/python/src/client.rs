@@ -99,6 +99,8 @@ impl Client {
     /// Raises
     /// ------
     /// ModelNotFound, VersionNotFound, ModelNotReady, ServerUnavailable
+    /// InvalidRequest
+    ///     Both a version and a label.
     #[pyo3(signature = (name, *, version=None, label=None))]
     fn model(
         &self,
@@ -108,6 +110,12 @@ impl Client {
         label: Option<&str>,
     ) -> PyResult<Model> {
         self.connection.check()?;
+        if let (Some(version), Some(label)) = (version, label) {
+            let message = format!(
+                "model {name:?} is asked for by version {version} and by label {label:?}; give one of them"
+            );
+            return Err(fault::raise("InvalidRequest", message));
+        }
         let asked = py.detach(|| {
             let model = self.inner.model(name)?;
             match (version, label) {

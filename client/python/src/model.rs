@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::dtype;
 use crate::fault::Fault;
 use crate::future::Future;
-use crate::options::{Patience, RunOptions};
+use crate::options::{self, Patience, RunOptions};
 use crate::plan::{Names, Plan};
 use crate::pool::Pool;
 use crate::quick::{self, Arguments};
@@ -168,6 +168,8 @@ impl Model {
     /// ------
     /// ShapeMismatch
     ///     A dimension is open and no size was given, or the model does not take that shape.
+    /// BatchTooLarge
+    ///     More rows than the model runs at once.
     /// TensorNotFound
     ///     A name that is none of the model's.
     /// RequestRegionFull
@@ -178,7 +180,7 @@ impl Model {
         py: Python<'_>,
         batch: Option<i64>,
         shapes: Option<&Bound<'_, PyAny>>,
-        outputs: Option<Vec<String>>,
+        #[pyo3(from_py_with = options::names)] outputs: Option<Vec<String>>,
         dimensions: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Request> {
         let shapes: Shapes<'_, '_> = Shapes {
@@ -238,8 +240,8 @@ impl Model {
         inputs: Option<&Bound<'py, PyAny>>,
         timeout: Option<f64>,
         deadline: Option<f64>,
-        priority: u16,
-        outputs: Option<Vec<String>>,
+        #[pyo3(from_py_with = options::priority)] priority: u16,
+        #[pyo3(from_py_with = options::names)] outputs: Option<Vec<String>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let options = RunOptions::new(timeout, deadline, priority)?;
@@ -259,8 +261,8 @@ impl Model {
         inputs: Option<&Bound<'py, PyAny>>,
         timeout: Option<f64>,
         deadline: Option<f64>,
-        priority: u16,
-        outputs: Option<Vec<String>>,
+        #[pyo3(from_py_with = options::priority)] priority: u16,
+        #[pyo3(from_py_with = options::names)] outputs: Option<Vec<String>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         self.infer(py, inputs, timeout, deadline, priority, outputs, named)
@@ -281,8 +283,8 @@ impl Model {
         py: Python<'py>,
         inputs: Option<&Bound<'py, PyAny>>,
         deadline: Option<f64>,
-        priority: u16,
-        outputs: Option<Vec<String>>,
+        #[pyo3(from_py_with = options::priority)] priority: u16,
+        #[pyo3(from_py_with = options::names)] outputs: Option<Vec<String>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Future> {
         let options = RunOptions::new(None, deadline, priority)?;
@@ -305,8 +307,8 @@ impl Model {
         inputs: Option<&Bound<'py, PyAny>>,
         timeout: Option<f64>,
         deadline: Option<f64>,
-        priority: u16,
-        outputs: Option<Vec<String>>,
+        #[pyo3(from_py_with = options::priority)] priority: u16,
+        #[pyo3(from_py_with = options::names)] outputs: Option<Vec<String>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
@@ -333,8 +335,8 @@ impl Model {
         inputs: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
         deadline: Option<f64>,
-        priority: u16,
-        outputs: Option<Vec<String>>,
+        #[pyo3(from_py_with = options::priority)] priority: u16,
+        #[pyo3(from_py_with = options::names)] outputs: Option<Vec<String>>,
     ) -> PyResult<Option<Future>> {
         let options = RunOptions::new(None, deadline, priority)?;
         let arguments = Arguments::new(py, self, inputs, named, outputs)?;

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use adjoin_client::SubmitOptions;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 /// The choices, checked. The times count from the call.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,6 +83,28 @@ impl RunOptions {
             submit,
         })
     }
+}
+
+/// A level in a model's queue.
+pub(crate) fn priority(value: &Bound<'_, PyAny>) -> PyResult<u16> {
+    let level: PyResult<u16> = value.extract();
+    match level {
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+            let message = format!("priority is {value}; it is a level from 0 to {}", u16::MAX);
+            Err(PyValueError::new_err(message))
+        }
+        other => other,
+    }
+}
+
+/// Names of outputs. A lone text is a sequence of texts to Python, and never meant as one.
+pub(crate) fn names(value: &Bound<'_, PyAny>) -> PyResult<Option<Vec<String>>> {
+    if value.is_instance_of::<PyString>() {
+        let value = value.repr()?;
+        let message = format!("outputs is {value}; it is a sequence of names, as in [{value}]");
+        return Err(PyTypeError::new_err(message));
+    }
+    value.extract()
 }
 
 /// A duration in seconds; one that is too long to count is the longest that can be counted.

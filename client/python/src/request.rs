@@ -10,7 +10,7 @@ use pyo3::types::{PyIterator, PyTuple};
 use crate::core::Core;
 use crate::fault;
 use crate::future::Future;
-use crate::options::RunOptions;
+use crate::options::{self, RunOptions};
 use crate::plan::Names;
 use crate::result::Result;
 use crate::{array, quick, strings};
@@ -147,7 +147,7 @@ impl Request {
         py: Python<'_>,
         timeout: Option<f64>,
         deadline: Option<f64>,
-        priority: u16,
+        #[pyo3(from_py_with = options::priority)] priority: u16,
     ) -> PyResult<Result> {
         let options = RunOptions::new(timeout, deadline, priority)?;
         Ok(Result::new(self.core.infer(py, &options)?))
@@ -160,7 +160,12 @@ impl Request {
     /// Future
     ///     Of a `Result`. Dropping the future cancels the request.
     #[pyo3(signature = (*, deadline=None, priority=0))]
-    fn submit(&self, py: Python<'_>, deadline: Option<f64>, priority: u16) -> PyResult<Future> {
+    fn submit(
+        &self,
+        py: Python<'_>,
+        deadline: Option<f64>,
+        #[pyo3(from_py_with = options::priority)] priority: u16,
+    ) -> PyResult<Future> {
         let options = RunOptions::new(None, deadline, priority)?;
         let flight = self.core.start(py, &options)?;
         self.core.leave(flight);
@@ -178,7 +183,7 @@ impl Request {
         py: Python<'py>,
         timeout: Option<f64>,
         deadline: Option<f64>,
-        priority: u16,
+        #[pyo3(from_py_with = options::priority)] priority: u16,
     ) -> PyResult<Bound<'py, PyAny>> {
         let options = RunOptions::new(timeout, deadline, priority)?;
         let flight = self.core.start(py, &options)?;

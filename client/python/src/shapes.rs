@@ -40,7 +40,34 @@ impl Shapes<'_, '_> {
     pub(crate) fn inputs(&self) -> PyResult<smallvec::SmallVec<[PlannedInput; 2]>> {
         self.check_names()?;
         let specs = &self.model.inner.info().inputs;
-        specs.iter().map(|spec| self.input(spec)).collect()
+        let inputs = specs.iter().map(|spec| self.input(spec));
+        let inputs = inputs.collect::<PyResult<smallvec::SmallVec<[PlannedInput; 2]>>>()?;
+        for (input, spec) in inputs.iter().zip(specs) {
+            self.check_rows(spec, &input.shape)?;
+        }
+        Ok(inputs)
+    }
+
+    /// The server says so, too, but only to a run. Models that are never batched have no rows.
+    fn check_rows(&self, spec: &TensorSpec, shape: &[i64]) -> PyResult<()> {
+        let most = self.model.inner.info().max_batch_size;
+        let (Some(&rows), Some(..0)) = (shape.first(), spec.shape.first()) else {
+            return Ok(());
+        };
+        if most == 0 || (1..=i64::from(most)).contains(&rows) {
+            return Ok(());
+        }
+        let message = format!(
+            "input {:?} is to have {rows} rows; model {:?} takes at least 1 and at most {most}",
+            spec.name,
+            self.model.inner.name()
+        );
+        let class = if rows < 1 {
+            "ShapeMismatch"
+        } else {
+            "BatchTooLarge"
+        };
+        Err(fault::raise(class, message))
     }
 
     fn input(&self, spec: &TensorSpec) -> PyResult<PlannedInput> {

@@ -3,10 +3,13 @@
 
 use numpy::{PyArrayDescr, PyUntypedArray};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple};
 
 use crate::fault;
 use crate::plan::Dims;
+
+/// Most dimensions of a tensor.
+const RANK_MAX: usize = 8;
 
 /// A tensor of strings in its form on the wire.
 #[derive(Debug)]
@@ -28,6 +31,9 @@ pub(crate) fn encode(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Texts> {
     let py = value.py();
     let numpy = py.import("numpy")?;
     // `asarray` alone would make fixed-width text of a list, and cut trailing zeros of its bytes.
+    if let Some(kind) = first_bytes_like(value)? {
+        return Err(no_text(name, &kind));
+    }
     let array = if value.cast::<PyUntypedArray>().is_ok() {
         value.clone()
     } else {
@@ -48,17 +54,36 @@ pub(crate) fn encode(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Texts> {
     })
 }
 
+/// The type of a list's first element where numpy would take that for a sequence of integers.
+fn first_bytes_like<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyString>>> {
+    let mut value = value.clone();
+    for _ in 0..RANK_MAX {
+        let is_nested = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
+        if !is_nested || value.is_empty()? {
+            break;
+        }
+        value = value.get_item(0)?;
+        if value.is_instance_of::<PyByteArray>() || value.is_instance_of::<PyMemoryView>() {
+            return value.get_type().qualname().map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn no_text(name: &str, kind: &Bound<'_, PyString>) -> PyErr {
+    let message = format!(
+        "input {name:?} has an element of type {kind}; the model takes str or bytes (BYTES)"
+    );
+    fault::raise("DataTypeMismatch", message)
+}
+
 fn append(name: &str, element: &Bound<'_, PyAny>, bytes: &mut Vec<u8>) -> PyResult<()> {
     let encoded = if let Ok(text) = element.cast::<PyString>() {
         text.encode_utf8()?
     } else if let Ok(raw) = element.cast::<PyBytes>() {
         raw.clone()
     } else {
-        let kind = element.get_type().qualname()?;
-        let message = format!(
-            "input {name:?} has an element of type {kind}; the model takes str or bytes (BYTES)"
-        );
-        return Err(fault::raise("DataTypeMismatch", message));
+        return Err(no_text(name, &element.get_type().qualname()?));
     };
     let encoded = encoded.as_bytes();
     let Ok(len) = u32::try_from(encoded.len()) else {
@@ -92,5 +117,5 @@ pub(crate) fn decode<'py>(
     let array = numpy.call_method1("empty", (elements.len(), "object"))?;
     array.set_item(pyo3::types::PySlice::full(py), elements)?;
     // Fails where the elements are not as many as the shape says, which the server checks.
-    array.call_method1("reshape", (pyo3::types::PyTuple::new(py, shape)?,))
+    array.call_method1("reshape", (PyTuple::new(py, shape)?,))
 }

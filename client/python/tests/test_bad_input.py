@@ -95,6 +95,46 @@ def test_more_rows_than_the_model_runs(make_server) -> None:
         client.model("add")(a=np.ones((5, 4), np.float32), b=np.ones((5, 4), np.float32))
 
 
+def test_rows_are_counted_when_the_request_is_made(make_server) -> None:
+    server = make_server(["add", "gather"], "[models.add]\nmax_batch_size = 4\n")
+    with server.client() as client:
+        model = client.model("add")
+        for make in (lambda n: model.request(batch=n), lambda n: model.request(n)):
+            with pytest.raises(adjoin.ShapeMismatch, match='"a".*0 rows.*at least 1.*at most 4'):
+                make(0)
+            with pytest.raises(adjoin.BatchTooLarge, match="5 rows.*at most 4"):
+                make(5)
+        with pytest.raises(adjoin.BatchTooLarge):
+            model.request(shapes={"a": (5, 4), "b": (5, 4)})
+        assert model.request(4)["a"].shape == (4, 4)
+        # Its first dimension is a length.
+        assert client.model("gather").request(n=64)["index"].shape == (64,)
+
+
+def test_model_is_asked_for_by_version_or_label(client: adjoin.Client) -> None:
+    with pytest.raises(adjoin.InvalidRequest, match='version 1 and by label "stable"'):
+        client.model("add", version=1, label="stable")
+
+
+def test_options_of_the_wrong_kind_say_the_right_one(client: adjoin.Client) -> None:
+    model = client.model("add")
+    for use in (model, model.submit, model.infer_async):
+        with pytest.raises(TypeError, match=r"outputs is 'sum'.*\['sum'\]"):
+            use(a=ONES, b=ONES, outputs="sum")
+        with pytest.raises(ValueError, match="priority is -1.*from 0 to 65535"):
+            use(a=ONES, b=ONES, priority=-1)
+    with pytest.raises(TypeError, match="outputs is 'sum'"):
+        model.request(outputs="sum")
+    with pytest.raises(ValueError, match="priority is 65536"):
+        model.request().infer(priority=1 << 16)
+    text = client.model("text")
+    name = text.inputs[0].name
+    with pytest.raises(adjoin.DataTypeMismatch, match="type bytearray.*str or bytes"):
+        text({name: [[bytearray(b"ab")]]})
+    assert model(a=ONES, b=ONES, outputs=("sum",), priority=0).keys() == {"sum"}
+    assert model(a=ONES, b=ONES, outputs=None).keys() == {"sum"}
+
+
 def test_open_dimensions_have_to_be_given(client: adjoin.Client) -> None:
     with pytest.raises(adjoin.ShapeMismatch, match="width=... or shapes="):
         client.model("text").request(batch=2)
