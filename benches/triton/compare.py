@@ -38,8 +38,10 @@ CONCURRENCY = (1, 4, 16)
 BASE_PORT = 18400
 
 
-def measure(model: str, api: str, memory: str, concurrency: int, url: str) -> dict[str, float]:
-    """One run: requests/s, and latencies in microseconds."""
+def measure(
+    model: str, api: str, memory: str, concurrency: int, url: str
+) -> dict[str, float] | None:
+    """One run: requests/s, and latencies in microseconds; None if perf_analyzer gives up."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.csv"
         command = [PROGRAM, "-m", model, "-i", api, "-u", url, "-f", report]
@@ -49,7 +51,9 @@ def measure(model: str, api: str, memory: str, concurrency: int, url: str) -> di
         command += ["--stability-percentage", "1000000", "--percentile", "99"]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if ran.returncode != 0:
-            sys.exit(f"{model} {api} {memory} {concurrency} at {url}: {ran.stdout}{ran.stderr}")
+            words = (ran.stdout + ran.stderr).split("\n\n")[-1].strip()
+            print(f"{model} {api} {memory} {concurrency} at {url}: {words}", file=sys.stderr)
+            return None
         with open(report) as lines:
             row = next(csv.DictReader(lines))
         return {
@@ -91,7 +95,9 @@ def main() -> None:
                 for peer in peers:
                     url = f"127.0.0.1:{peer.port + (api == 'http')}"
                     said = measure(model, api, memory, concurrency, url)
-                    cells.setdefault(cell, {}).setdefault(peer.name, []).append(said)
+                    rounds = cells.setdefault(cell, {}).setdefault(peer.name, [])
+                    if said is not None:
+                        rounds.append(said)
     rows = []
     for (model, api, memory, concurrency), by_peer in cells.items():
         row: dict[str, object] = {
@@ -101,9 +107,11 @@ def main() -> None:
             "concurrency": concurrency,
         }
         for name, rounds in by_peer.items():
-            row[name] = {
-                key: round(statistics.median(one[key] for one in rounds), 1) for key in rounds[0]
+            medians = {
+                key: round(statistics.median(one[key] for one in rounds), 1)
+                for key in (rounds[0] if rounds else ())
             }
+            row[name] = medians or "perf_analyzer gave up"
         rows.append(row)
     document = {
         "date": datetime.now(UTC).date().isoformat(),
