@@ -205,6 +205,67 @@ fn duplicate_has_the_bytes_and_does_not_wait() {
 }
 
 #[test]
+fn what_is_written_at_a_kept_address_between_two_servers_goes_along() {
+    let ground = Ground::new();
+    let fake = ground.fake();
+    let first = std::thread::spawn(move || {
+        let mut peer = fake.accept();
+        peer.next().unwrap();
+        peer.die();
+    });
+    let client = ground.client();
+    let mut request = request(&client.model("double").unwrap(), 1);
+    let place = request.input_place_at(0).unwrap();
+    let id = request.place_id();
+    assert!(request.infer().is_err());
+    first.join().unwrap();
+    // Nothing was left yet.
+    assert!(!request.catch_up(0, id, &place).unwrap());
+    write(&place, 3.0);
+    assert!(request.infer().unwrap_err().is_retryable());
+    assert_ne!(request.place_id(), id);
+    write(&place, 4.0);
+    assert!(!request.catch_up(0, id - 1, &place).unwrap());
+    assert!(request.catch_up(1, id, &place).is_err());
+    assert!(request.catch_up(0, id, &place).unwrap());
+    let second = ground.fake().serve();
+    assert_eq!(request.infer().unwrap().get::<f32>("y").unwrap(), row(8.0));
+    // It has moved for good.
+    assert!(!request.catch_up(0, id, &place).unwrap());
+    drop((request, place, client));
+    second.join().unwrap();
+}
+
+#[test]
+fn place_that_went_with_its_server_is_not_taken_for_zeros() {
+    let ground = Ground::new();
+    let fake = ground.fake();
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let first = std::thread::spawn(move || {
+        let mut peer = fake.accept();
+        let entry = peer.next().unwrap();
+        peer.refuse(&entry, adjoin_client::Status::NotExecuted, [0; 2]);
+        gate.recv().unwrap();
+        // Its memory goes too.
+        drop(peer);
+    });
+    let client = ground.client();
+    let mut request = request(&client.model("double").unwrap(), 1);
+    let place = request.input_place_at(0).unwrap();
+    let id = request.place_id();
+    write(&place, 3.0);
+    assert!(request.infer().unwrap_err().is_retryable());
+    assert!(request.catch_up(0, id, &place).unwrap());
+    go.send(()).unwrap();
+    first.join().unwrap();
+    assert!(!request.catch_up(0, id, &place).unwrap());
+    let second = ground.fake().serve();
+    assert_eq!(request.infer().unwrap().get::<f32>("y").unwrap(), row(6.0));
+    drop((request, place, client));
+    second.join().unwrap();
+}
+
+#[test]
 fn watch_is_readable_once_armed_and_when_the_session_ends() {
     let ground = Ground::new();
     let server = ground.fake().serve_by(|peer, entry| {
