@@ -1,5 +1,7 @@
 //! Building a request: which inputs with which shapes, checked against the model's description.
 
+use std::time::Instant;
+
 use adjoin_schema::attach::TensorSpec;
 use adjoin_schema::text::shape_text;
 use adjoin_schema::{DataType, Shape};
@@ -17,6 +19,7 @@ pub struct RequestBuilder {
     inputs: SmallVec<[Input; 2]>,
     wanted: Vec<String>,
     may_prepare: bool,
+    give_up_at: Option<Instant>,
 }
 
 impl RequestBuilder {
@@ -26,6 +29,7 @@ impl RequestBuilder {
             inputs: SmallVec::new(),
             wanted: Vec::new(),
             may_prepare: true,
+            give_up_at: None,
         }
     }
 
@@ -97,6 +101,13 @@ impl RequestBuilder {
         self
     }
 
+    /// A moment until which [`RequestBuilder::build`] may wait for a connection, where the client's session is over.
+    /// Without it, for as long as [`ClientOptions::reconnect_timeout`](crate::ClientOptions::reconnect_timeout).
+    pub fn give_up_at(mut self, moment: Instant) -> Self {
+        self.give_up_at = Some(moment);
+        self
+    }
+
     /// Takes room for the inputs in the request region. They hold what was there before: write them.
     ///
     /// # Errors
@@ -108,9 +119,10 @@ impl RequestBuilder {
             inputs,
             wanted,
             may_prepare,
+            give_up_at,
         } = self;
         let Model { client, target } = model;
-        let session = client.live_session(None)?;
+        let session = client.live_session(give_up_at)?;
         let wanted = wanted.into_boxed_slice();
         let mut exchange = Exchange::new(client, session, target, inputs, wanted, may_prepare);
         exchange.extents = exchange

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use adjoin_client::{ConnectError, InferError, Request, SubmitOptions};
+use adjoin_client::{ConnectError, InferError, Request, RequestError, SubmitOptions};
 
 use crate::{Ground, fill, options, request, row};
 
@@ -66,6 +66,27 @@ fn submission_waits_for_a_server_no_longer_than_its_deadline() {
     assert_eq!(outputs.get::<f32>("y").unwrap(), row(6.0));
     drop(request);
     server.join().unwrap();
+}
+
+#[test]
+fn building_waits_for_a_server_no_longer_than_it_may() {
+    let ground = Ground::new();
+    let fake = ground.fake();
+    let server = std::thread::spawn(move || {
+        let mut peer = fake.accept();
+        peer.next();
+        peer.die();
+    });
+    let client = ground.connect(options().reconnect_timeout(HOUR));
+    let model = client.model("double").unwrap();
+    assert!(request(&model, 1).infer().is_err());
+    server.join().unwrap();
+    let builder = model.request_batch(1).unwrap();
+    let error = builder.give_up_at(Instant::now() + SHORT).build();
+    let Err(RequestError::Session(error)) = error else {
+        panic!("{error:?}");
+    };
+    check_unavailable(&error);
 }
 
 #[test]
