@@ -75,7 +75,8 @@ pub(crate) fn connect(
         .name(name)
         .spin(seconds("spin", spin)?)
         .answer_timeout(seconds("answer_timeout", answer_timeout)?)
-        .reconnect_timeout(seconds("reconnect_timeout", reconnect_timeout)?);
+        .reconnect_timeout(seconds("reconnect_timeout", reconnect_timeout)?)
+        .interrupt(fault::is_interrupted);
     let inner = py
         .detach(|| options.connect(dir))
         .map_err(|error| fault::of_connect(&error))?;

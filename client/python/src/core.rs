@@ -77,9 +77,10 @@ impl Core {
         py: Python<'_>,
         connection: &Arc<Connection>,
         plan: Plan,
+        until: Option<Instant>,
     ) -> Result<Arc<Self>, Fault> {
         connection.check()?;
-        let request = py.detach(|| plan.build())?;
+        let request = py.detach(|| plan.build(until))?;
         let state = State {
             inputs: Inputs::new(&request),
             stage: Stage::Idle(request),
@@ -435,7 +436,7 @@ fn resize(
     let len = bytes.len() as u64;
     if plan.inputs[index].string_bytes != Some(len) {
         plan.inputs[index].string_bytes = Some(len);
-        let mut other = plan.build()?;
+        let mut other = plan.build(None)?;
         for sibling in (0..plan.inputs.len()).filter(|&sibling| sibling != index) {
             let place = request.input_place_at(sibling)?;
             other.copy_input_from(sibling, &place)?;

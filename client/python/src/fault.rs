@@ -1,5 +1,6 @@
 //! From the client's errors to Python's exceptions.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use adjoin_client::{ConnectError, InferError, RequestError, Status, TensorError};
@@ -220,7 +221,32 @@ fn invalid_class(status: Status) -> &'static str {
     }
 }
 
+thread_local! {
+    /// What a signal handler raised on this thread while it waited for a connection.
+    static RAISED: Cell<Option<PyErr>> = const { Cell::new(None) };
+}
+
+/// Runs the handlers of signals that came while a thread waits for a connection; whether one raised.
+pub(crate) fn is_interrupted() -> bool {
+    Python::attach(|py| {
+        // One that waits for a thread that connects may hold the interpreter which that thread asks for here.
+        py.detach(|| ());
+        match py.check_signals() {
+            Ok(()) => false,
+            Err(raised) => {
+                RAISED.set(Some(raised));
+                true
+            }
+        }
+    })
+}
+
 pub(crate) fn of_connect(error: &ConnectError) -> PyErr {
+    if matches!(error, ConnectError::Interrupted)
+        && let Some(raised) = RAISED.take()
+    {
+        return raised;
+    }
     let class = match error {
         ConnectError::NoServer { .. }
         | ConnectError::Closed { .. }

@@ -78,7 +78,7 @@ impl Model {
         options: RunOptions,
         patience: Patience,
     ) -> Result<Future, Fault> {
-        let core = arguments.request(py, self, patience)?;
+        let core = arguments.request(py, self, &options, patience)?;
         let flight = quick::with_room(py, self, patience, || core.start(py, &options))?;
         core.leave(flight);
         let pool = (!self.has_texts()).then(|| Arc::clone(&self.pool));
@@ -195,7 +195,7 @@ impl Model {
             outputs: outputs.unwrap_or_default(),
             may_prepare: true,
         };
-        let make = || Core::new(py, &self.connection, plan.clone());
+        let make = || Core::new(py, &self.connection, plan.clone(), None);
         let core = quick::with_room(py, self, Patience::Endless, make)?;
         Request::new(py, core, &self.names)
     }

@@ -14,7 +14,8 @@ pub(crate) struct RunOptions {
     pub(crate) timeout: Option<Duration>,
     /// The moment until which the caller waits for the answer.
     pub(crate) until: Option<Instant>,
-    /// How long the caller waits for room, and until when: the server takes nothing after its deadline.
+    /// How long the caller waits for room or for a connection, and until when: the server takes nothing after its
+    /// deadline, and with no server nobody waits longer than for an answer.
     pub(crate) patience: Patience,
     pub(crate) submit: SubmitOptions,
 }
@@ -76,10 +77,15 @@ impl RunOptions {
             None => submit,
         };
         let soonest = timeout.into_iter().chain(deadline).min();
+        let patience = Patience::new(soonest, called);
+        let submit = match patience.end() {
+            Some(until) => submit.give_up_at(until),
+            None => submit,
+        };
         Ok(Self {
             timeout,
             until: timeout.and_then(|timeout| called.checked_add(timeout)),
-            patience: Patience::new(soonest, called),
+            patience,
             submit,
         })
     }

@@ -1,5 +1,7 @@
 //! What a request is made of, so that it can be made again.
 
+use std::time::Instant;
+
 use adjoin_client::{DataType, Model, RequestError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -29,7 +31,10 @@ pub(crate) struct Plan {
 impl Plan {
     /// Takes room for the inputs. The texts of string inputs are empty; other inputs hold what was there
     /// before.
-    pub(crate) fn build(&self) -> Result<adjoin_client::Request, RequestError> {
+    pub(crate) fn build(
+        &self,
+        until: Option<Instant>,
+    ) -> Result<adjoin_client::Request, RequestError> {
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
         let mut builder = self
             .model
@@ -41,6 +46,9 @@ impl Plan {
                 None => builder.input(&spec.name, &input.shape)?,
                 Some(bytes) => builder.input_with_bytes(&spec.name, &input.shape, bytes)?,
             };
+        }
+        if let Some(until) = until {
+            builder = builder.give_up_at(until);
         }
         builder.build()
     }

@@ -84,6 +84,7 @@ impl<'py> Arguments<'py> {
         &self,
         py: Python<'py>,
         model: &Model,
+        options: &RunOptions,
         patience: Patience,
     ) -> Result<Arc<Core>, Fault> {
         model.connection.check()?;
@@ -97,7 +98,12 @@ impl<'py> Arguments<'py> {
         let core = match pooled {
             Some(core) => core,
             None => with_room(py, model, patience, || {
-                Core::new(py, &model.connection, self.plan(model))
+                Core::new(
+                    py,
+                    &model.connection,
+                    self.plan(model),
+                    options.patience.end(),
+                )
             })?,
         };
         core.write(py, |request| {
@@ -146,7 +152,7 @@ pub(crate) fn infer<'py>(
     arguments: &Arguments<'py>,
     options: &RunOptions,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let core = arguments.request(py, model, options.patience)?;
+    let core = arguments.request(py, model, options, options.patience)?;
     let hold = with_room(py, model, options.patience, || core.infer(py, options))?;
     let outputs = collect(py, &hold)?;
     drop(hold);
