@@ -43,6 +43,21 @@ def test_code_of_the_readme_runs(shared_server: Server, digits, monkeypatch) -> 
         exec(compile(code, "README.md", "exec"), names)
 
 
+def test_code_of_the_front_page_runs(shared_server: Server, monkeypatch) -> None:
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## From Python") : text.index("## From Rust")]
+    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {}
+    code = block.replace('"/tmp/adjoin"', repr(shared_server.socket_dir))
+    exec(
+        compile(code + "\nimport asyncio\nlater = asyncio.run(classify())", "README.md", "exec"),
+        names,
+    )
+    later, now = names["later"], names["y"]
+    assert later["scores"].shape == (4, 10) and (later["scores"] == now["scores"]).all()
+
+
 def test_docstring_of_the_package_runs(shared_server: Server, digits) -> None:
     images, _ = digits
     source = (adjoin.__doc__ or "").replace("/run/adjoin", shared_server.socket_dir)
