@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use adjoin_client::Pending;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
@@ -20,6 +21,8 @@ pub(crate) struct Connection {
     pools: Mutex<Members<Pool>>,
     /// Runs that were submitted, oldest first.
     runs: Mutex<Members<Run>>,
+    /// What requests that are gone still have with the server, oldest first: their memory comes back with the answers.
+    orphans: Mutex<Vec<Pending>>,
 }
 
 /// Those that are of interest, oldest first, and some that are not any more.
@@ -109,6 +112,28 @@ impl Connection {
         self.runs.lock().add(run);
     }
 
+    /// Remembers what a request that is gone has with the server.
+    pub(crate) fn enter_orphan(&self, orphan: Pending) {
+        self.orphans.lock().push(orphan);
+        self.bury_orphans();
+    }
+
+    /// Gives the memory of those back that were answered; whether there were any.
+    pub(crate) fn bury_orphans(&self) -> bool {
+        let mut orphans = self.orphans.lock();
+        if orphans.is_empty() {
+            return false;
+        }
+        let count = orphans.len();
+        orphans.retain_mut(|orphan| !orphan.is_done());
+        orphans.len() < count
+    }
+
+    /// Whether anything is with the server that nobody has any more.
+    pub(crate) fn has_orphans(&self) -> bool {
+        !self.orphans.lock().is_empty()
+    }
+
     /// Closes the client: everything goes back that nobody has a view of.
     pub(crate) fn close(&self) {
         if self.is_closed.swap(true, Ordering::Relaxed) {
@@ -116,6 +141,7 @@ impl Connection {
         }
         let pools = self.pools.lock().living();
         pools.iter().for_each(|pool| _ = pool.clear());
+        self.orphans.lock().clear();
         let cores = self.cores.lock().living();
         cores.iter().for_each(|core| core.close());
     }
@@ -129,7 +155,7 @@ impl Connection {
     /// Has others give back what they do not need, or waits for one of them.
     pub(crate) fn make_room(&self, py: Python<'_>, patience: Patience) -> PyResult<Room> {
         let runs = self.runs.lock().living();
-        let mut is_any_settled = false;
+        let mut is_any_settled = self.bury_orphans();
         for run in &runs {
             is_any_settled |= run.try_settle(py);
         }

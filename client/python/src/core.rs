@@ -205,6 +205,7 @@ impl Core {
     /// Submits the request.
     pub(crate) fn start(&self, py: Python<'_>, options: &RunOptions) -> Result<Flight, Fault> {
         let mut request = self.take_request(py)?;
+        self.connection.bury_orphans();
         let mut state = self.state.lock();
         if let Err(fault) = state.inputs.bring(py, &mut request) {
             state.stage = Stage::Idle(request);
@@ -398,8 +399,14 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        let holds = std::mem::take(&mut self.state.get_mut().holds);
+        let state = self.state.get_mut();
+        let holds = std::mem::take(&mut state.holds);
         holds.iter().for_each(|hold| hold.let_go());
+        if let Stage::Abandoned(pending) = std::mem::replace(&mut state.stage, Stage::Closed)
+            && !self.connection.is_closed()
+        {
+            self.connection.enter_orphan(pending);
+        }
     }
 }
 

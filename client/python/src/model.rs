@@ -341,8 +341,12 @@ impl Model {
         let options = RunOptions::new(None, deadline, priority)?;
         let arguments = Arguments::new(py, self, inputs, named, outputs)?;
         match self.start(py, &arguments, options, Patience::None) {
-            Err(fault) if fault.is_for_want_of_places() => Ok(None),
-            Err(fault) if fault.is_for_want_of_room() && self.connection.is_any_under_way() => {
+            Err(fault)
+                if fault.is_for_want_of_places()
+                    || fault.is_for_want_of_room()
+                        && (self.connection.is_any_under_way()
+                            || self.connection.has_orphans()) =>
+            {
                 Ok(None)
             }
             outcome => Ok(outcome.map(Some)?),

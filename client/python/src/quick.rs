@@ -178,8 +178,8 @@ pub(crate) fn with_room<T>(
         match (model.connection.make_room(py, patience)?, patience) {
             (Room::Made, _) => {}
             (Room::None, Patience::None) => return Err(fault),
-            // The places are those of runs that were dropped, or of other threads: they come back with the answers.
-            (Room::None, _) if fault.is_for_want_of_places() => {
+            // Runs that were dropped have it, or other threads the places: it comes back with the answers.
+            (Room::None, _) if fault.is_for_want_of_places() || model.connection.has_orphans() => {
                 py.detach(|| std::thread::sleep(MOMENT));
                 py.check_signals()?;
             }

@@ -111,6 +111,23 @@ def test_submit_waits_for_the_places_of_dropped_futures(shared_server: Server) -
         asyncio.run(main())
 
 
+def test_memory_of_dropped_futures_comes_back(shared_server: Server) -> None:
+    with shared_server.client(request_bytes=1 << 17) as client:
+        slow = client.model("slow")
+        x = np.ones((32, 64), np.float32)
+
+        async def main() -> None:
+            assert ((await slow.infer_async(x=x))["y"] == -1).all()
+
+        for _ in range(2):
+            for _ in range(30):
+                slow.submit(x=x)
+            assert (slow(x=x)["y"] == -1).all()
+            for _ in range(30):
+                slow.submit(x=x)
+            asyncio.run(main())
+
+
 def given_up(request: adjoin.Request, how: str) -> Callable[[], object]:
     async def time_out() -> None:
         await request.infer_async(timeout=0.001)
