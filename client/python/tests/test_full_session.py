@@ -8,11 +8,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import adjoin
 import numpy as np
 import pytest
-from conftest import Server
+from conftest import Server, wait_for
 
 ONES = np.ones((1, 4), np.float32)
 
@@ -21,7 +22,16 @@ ONES = np.ones((1, 4), np.float32)
 def stopped(server: Server) -> Iterator[None]:
     """The server does nothing meanwhile."""
     os.kill(server.process.pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{server.process.pid}/task")
+
+    def are_stopped() -> bool:
+        states = [
+            thread.read_text().rpartition(")")[2].split()[0] for thread in threads.glob("*/stat")
+        ]
+        return set(states) == {"T"}
+
     try:
+        wait_for("all threads of the server stand still", are_stopped)
         yield
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
