@@ -155,12 +155,12 @@ class Form:
 
 SHORT = Form(
     name="short",
-    latency=Length(6, 100),
-    large=Length(6, 120),
-    largest=Length(3, 150),
-    throughput=Length(5, 120),
-    open=Length(2, 700),
-    python=Length(3, 250),
+    latency=Length(4, 100),
+    large=Length(4, 100),
+    largest=Length(3, 120),
+    throughput=Length(4, 100),
+    open=Length(2, 500),
+    python=Length(3, 200),
     images=32,
     image_rounds=1,
 )
