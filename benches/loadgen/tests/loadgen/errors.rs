@@ -108,6 +108,14 @@ fn a_server_that_cannot_share_memory_says_so() {
     let text = error(&format!(
         "run --target grpc-shm:{address} --model fixed --input {INPUT}"
     ));
+    assert!(text.contains("the right \"regions\""), "{text}");
+    let (_server, address) = adjoin(
+        &["fixed"],
+        "[access]\ntcp_rights = [\"infer\", \"inspect\", \"regions\"]",
+    );
+    let text = error(&format!(
+        "run --target grpc-shm:{address} --model fixed --input {INPUT}"
+    ));
     assert!(text.contains("no system shared memory"), "{text}");
 }
 
