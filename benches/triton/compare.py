@@ -16,6 +16,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -68,6 +69,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "benches/results/perf-analyzer.json")
     options = parser.parse_args()
+    # So that the servers end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     release = ROOT / "target/release"
     site = Site(
         Layout(ROOT / "target/peers"),
