@@ -1,7 +1,7 @@
 # Two commands are all that a new machine needs: `make demo` and `make test`.
 #   make demo    builds the server and runs a real model for four client processes (Rust toolchain only)
 #   make test    everything that must hold: format, lints, documents, unit, model-checked, two-process,
-#                conformance and whole-system tests (needs Python 3 with venv, and a C compiler)
+#                conformance and whole-system tests (needs Python 3.11 with venv, C and C++ compilers)
 #   make models  bench models as a repository in target/models (needs Python 3)
 #   make bench   figures of README and benches/results
 #   make install-c [PREFIX=/usr/local] [DESTDIR=]

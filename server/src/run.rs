@@ -19,7 +19,6 @@ use crate::control::{
 use crate::engine::{Engine, EngineOptions};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
-use crate::oip::REGION_LIMITS;
 use crate::oip::regions::Regions;
 use crate::repository::{Loader, Manager, ManagerParts, RepositoryError, Started, engines};
 
@@ -198,10 +197,11 @@ async fn until_loaded(started: Started, phase: &Sender<Phase>) -> Result<bool, R
 
 /// Where callers may register regions.
 fn regions(config: &ServerConfig) -> Result<Regions, RunError> {
+    let limits = config.file.region_limits;
     let Some(path) = &config.named_shm else {
-        return Ok(Regions::off(REGION_LIMITS));
+        return Ok(Regions::off(limits));
     };
-    Regions::beneath(path, REGION_LIMITS).map_err(|source| RunError::NamedShm {
+    Regions::beneath(path, limits).map_err(|source| RunError::NamedShm {
         path: path.clone(),
         source,
     })

@@ -53,6 +53,12 @@ pub struct LimitsSection {
     /// Bytes of answers that are kept for models with a response cache, of calls of the Open Inference Protocol. Default
     /// 64 MiB.
     pub response_cache_bytes: u64,
+    /// Named shared-memory regions of all callers. Default 4096.
+    pub named_regions: usize,
+    /// The same of one caller. Default 1024.
+    pub user_named_regions: usize,
+    /// Bytes that one call may have copied from named regions. Default 256 MiB.
+    pub named_call_bytes: u64,
     /// Connections of each listener at once, sessions aside. Default 1024.
     pub connections: usize,
 }
@@ -139,6 +145,9 @@ impl Default for LimitsSection {
             user_bytes: 4 << 30,
             total_bytes: 8 << 30,
             response_cache_bytes: 64 << 20,
+            named_regions: 4096,
+            user_named_regions: 1024,
+            named_call_bytes: 256 << 20,
             connections: 1024,
         }
     }

@@ -17,6 +17,7 @@ use crate::batch::policy::BatchPolicy;
 use crate::batch::queue_policy::QueuePolicies;
 use crate::model::ModelSettings;
 use crate::oip::LogSettings;
+use crate::oip::regions::RegionLimits;
 use crate::repository::VersionPolicy;
 use crate::session::table::SessionLimits;
 use access::AccessConfig;
@@ -64,6 +65,8 @@ pub struct CheckedFile {
     pub limits: SessionLimits,
     /// Bytes of answers that are kept.
     pub response_cache_bytes: u64,
+    /// What callers may register and have copied of named shared memory.
+    pub region_limits: RegionLimits,
     /// Connections of each listener at once.
     pub connection_count_max: usize,
     /// Who may do what.
@@ -237,6 +240,11 @@ impl CheckedFile {
             allow_uids: server.allow_uids.clone(),
             limits,
             response_cache_bytes: file.limits.response_cache_bytes,
+            region_limits: RegionLimits {
+                count_max: file.limits.named_regions,
+                owner_count_max: file.limits.user_named_regions,
+                call_bytes_max: file.limits.named_call_bytes,
+            },
             connection_count_max: connections,
             access: file.access.checked()?,
             trace: trace(file.trace)?,
@@ -441,6 +449,29 @@ mod tests {
         assert_eq!(
             (single.max_batch_size, single.policy),
             (0, BatchPolicy::single())
+        );
+    }
+
+    #[test]
+    fn every_documented_limit_is_one() {
+        let page = include_str!("../../../docs/configuration.md");
+        let table = page.split("### `[limits]`").nth(1).unwrap();
+        let table = table.split("\n### ").next().unwrap();
+        let keys = table.lines().filter_map(|line| {
+            let (key, _) = line.strip_prefix("| `")?.split_once('`')?;
+            Some(key)
+        });
+        let text = keys.fold("[limits]\n".to_owned(), |text, key| text + key + " = 7\n");
+        assert!(text.lines().count() >= 9, "{text}");
+        let file = CheckedFile::parse(&text, Path::new("limits")).unwrap();
+        let regions = file.region_limits;
+        assert_eq!(
+            (
+                regions.count_max,
+                regions.owner_count_max,
+                regions.call_bytes_max
+            ),
+            (7, 7, 7)
         );
     }
 

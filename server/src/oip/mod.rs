@@ -28,14 +28,7 @@ use crate::repository::Manager;
 
 use cache::ResponseCache;
 pub(crate) use refusal::of_manager;
-use regions::{Owner, RegionLimits, Regions};
-
-/// Regions that callers may register, and bytes that one call may have copied from them: as many as a message has.
-pub(crate) const REGION_LIMITS: RegionLimits = RegionLimits {
-    count_max: 1024,
-    owner_count_max: 256,
-    call_bytes_max: infer::REPLY_BYTES_MAX,
-};
+use regions::{Owner, Regions};
 
 /// Who calls.
 #[derive(Clone, Debug)]
