@@ -149,8 +149,8 @@ impl Client {
         self.inner.fork.is_same_process()
     }
 
-    pub(crate) fn answer_timeout(&self) -> Duration {
-        self.inner.options.answer_timeout
+    pub(crate) fn options(&self) -> &ClientOptions {
+        &self.inner.options
     }
 
     /// A session that takes requests: the current one, or a new one in its place. `until` is the caller's limit, past

@@ -10,6 +10,7 @@ use adjoin_schema::status::Status;
 use adjoin_shm::socket::AttachSocket;
 use rustix::io::Errno;
 
+use crate::limit::Limit;
 use crate::session::{Session, SessionEnd};
 use crate::{Explanation, InferError};
 
@@ -145,13 +146,14 @@ impl Session {
         }
     }
 
-    /// Asks the server about a model.
+    /// Asks the server about a model; for an answer it waits at most so long, and within the limits of the operation.
     pub(crate) fn ask(
         &self,
         model: &str,
         version: u64,
         label: &str,
         at_most: Duration,
+        limit: &Limit<'_>,
     ) -> Result<ModelInfo, InferError> {
         let query_id = self.inbox.lock().ask();
         let query = ModelQuery {
@@ -161,7 +163,7 @@ impl Session {
             label: label.to_owned(),
         };
         let packet = AttachMessage::ModelQuery(query).encode();
-        let answer = self.exchange(query_id, &packet, at_most);
+        let answer = self.exchange(query_id, &packet, at_most, limit);
         self.inbox.lock().give_up(query_id);
         answer?.map_err(|rejection| {
             let request = RequestDescriptor {
@@ -180,6 +182,7 @@ impl Session {
         query_id: u64,
         packet: &[u8],
         at_most: Duration,
+        limit: &Limit<'_>,
     ) -> Result<Result<ModelInfo, Rejection>, InferError> {
         let gone = || match self.end() {
             Some(SessionEnd::Gone) | None => InferError::ServerGone {
@@ -212,10 +215,9 @@ impl Session {
             if waited >= at_most {
                 return Err(InferError::Timeout { waited: at_most });
             }
+            let step = limit.step(LOOK_INTERVAL.min(at_most - waited))?;
             // Whatever the outcome, the next round looks.
-            let _ = self
-                .socket
-                .wait_readable(LOOK_INTERVAL.min(at_most - waited));
+            let _ = self.socket.wait_readable(step);
         }
     }
 }

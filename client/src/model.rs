@@ -37,10 +37,11 @@ impl Model {
         label: &str,
     ) -> Result<Self, InferError> {
         check_question(name, label)?;
-        let answer_timeout = client.answer_timeout();
+        let options = client.options();
         let ask = || {
             let session = client.live_session(None)?;
-            session.ask(name, version, label, answer_timeout)
+            let limit = options.limit(None);
+            session.ask(name, version, label, options.answer_timeout, &limit)
         };
         let info = match ask() {
             // A question runs nothing, so it can go to the next session without further ado.

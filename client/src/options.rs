@@ -130,9 +130,9 @@ impl ClientOptions {
         self
     }
 
-    /// What a thread that waits for a connection asks at least every 50 ms: `true` ends the wait, with
-    /// [`ConnectError::Interrupted`]. So a signal can end it. Several threads may ask at one time; default:
-    /// nothing is asked.
+    /// What a thread that waits for a connection, or for the description of a model, asks at least every 50 ms:
+    /// `true` ends the wait, with [`ConnectError::Interrupted`]. So a signal can end it. Several threads may ask at
+    /// one time; default: nothing is asked.
     #[must_use]
     pub fn interrupt(mut self, is_wanted: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         self.interrupt = Some(Interrupt(Arc::new(is_wanted)));

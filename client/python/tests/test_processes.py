@@ -132,7 +132,7 @@ INTERRUPTED = """
 import signal, sys, adjoin, numpy as np
 # Whoever runs the tests in the background may have had the signal ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-client = adjoin.connect(sys.argv[1])
+client = adjoin.connect(sys.argv[1], answer_timeout=3600)
 x = np.ones((32, 64), np.float32)
 model = client.model("slow")
 request = model.request(batch=32)
@@ -141,6 +141,8 @@ waits = {
     "infer": lambda: request.infer(),
     "call": lambda: model(x=x),
     "future": lambda: model.submit(x=x).result(),
+    "model": lambda: client.model("slow"),
+    "connect": lambda: adjoin.connect(sys.argv[1], answer_timeout=3600),
 }
 wait = waits[sys.argv[2]]
 print("ready", flush=True)
@@ -168,10 +170,11 @@ def test_ctrl_c_interrupts_a_wait(shared_server: Server, wait: str) -> None:
     assert (printed, process.returncode) == ("interrupted\n", 0)
 
 
-def test_wait_without_an_end_is_interrupted(make_server) -> None:
+@pytest.mark.parametrize("wait", ["infer", "model", "connect"])
+def test_wait_without_an_end_is_interrupted(make_server, wait: str) -> None:
     # A stopped server never answers.
     server = make_server(["slow"])
-    command = [sys.executable, "-c", INTERRUPTED.replace("assert", "#"), server.socket_dir, "infer"]
+    command = [sys.executable, "-c", INTERRUPTED.replace("assert", "#"), server.socket_dir, wait]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

@@ -82,7 +82,7 @@ pub enum ConnectError {
     },
     /// The caller did not want to wait any longer; see
     /// [`ClientOptions::interrupt`](crate::ClientOptions::interrupt).
-    #[error("the wait for a connection was interrupted")]
+    #[error("the wait for the server was interrupted")]
     Interrupted,
     /// The client belongs to the parent of this process.
     #[error(

@@ -159,3 +159,32 @@ fn wait_for_a_server_is_interrupted() {
     let error = client.model("double").unwrap_err();
     assert!(is_interrupted(&error), "{error:?}");
 }
+
+#[test]
+fn wait_for_the_description_of_a_model_is_interrupted() {
+    let ground = Ground::new();
+    let fake = ground.fake();
+    let (end, is_over) = channel::<()>();
+    let server = std::thread::spawn(move || {
+        let peer = fake.accept();
+        // Never a word after the handshake.
+        let _ = is_over.recv();
+        drop(peer);
+    });
+    let is_wanted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&is_wanted);
+    let options = options()
+        .answer_timeout(HOUR)
+        .interrupt(move || flag.load(Ordering::Relaxed));
+    let client = ground.connect(options);
+    let signal = std::thread::spawn(move || {
+        std::thread::sleep(SHORT);
+        is_wanted.store(true, Ordering::Relaxed);
+    });
+    let error = client.model("double").unwrap_err();
+    let is_interrupted = matches!(error, InferError::Connect(ConnectError::Interrupted));
+    assert!(is_interrupted, "{error:?}");
+    signal.join().unwrap();
+    drop(end);
+    server.join().unwrap();
+}
