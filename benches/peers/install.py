@@ -26,7 +26,7 @@ def ensure(layout: Layout, name: str, requirements: Path) -> None:
     """
     folder = layout.environment(name)
     stamp = folder / "installed"
-    wanted = fingerprint(requirements)
+    wanted = fingerprint(folder, requirements)
     if stamp.is_file() and stamp.read_text() == wanted:
         return
     print(f"installing {name} into {folder}", flush=True)
@@ -36,9 +36,10 @@ def ensure(layout: Layout, name: str, requirements: Path) -> None:
     stamp.write_text(wanted)
 
 
-def fingerprint(requirements: Path) -> str:
+def fingerprint(folder: Path, requirements: Path) -> str:
+    """What makes an environment another one; its scripts name its own path, so one that was moved is of no use."""
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
-    return f"{sys.version_info.major}.{sys.version_info.minor} {digest}\n"
+    return f"{sys.version_info.major}.{sys.version_info.minor} {folder.absolute()} {digest}\n"
 
 
 def make_environment(folder: Path) -> None:

@@ -123,7 +123,8 @@ def program(path: Path, source: str) -> None:
 def environment(layout: Layout, name: str, requirements: Path, source: str) -> None:
     """An environment that counts as installed; its Python runs this source."""
     program(layout.python(name), source)
-    (layout.environment(name) / "installed").write_text(install.fingerprint(requirements))
+    folder = layout.environment(name)
+    (folder / "installed").write_text(install.fingerprint(folder, requirements))
 
 
 @pytest.fixture
