@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use adjoin_oip::VersionChoice;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -14,10 +15,7 @@ pub(super) async fn tell(health: HealthReporter, shared: Shared) {
     loop {
         changes.borrow_and_update();
         let models = shared.engine.models().snapshot();
-        let is_ready = |name: &String| {
-            let entry = models.get(name);
-            entry.is_some_and(|entry| !entry.ready_versions().is_empty())
-        };
+        let is_ready = |name: &String| shared.oip.is_model_ready(name, &VersionChoice::Any);
         let ready: BTreeSet<String> = models
             .keys()
             .filter(|name| is_ready(name))

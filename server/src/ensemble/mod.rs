@@ -15,6 +15,7 @@
 mod outputs;
 mod place;
 mod plan;
+mod ready;
 mod run;
 mod runs;
 mod step;
@@ -22,6 +23,7 @@ mod tensor;
 
 pub use place::ENGINE;
 pub use plan::EnsemblePlan;
+pub use ready::{is_ready, warn_of_misfits};
 pub use run::{Advance, Finished, Run, StepSink};
 pub(crate) use runs::Runs;
 pub use tensor::{StepOutputs, StepTensor};

@@ -572,3 +572,20 @@ fn strings_of_unknown_size_pass_from_step_to_step() {
     let output = response.private_output(&answer.request, 0).unwrap();
     assert_eq!((output.shape, output.bytes), ([2, 1].as_slice(), bytes));
 }
+
+#[test]
+fn ensemble_is_ready_while_the_models_of_its_steps_are() {
+    let plane = Plane::new();
+    plane.ensemble("both", &["double x=in y=t", "next x=t y=out"], 0);
+    plane.ensemble("outer", &["both in=in out=out"], 0);
+    plane.ensemble("circle", &["circle in=in out=out"], 0);
+    let is_ready = |name: &str| {
+        let version = plane.models.find(name, 0, "").unwrap();
+        super::is_ready(&plane.models, &version)
+    };
+    plane.serve("double", each(|x| 2.0 * x));
+    assert!(is_ready("double") && !is_ready("both") && !is_ready("outer"));
+    plane.serve("next", each(|x| x));
+    assert!(is_ready("both") && is_ready("outer"));
+    assert!(!is_ready("circle"));
+}

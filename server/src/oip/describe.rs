@@ -1,11 +1,14 @@
 //! What server and models are, in the protocol's words.
 
+use std::sync::Arc;
+
 use adjoin_control_api::inference as api;
 use adjoin_control_api::inference::model_metadata_response::TensorMetadata;
 use adjoin_oip::{Fault, VersionChoice};
 use adjoin_schema::attach::TensorSpec;
 
 use super::Oip;
+use crate::ensemble;
 use super::refusal::of_model;
 
 /// Extensions of the protocol that this server speaks.
@@ -24,9 +27,10 @@ const EXTENSIONS: [&str; 11] = [
 ];
 
 impl Oip {
-    /// Whether a model, or one version of it, takes requests.
+    /// Whether a model, or one version of it, takes requests. An ensemble does while the models of its steps do.
     pub fn is_model_ready(&self, model: &str, version: &VersionChoice) -> bool {
-        !self.engine.is_draining() && self.find(model, version).is_ok()
+        let is_ready = |version: Arc<_>| ensemble::is_ready(self.engine.models(), &version);
+        !self.engine.is_draining() && self.find(model, version).is_ok_and(is_ready)
     }
 
     /// The server's name, release and extensions.

@@ -22,6 +22,7 @@ use super::stamp::Stamp;
 use super::{FoundModel, Loader, RepositoryError, public_reason, scan, scan_model};
 use crate::config::{ControlMode, ModelControl};
 use crate::engine::Engine;
+use crate::ensemble;
 use crate::model::ModelVersion;
 
 /// Loads and unloads models. On the loader's thread alone.
@@ -123,6 +124,7 @@ impl Changes {
             _ => {}
         }
         self.refresh_all(&models);
+        ensemble::warn_of_misfits(self.engine.models(), None);
         Ok(())
     }
 
@@ -164,7 +166,9 @@ impl Changes {
             ManageError::Unreadable
         })?;
         let found = found.ok_or_else(|| ManageError::NotFound { name: name.into() })?;
-        self.refresh(&found, json, true)
+        let loaded = self.refresh(&found, json, true);
+        ensemble::warn_of_misfits(self.engine.models(), Some(name));
+        loaded
     }
 
     /// Unloads a model for a caller.
