@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit};
 use thiserror::Error;
 
 /// Most bytes of a name in a directory.
@@ -125,9 +125,12 @@ impl NamedDirectory {
         if Mode::from_raw_mode(stat.st_mode).intersects(special) {
             return Err(NamedError::Mode(stat.st_mode & 0o7777));
         }
+        let others_write = Mode::WGRP | Mode::WOTH;
         Ok(NamedObject {
             fd,
             file_size_max: self.file_size_max,
+            is_own: stat.st_uid == geteuid().as_raw()
+                && !Mode::from_raw_mode(stat.st_mode).intersects(others_write),
         })
     }
 }
@@ -137,6 +140,7 @@ impl NamedDirectory {
 pub struct NamedObject {
     fd: OwnedFd,
     file_size_max: u64,
+    is_own: bool,
 }
 
 impl NamedObject {
@@ -146,6 +150,13 @@ impl NamedObject {
     /// The system's.
     pub fn byte_size(&self) -> Result<u64, NamedError> {
         stat(&self.fd).map(|stat| u64::try_from(stat.st_size).unwrap_or_default())
+    }
+
+    /// Whether only processes of this one's user, and root, could open it for writing when it was opened here: a
+    /// [`NamedObject::write`] waits for nobody else.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.is_own
     }
 
     /// A copy of `byte_size` bytes from `offset`. Does not wait for whoever else uses the file, on tmpfs.
@@ -182,7 +193,7 @@ impl NamedObject {
     /// Writes `bytes` at `offset`, within the file.
     ///
     /// This may wait without limit: the kernel lets one writer at a time into a file, and that one may be a client whose
-    /// source of bytes never answers. So call it where only this client waits.
+    /// source of bytes never answers. So call it where only this client waits, unless the file [is ours](Self::is_own).
     ///
     /// # Errors
     /// [`NamedError::Short`] if the file ends before, or the system's; a part may be written then.

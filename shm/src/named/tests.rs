@@ -194,3 +194,19 @@ proptest! {
         prop_assert_eq!(inside, key == "aa" || key == "/aa");
     }
 }
+
+#[test]
+fn a_file_is_our_own_if_nobody_else_can_write_it() {
+    let place = Place::new();
+    let file = place.file("a", b"x");
+    for (mode, is_own) in [(0o600, true), (0o644, true), (0o620, false), (0o602, false)] {
+        file.set_permissions(Permissions::from_mode(mode)).unwrap();
+        let object = place.dir.object("a", None).unwrap();
+        assert_eq!(object.is_own(), is_own, "{mode:o}");
+    }
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(place.at("a"), Some(1234), None).unwrap();
+        file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+        assert!(!place.dir.object("a", None).unwrap().is_own());
+    }
+}

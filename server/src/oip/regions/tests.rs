@@ -1,4 +1,6 @@
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::task::Poll;
 
 use adjoin_oip::{Fault, Kind};
 
@@ -307,4 +309,31 @@ fn without_the_operators_word_nothing_is_registered() {
     assert!(text.contains("--allow-named-shm"), "{text}");
     off.unregister_all(&me);
     assert!(off.status(&me, "").unwrap().is_empty());
+}
+
+#[test]
+fn only_a_write_that_waits_for_nobody_runs_where_it_was_called() {
+    let place = Place::new();
+    place.file("a", 100);
+    place.register("own", 0, 100).unwrap();
+    let everybodys = Permissions::from_mode(0o666);
+    std::fs::set_permissions(place.dir.path().join("a"), everybodys).unwrap();
+    place.register("shared", 0, 100).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(async {
+        for (name, bytes, is_done) in [("own", [201], true), ("shared", [202], false)] {
+            let region = place.regions.get(&place.me, name).unwrap();
+            let bytes = Bytes::copy_from_slice(&bytes);
+            let mut write = Box::pin(Arc::clone(&region).write(7, bytes.clone()));
+            let first = std::future::poll_fn(|context| Poll::Ready(write.as_mut().poll(context)));
+            match first.await {
+                Poll::Ready(written) => assert!(is_done && written.is_ok()),
+                Poll::Pending => {
+                    assert!(!is_done);
+                    write.await.unwrap();
+                }
+            }
+            assert_eq!(region.read(7, 1).unwrap(), bytes);
+        }
+    });
 }
