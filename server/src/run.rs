@@ -1,7 +1,7 @@
 //! From a configuration to a server that serves, and to its end.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjoin_backend::BackendError;
@@ -110,8 +110,15 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     }
     // Before the models: loading takes long, and a signal that nobody listens for kills, or as the first
     // process of a container does nothing.
+    let helped = Arc::new(OnceLock::<Arc<Engine>>::new());
+    let engine_to_help = Arc::clone(&helped);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(move || {
+            if let Some(engine) = engine_to_help.get() {
+                engine.help();
+            }
+        })
         .build();
     let runtime = runtime.map_err(system("start the control plane"))?;
     let phase = Sender::new(Phase::Serving);
@@ -143,6 +150,8 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
                 return Err(RunError::NoModel { path });
             }
             engine.ensure_workers(0).map_err(system("start a worker"))?;
+            engine.helps_from_here();
+            let _ = helped.set(Arc::clone(&engine));
             let (engine, manager) = (Arc::clone(&engine), Arc::clone(&manager));
             let log = config.log.clone();
             let shared = Shared::new(

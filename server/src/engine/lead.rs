@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use crate::model::ModelVersion;
+use crate::model::version::Batch;
 use crate::session::Session;
 
 /// Number of the server's own event descriptor among the polled ones.
@@ -54,6 +55,8 @@ pub(super) struct Lead {
     pub(super) busy: Vec<Arc<ModelVersion>>,
     /// Whose turn it is among them.
     pub(super) turn: usize,
+    /// Batches that were formed by a thread which does not run them.
+    pub(super) picked: Vec<(Arc<ModelVersion>, Batch)>,
     pub(super) spin: SpinBudget,
     /// Whether a worker is in `epoll_wait`, or on its way out of it.
     pub(super) has_sleeper: bool,
@@ -77,6 +80,7 @@ impl Lead {
             active: Vec::new(),
             busy: Vec::new(),
             turn: 0,
+            picked: Vec::new(),
             spin: SpinBudget::new(spin_ns),
             has_sleeper: false,
             sleeper_until_ns: u64::MAX,

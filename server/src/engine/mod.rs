@@ -10,15 +10,16 @@
 //! active just now for some microseconds, then says in every such session that it sleeps, looks once more,
 //! and sleeps in `epoll_wait` on the sessions' event descriptors, without holding the lead.
 
+mod help;
 mod intake;
 mod lead;
 mod steps;
 mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 
 use adjoin_backend::BindingKey;
 use adjoin_schema::attach::{AttachMessage, Refusal};
@@ -101,6 +102,8 @@ pub struct Engine {
     request_ids: AtomicU64,
     /// Requests of ensembles that are on their way.
     runs: Runs,
+    /// The thread that calls [`Engine::help`].
+    helper: OnceLock<ThreadId>,
 }
 
 impl Engine {
@@ -137,6 +140,7 @@ impl Engine {
             binding_keys: AtomicU64::new(1),
             request_ids: AtomicU64::new(1),
             runs: Runs::default(),
+            helper: OnceLock::new(),
         }))
     }
 
@@ -247,17 +251,17 @@ impl Engine {
 
     /// Queues a request that came by another way than a ring.
     pub fn submit(&self, ticket: Ticket, job: Job) {
-        self.command(Command::Submit(ticket, Box::new(job)));
+        self.command_soon(Command::Submit(ticket, Box::new(job)));
     }
 
     /// Takes a waiting request of [`Self::submit`] out of its queue. One that runs is run to its end.
     pub fn cancel(&self, flow: u64, request_id: u64) {
-        self.command(Command::Cancel { flow, request_id });
+        self.command_soon(Command::Cancel { flow, request_id });
     }
 
     /// Forgets a flow whose requests came by another way than a ring: none will follow.
     pub fn forget(&self, flow: u64) {
-        self.command(Command::Forget(flow));
+        self.command_soon(Command::Forget(flow));
     }
 
     /// A number for a request that comes by another way than a ring.

@@ -103,7 +103,14 @@ impl Engine {
     /// The next batch of any model, or when to look again.
     // A call of its own, so that its instructions can be counted (`benches/instructions.py`).
     #[inline(never)]
-    fn dispatch(&self, lead: &mut Lead, now_ns: u64) -> Result<(Arc<ModelVersion>, Batch), u64> {
+    pub(super) fn dispatch(
+        &self,
+        lead: &mut Lead,
+        now_ns: u64,
+    ) -> Result<(Arc<ModelVersion>, Batch), u64> {
+        if let Some(picked) = lead.picked.pop() {
+            return Ok(picked);
+        }
         let mut until_ns = u64::MAX;
         let mut expired = Vec::new();
         let mut found = None;
@@ -129,7 +136,7 @@ impl Engine {
         found.ok_or(until_ns)
     }
 
-    fn take_commands(&self, lead: &mut Lead, now_ns: u64) {
+    pub(super) fn take_commands(&self, lead: &mut Lead, now_ns: u64) {
         for id in std::mem::take(&mut *self.fired.lock()) {
             lead.activate(id);
         }
@@ -194,15 +201,11 @@ impl Engine {
         version: &Arc<ModelVersion>,
         batch: Batch,
     ) -> MutexGuard<'a, Lead> {
-        if let Some(plan) = version.plan() {
-            self.begin_run(&mut lead, version, plan, batch);
-            return lead;
-        }
-        let estimate = version.timing().estimate(batch.rows);
-        let expected_ns = estimate.map_or(u64::MAX, |estimate| estimate.mean_ns);
+        let expected_ns = Self::expected_ns(version, &batch);
         let is_alone = lead.active_count() <= 1;
-        if expected_ns < INLINE_NS || (is_alone && expected_ns < INLINE_ALONE_NS) {
-            self.run_and_tell(Some(&mut lead), version, batch);
+        let is_short = expected_ns < INLINE_NS || (is_alone && expected_ns < INLINE_ALONE_NS);
+        if is_short || version.plan().is_some() {
+            self.run_leading(&mut lead, version, batch);
             return lead;
         }
 
@@ -210,7 +213,7 @@ impl Engine {
         self.running.fetch_add(1, Ordering::AcqRel);
         let until_ns = Self::next_timer_ns(&lead);
         if lead.announce_sleep() && lead.has_sleeper {
-            self.shorten_sleep(&mut lead, until_ns);
+            self.shorten_sleep(&lead, until_ns);
         } else if lead.has_sleeper {
             self.kick.notify();
         } else {
@@ -250,6 +253,20 @@ impl Engine {
         self.lead.lock()
     }
 
+    /// How long a batch is expected to run, in ns; without end before anything has run.
+    pub(super) fn expected_ns(version: &ModelVersion, batch: &Batch) -> u64 {
+        let estimate = version.timing().estimate(batch.rows);
+        estimate.map_or(u64::MAX, |estimate| estimate.mean_ns)
+    }
+
+    /// Runs a batch with the lead in hand.
+    pub(super) fn run_leading(&self, lead: &mut Lead, version: &Arc<ModelVersion>, batch: Batch) {
+        match version.plan() {
+            Some(plan) => self.begin_run(lead, version, plan, batch),
+            None => self.run_and_tell(Some(lead), version, batch),
+        }
+    }
+
     /// Goes on with what waits for the same model, as long as another worker has the lead.
     fn run_waiting(&self, version: &ModelVersion) {
         let mut expired = Vec::new();
@@ -279,7 +296,7 @@ impl Engine {
             .unwrap_or(u64::MAX)
     }
 
-    fn shorten_sleep(&self, lead: &mut Lead, until_ns: u64) {
+    pub(super) fn shorten_sleep(&self, lead: &Lead, until_ns: u64) {
         if until_ns < lead.sleeper_until_ns {
             self.attention.store(true, Ordering::Release);
             self.kick.notify();
@@ -288,7 +305,7 @@ impl Engine {
 
     fn sleep<'a>(&'a self, mut lead: MutexGuard<'a, Lead>, until_ns: u64) -> MutexGuard<'a, Lead> {
         if lead.has_sleeper {
-            self.shorten_sleep(&mut lead, until_ns);
+            self.shorten_sleep(&lead, until_ns);
             drop(lead);
             self.park();
             return self.lead.lock();

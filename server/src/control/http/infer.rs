@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio_stream::iter;
@@ -18,6 +18,9 @@ use crate::control::MESSAGE_BYTES_MAX;
 use crate::control::listen::Caller;
 use crate::oip::Arrival;
 use crate::trace::Transport;
+
+/// The parts of an answer up to this size are joined: that costs less than to send each by itself.
+const JOINED_BYTES_MAX: usize = 16 << 10;
 
 pub(super) async fn infer(
     State(shared): State<Shared>,
@@ -83,9 +86,14 @@ fn response(Parts { parts, json_bytes }: Parts) -> Response {
     } else {
         "application/json"
     };
-    // One after the other as they are: together they may be hundreds of megabytes.
-    let stream = iter(parts.into_iter().map(Ok::<_, std::convert::Infallible>));
-    let mut response = Body::from_stream(stream).into_response();
+    let body = if length <= JOINED_BYTES_MAX {
+        Body::from(parts.concat())
+    } else {
+        // One after the other as they are: together they may be hundreds of megabytes.
+        let stream = iter(parts.into_iter().map(Ok::<_, std::convert::Infallible>));
+        Body::from_stream(stream)
+    };
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
