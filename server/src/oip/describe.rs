@@ -8,8 +8,8 @@ use adjoin_oip::{Fault, VersionChoice};
 use adjoin_schema::attach::TensorSpec;
 
 use super::Oip;
-use crate::ensemble;
 use super::refusal::of_model;
+use crate::ensemble;
 
 /// Extensions of the protocol that this server speaks.
 const EXTENSIONS: [&str; 11] = [
