@@ -22,7 +22,12 @@ pub struct Scheduler<T, I> {
     /// Kept only where a batch may wait for requests to come.
     arrivals: Option<Arrivals>,
     policies: QueuePolicies,
+    /// Batches until one is made larger than pays, to see whether that is still so.
+    until_probe: u32,
 }
+
+/// So many batches are made no larger than pays, then one is.
+const PROBE_INTERVAL: u32 = 1024;
 
 /// A batch on its way to an instance.
 #[derive(Debug)]
@@ -77,6 +82,7 @@ impl<T, I> Scheduler<T, I> {
             running_until_ns: SmallVec::new(),
             arrivals: may_wait.then(Arrivals::default),
             policies: QueuePolicies::default(),
+            until_probe: PROBE_INTERVAL,
         }
     }
 
@@ -179,6 +185,7 @@ impl<T, I> Scheduler<T, I> {
         let Some(instance) = self.free.pop() else {
             return Next::WaitUntil(u64::MAX);
         };
+        let rows_max = rows_max.min(self.rows_that_pay(facts.rows, timing));
         let mut jobs = Vec::with_capacity(self.queue.len().min(rows_max as usize));
         // While more waits than a batch takes, a short batch for one that is nearly late would make all others late.
         let is_backlogged = facts.rows >= self.policy.max_batch_size;
@@ -201,6 +208,30 @@ impl<T, I> Scheduler<T, I> {
             started_ns: now_ns,
             until_ns,
         })
+    }
+
+    /// Most rows of a batch for it to pay, of those that wait. Who has configured when to send a batch off, or of what
+    /// size, gets that.
+    fn rows_that_pay(&mut self, waiting: u32, timing: &Timing) -> u32 {
+        let BatchPolicy {
+            max_batch_size,
+            preferred_batch_sizes,
+            max_queue_delay_ns,
+        } = &self.policy;
+        if waiting < 2 || *max_queue_delay_ns > 0 || !preferred_batch_sizes.is_empty() {
+            return u32::MAX;
+        }
+        let waiting = waiting.min(*max_batch_size);
+        let rows = timing.rows_that_pay(waiting);
+        if rows >= waiting {
+            return u32::MAX;
+        }
+        self.until_probe -= 1;
+        if self.until_probe == 0 {
+            self.until_probe = PROBE_INTERVAL;
+            return u32::MAX;
+        }
+        rows
     }
 
     /// Takes out what is past its deadline. While others wait for the instance that is free, also what would

@@ -1,4 +1,5 @@
-//! How long an execution takes, learnt from those that ran: one estimate per doubling of rows.
+//! How long an execution takes, learnt from those that ran: one estimate per doubling of rows. And whether it pays to
+//! join requests at all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,6 +8,9 @@ const BUCKETS: usize = 12;
 /// constants of TCP's round-trip estimate (RFC 6298).
 const MEAN_WEIGHT: u64 = 8;
 const DEVIATION_WEIGHT: u64 = 4;
+/// A batch of one size is passed over for a smaller one only if a row takes so many times as long in it, in parts of
+/// four: times are never exact, and fewer executions leave more time for everything else.
+const CLEARLY_LONGER: u64 = 5;
 /// Mean deviations between the mean and a time that is seldom exceeded.
 const MARGIN: u64 = 3;
 
@@ -65,6 +69,21 @@ impl Estimate {
 pub struct Timing {
     mean_ns: [AtomicU64; BUCKETS],
     deviation_ns: [AtomicU64; BUCKETS],
+    /// Of one row in a batch of that size, in ns.
+    row_ns: [AtomicU64; BUCKETS],
+}
+
+/// Follows what is faster at once and what is slower slowly: nothing but the machine makes a run too long, and nothing
+/// makes it too short.
+fn updated_row(old_ns: u64, seen_ns: u64) -> u64 {
+    if old_ns == 0 {
+        return seen_ns;
+    }
+    if seen_ns <= old_ns {
+        return seen_ns.midpoint(old_ns);
+    }
+    let seen_ns = seen_ns.min(old_ns.saturating_mul(2));
+    old_ns + (seen_ns - old_ns).div_ceil(MEAN_WEIGHT)
 }
 
 fn bucket(rows: u32) -> usize {
@@ -79,6 +98,38 @@ impl Timing {
         let new = self.at(index).updated(execute_ns);
         self.mean_ns[index].store(new.mean_ns, Ordering::Relaxed);
         self.deviation_ns[index].store(new.deviation_ns, Ordering::Relaxed);
+        let seen_ns = (execute_ns / u64::from(rows.max(1))).max(1);
+        let row_ns = updated_row(self.row_ns(index), seen_ns);
+        self.row_ns[index].store(row_ns, Ordering::Relaxed);
+    }
+
+    /// Of `rows` that wait, how many to run together so that a row takes least: all of them, unless a smaller batch was
+    /// clearly faster. That is so for a model that mostly moves its inputs: alone a request runs where it lies, and to
+    /// join it with others costs a copy each way.
+    #[must_use]
+    pub fn rows_that_pay(&self, rows: u32) -> u32 {
+        let all = bucket(rows);
+        let all_ns = self.row_ns(all);
+        // What has not run is tried.
+        if all == 0 || all_ns == 0 {
+            return rows;
+        }
+        let known = (0..all).map(|index| (index, self.row_ns(index)));
+        let known = known.filter(|&(_, row_ns)| row_ns > 0);
+        // The largest of those that are about as fast.
+        let best_ns = known.clone().map(|(_, row_ns)| row_ns).min();
+        let is_near = |row_ns: u64| {
+            best_ns.is_none_or(|best_ns| row_ns <= best_ns.saturating_mul(CLEARLY_LONGER) / 4)
+        };
+        if is_near(all_ns) {
+            return rows;
+        }
+        let smaller = known.rev().find(|&(_, row_ns)| is_near(row_ns));
+        smaller.map_or(rows, |(index, _)| 1 << index)
+    }
+
+    fn row_ns(&self, index: usize) -> u64 {
+        self.row_ns[index].load(Ordering::Relaxed)
     }
 
     /// The estimate for so many rows; of the nearest smaller number of rows where none of this size has
@@ -131,5 +182,46 @@ mod tests {
         let stalled = timing.estimate(16).unwrap();
         assert!(stalled.mean_ns <= 1_130_000, "{stalled:?}");
         assert!(stalled.bound_ns() > stalled.mean_ns + 100_000);
+    }
+
+    #[test]
+    fn joining_pays_until_a_row_takes_clearly_longer() {
+        // Of a model that computes: four rows take as long as two, and more cost what they cost.
+        let timing = Timing::default();
+        assert_eq!(timing.rows_that_pay(7), 7);
+        for (rows, execute_ns) in [(1, 1000), (2, 1100), (4, 1200), (8, 2400)] {
+            timing.observe(rows, execute_ns);
+        }
+        for rows in 1..=16 {
+            assert_eq!(timing.rows_that_pay(rows), rows);
+        }
+        // Of one that moves its inputs: joined, a row is copied as well.
+        let timing = Timing::default();
+        timing.observe(1, 1000);
+        assert_eq!(timing.rows_that_pay(3), 3);
+        for (rows, execute_ns) in [(2, 6000), (3, 9000), (8, 24_000)] {
+            timing.observe(rows, execute_ns);
+        }
+        for rows in [2, 3, 4, 5, 8] {
+            assert_eq!(timing.rows_that_pay(rows), 1, "{rows} rows");
+        }
+        assert_eq!(timing.rows_that_pay(9), 9);
+        // One that is fastest in twos.
+        timing.observe(2, 1);
+        timing.observe(2, 1);
+        (0..20).for_each(|_| timing.observe(2, 1000));
+        assert_eq!(timing.rows_that_pay(8), 2);
+    }
+
+    #[test]
+    fn a_row_that_was_stalled_once_is_soon_seen_as_it_is() {
+        let timing = Timing::default();
+        timing.observe(1, 1000);
+        timing.observe(4, 1_000_000);
+        assert_eq!(timing.rows_that_pay(4), 1);
+        (0..12).for_each(|_| timing.observe(4, 2000));
+        assert_eq!(timing.rows_that_pay(4), 4);
+        timing.observe(4, 1_000_000);
+        assert_eq!(timing.rows_that_pay(4), 4);
     }
 }

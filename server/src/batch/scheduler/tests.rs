@@ -218,3 +218,50 @@ fn in_order_one_batch_runs_at_a_time() {
     sim.finish(batch.instance, batch.until_ns, &[1], MS);
     run(sim.next(MS, &timing(), &mut Vec::new()));
 }
+
+#[test]
+fn requests_are_joined_as_far_as_that_pays_and_now_and_then_to_see() {
+    // In a batch, a row takes three times as long as alone.
+    let copies = Timing::default();
+    copies.observe(1, MS);
+    for rows in [2, 4, 8, 16] {
+        copies.observe(rows, u64::from(rows) * 3 * MS);
+    }
+    let mut rows = Vec::new();
+    let mut sim = Sim::new(policy(0), 100, vec![0]);
+    for turn in 0..2 * u64::from(PROBE_INTERVAL) {
+        for flow in 0..4 {
+            let full = sim.enqueue(ticket(flow, turn, u64::MAX), (), turn, &copies);
+            full.unwrap();
+        }
+        while sim.waiting() > 0 {
+            let batch = run(sim.next(turn, &copies, &mut Vec::new()));
+            rows.push(batch.rows);
+            finish(&mut sim, batch, turn);
+        }
+    }
+    let probes = rows.iter().filter(|&&rows| rows > 1).count();
+    // The last of four waits alone, and is no batch that could have been larger.
+    let decided = rows.len() * 3 / 4;
+    let expected = decided / PROBE_INTERVAL as usize;
+    assert!(
+        (expected - 1..=expected + 1).contains(&probes),
+        "{probes} of {decided} batches were larger, not about {expected}"
+    );
+    // Whoever wants batches gets them.
+    for policy in [
+        policy(MS),
+        BatchPolicy {
+            preferred_batch_sizes: [4].as_slice().into(),
+            ..policy(0)
+        },
+    ] {
+        let mut sim = Sim::new(policy, 100, vec![0]);
+        for flow in 0..4 {
+            sim.enqueue(ticket(flow, 0, u64::MAX), (), 0, &copies)
+                .unwrap();
+        }
+        let batch = run(sim.next(2 * MS, &copies, &mut Vec::new()));
+        assert_eq!(batch.rows, 4);
+    }
+}
