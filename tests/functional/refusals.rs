@@ -104,7 +104,7 @@ fn a_deadline_that_cannot_be_met_is_refused_before_anything_waits() {
     };
     // Some 8 ms each, one at a time.
     let waiting: Vec<_> = (0..30).map(|_| request().submit().unwrap()).collect();
-    let soon = SubmitOptions::new().deadline_in(Duration::from_millis(20));
+    let soon = SubmitOptions::new().deadline_in(Duration::from_millis(120));
     let refused = request().submit_with(&soon).unwrap().wait().unwrap_err();
     let explanation = refused.error.explanation().unwrap();
     assert_eq!(explanation.status(), Status::DeadlineUnreachable);

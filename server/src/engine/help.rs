@@ -11,9 +11,9 @@ use adjoin_shm::clock::now_ns;
 use super::lead::Lead;
 use super::{Command, Engine};
 
-/// A batch that takes less is run by the helping thread; one that takes longer is better run beside it, while it
-/// parses what comes next.
-const HELP_NS: u64 = 20_000;
+/// A batch that takes less is run by the helping thread: to wake a worker and be woken by it takes as long. One that
+/// takes longer is better run beside it, while it parses what comes next.
+const HELP_NS: u64 = super::worker::INLINE_NS;
 /// With so many requests on their way the helping thread may not come to an end with parsing for a while.
 const WAITING_MAX: usize = 32;
 

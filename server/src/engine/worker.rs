@@ -21,7 +21,7 @@ use crate::model::version::{Batch, Next};
 use crate::session::Session;
 
 /// A batch that takes less is run with the lead in hand: waking another worker would take as long.
-const INLINE_NS: u64 = 50_000;
+pub(super) const INLINE_NS: u64 = 50_000;
 /// The same while no other session is active: nobody is there whom the wait could hurt.
 const INLINE_ALONE_NS: u64 = 1_000_000;
 /// How often, at most, a busy leader looks whether sleeping sessions rang.
