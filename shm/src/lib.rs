@@ -27,6 +27,8 @@
 )]
 
 #[cfg(not(loom))]
+mod aligned;
+#[cfg(not(loom))]
 mod arena;
 #[cfg(not(loom))]
 mod bell;
@@ -64,6 +66,8 @@ mod view;
 #[cfg(not(loom))]
 mod writable;
 
+#[cfg(not(loom))]
+pub use aligned::{AlignedBytes, padding};
 #[cfg(not(loom))]
 pub use arena::{Arena, OwnedRange};
 #[cfg(not(loom))]

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 use rustix::process::{Resource, geteuid, getrlimit};
 use thiserror::Error;
 
+use crate::aligned::AlignedBytes;
+
 /// Most bytes of a name in a directory.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -163,15 +165,19 @@ impl NamedObject {
     ///
     /// # Errors
     /// [`NamedError::Short`] if the file ends before, [`NamedError::Memory`], or the system's.
-    pub fn read(&self, offset: u64, byte_size: usize) -> Result<Vec<u8>, NamedError> {
+    pub fn read(&self, offset: u64, byte_size: usize) -> Result<AlignedBytes, NamedError> {
         // The size first: a copy of what is not there must not cost memory.
         self.check_end(offset, byte_size)?;
-        let mut copy = Vec::new();
-        copy.try_reserve_exact(byte_size)
-            .map_err(|_| NamedError::Memory(byte_size))?;
-        while copy.len() < byte_size {
-            let place = offset + copy.len() as u64;
-            match rustix::io::pread(&self.fd, spare_capacity(&mut copy), place) {
+        let copy = AlignedBytes::filled(byte_size, |copy| self.read_to(copy, offset, byte_size));
+        copy.ok_or(NamedError::Memory(byte_size))?
+    }
+
+    /// Appends `byte_size` bytes from `offset`, or a few more.
+    fn read_to(&self, copy: &mut Vec<u8>, offset: u64, byte_size: usize) -> Result<(), NamedError> {
+        let start = copy.len();
+        while copy.len() - start < byte_size {
+            let place = offset + (copy.len() - start) as u64;
+            match rustix::io::pread(&self.fd, spare_capacity(copy), place) {
                 Ok(0) => {
                     return Err(NamedError::Short {
                         end: offset + byte_size as u64,
@@ -185,9 +191,7 @@ impl NamedObject {
                 }
             }
         }
-        // An allocation may be larger than asked for.
-        copy.truncate(byte_size);
-        Ok(copy)
+        Ok(())
     }
 
     /// Writes `bytes` at `offset`, within the file.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use adjoin_backend::{BindingKey, Input};
 use adjoin_schema::status::Status;
 use adjoin_schema::{DataType, Shape};
-use adjoin_shm::Payload;
+use adjoin_shm::{Payload, padding};
 use smallvec::SmallVec;
 
 use super::{Claim, ModelVersion, ResolvedOutput};
@@ -134,7 +134,7 @@ impl Request {
     pub fn is_shared(&self, index: usize) -> bool {
         match &self.source {
             Source::Session(_) => true,
-            Source::Owned(_) => false,
+            Source::Owned(tensors) => padding(tensors[index].as_ptr().addr()) == 0,
             Source::Steps(tensors) => tensors[index].is_shared(),
         }
     }

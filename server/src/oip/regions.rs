@@ -361,7 +361,7 @@ impl Region {
         let wanted = usize::try_from(byte_size).map_err(|_| failed(NamedError::Memory(usize::MAX)));
         // Within the region, which was within the file: the sum exists.
         let copy = self.object.read(self.offset + offset, wanted?);
-        copy.map(Bytes::from).map_err(failed)
+        copy.map(Bytes::from_owner).map_err(failed)
     }
 
     /// Writes `bytes` at `offset` of the region. May wait as long as whoever can write the file likes, so it runs on a

@@ -3,7 +3,6 @@
 //! What a session knows is private to the server. Shared memory is written from here (completions,
 //! response descriptors) and read in `engine::intake`; nothing here trusts a word that the client can write.
 
-mod private;
 pub mod response;
 pub mod table;
 

@@ -10,18 +10,17 @@ use adjoin_schema::descriptor::{
 use adjoin_schema::limits::{ALIGNMENT, RANK_MAX};
 use adjoin_schema::status::Status;
 use adjoin_schema::{DataType, Shape};
-use adjoin_shm::{Arena, OwnedRange, Payload, PayloadMut};
+use adjoin_shm::{AlignedBytes, Arena, OwnedRange, Payload, PayloadMut};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::private::PrivateRoom;
 use crate::model::ResolvedOutput;
 use crate::model::request::Request;
 
 #[derive(Debug)]
 enum Room {
     Region { arena: Arena, range: OwnedRange },
-    Private(PrivateRoom),
+    Private(AlignedBytes),
 }
 
 /// An output that found its room after the run.
@@ -36,7 +35,7 @@ pub struct Dynamic {
 #[derive(Debug)]
 enum DynamicRoom {
     Region(OwnedRange),
-    Private(PrivateRoom),
+    Private(AlignedBytes),
 }
 
 /// Where outputs of unknown size find room while the block itself is lent to the engine.
@@ -82,7 +81,7 @@ impl DynamicTarget {
                 payload.copy_to(&mut range.payload_mut());
                 DynamicRoom::Region(range)
             }
-            Self::Private => DynamicRoom::Private(PrivateRoom::holding(payload)),
+            Self::Private => DynamicRoom::Private(AlignedBytes::holding(payload)),
         };
         Ok(Dynamic {
             index,
@@ -201,7 +200,7 @@ impl ResponseBlock {
     /// `ResponseRegionFull` with the bytes needed and the most allowed.
     pub fn private(request: &Request, byte_size_max: u64) -> Result<Self, Rejection> {
         let (places, end) = plan(request, 0, byte_size_max)?;
-        let room = Room::Private(PrivateRoom::new(usize::try_from(end).unwrap_or(0)));
+        let room = Room::Private(AlignedBytes::zeroed(usize::try_from(end).unwrap_or(0)));
         Ok(Self {
             room,
             places,

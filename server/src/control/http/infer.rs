@@ -2,12 +2,13 @@
 
 use adjoin_oip::http::{Body as Parts, JSON_LENGTH_HEADER, body, call};
 use adjoin_oip::{Fault, Kind};
+use adjoin_shm::padding;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio_stream::iter;
 
@@ -19,6 +20,8 @@ use crate::control::listen::Caller;
 use crate::oip::Arrival;
 use crate::trace::Transport;
 
+/// More than what may be left out for tensors to begin where engines may read them.
+const ALIGNMENT: usize = 64;
 /// The parts of an answer up to this size are joined: that costs less than to send each by itself.
 const JOINED_BYTES_MAX: usize = 16 << 10;
 
@@ -30,13 +33,15 @@ pub(super) async fn infer(
     request: Body,
 ) -> Answer {
     let path = path?;
-    let bytes = read(request, &headers).await?;
     let json_bytes = match headers.get(JSON_LENGTH_HEADER) {
         Some(value) => Some(value.to_str().map_err(|_| {
             Fault::invalid("Inference-Header-Content-Length is no text; it is a number of bytes")
         })?),
         None => None,
     };
+    // Behind the JSON are the tensors.
+    let tensors_at = json_bytes.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let bytes = read_aligned(request, &headers, tensors_at).await?;
     let call = call(&path.model, &path.version, &bytes, json_bytes)?;
     drop(bytes);
     let traceparent = headers.get("traceparent");
@@ -52,8 +57,14 @@ pub(super) async fn infer(
     Ok(response(body(&reply)?))
 }
 
-/// The whole body in one piece, of which tensors are views.
+/// The whole body in one piece.
 pub(super) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes, Fault> {
+    read_aligned(body, headers, 0).await
+}
+
+/// The whole body in one piece, of which tensors are views. What comes `at` so many bytes begins where an engine may read
+/// it, if the body is as long as its header says; the first tensor does not have to be copied once more then.
+async fn read_aligned(body: Body, headers: &HeaderMap, at: usize) -> Result<Bytes, Fault> {
     let too_large = |byte_size: u64| {
         let text =
             format!("the body has {byte_size} bytes or more; the most is {MESSAGE_BYTES_MAX}");
@@ -66,17 +77,21 @@ pub(super) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes, Fault
     if announced > MESSAGE_BYTES_MAX as u64 {
         return Err(too_large(announced));
     }
-    let mut whole = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
+    let announced = usize::try_from(announced).unwrap_or(0);
+    let mut whole = BytesMut::with_capacity(announced + ALIGNMENT);
+    let padding = padding(whole.as_ptr().addr().wrapping_add(at));
+    whole.put_bytes(0, padding);
     let mut parts = body.into_data_stream();
     while let Some(part) = parts.next().await {
         let part =
             part.map_err(|error| Fault::invalid(format!("the body cannot be read: {error}")))?;
-        if whole.len() + part.len() > MESSAGE_BYTES_MAX {
-            return Err(too_large((whole.len() + part.len()) as u64));
+        let byte_size = whole.len() - padding + part.len();
+        if byte_size > MESSAGE_BYTES_MAX {
+            return Err(too_large(byte_size as u64));
         }
         whole.extend_from_slice(&part);
     }
-    Ok(whole.freeze())
+    Ok(whole.freeze().slice(padding..))
 }
 
 fn response(Parts { parts, json_bytes }: Parts) -> Response {
