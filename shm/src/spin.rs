@@ -6,9 +6,10 @@
 
 use crate::clock::now_ns;
 
-/// Looks between two `sched_yield`s. Yielding cures the convoy of two peers on one core, where each
-/// spins out its time slice waiting for the other.
-const LOOKS_PER_YIELD: u32 = 64;
+/// Looks between two `sched_yield`s, some 10 us. Yielding cures the convoy of two peers on one core, where each
+/// spins out its time slice waiting for the other. It takes most of a microsecond itself, and an answer that comes
+/// meanwhile waits for its end; what a small model answers is there before the first.
+const LOOKS_PER_YIELD: u32 = 256;
 /// How often in a row the budget is halved.
 const HALVINGS_MAX: u32 = 5;
 
