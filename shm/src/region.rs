@@ -44,7 +44,9 @@ impl Region {
         self.mapping.byte_size() as u64
     }
 
-    pub(crate) fn is_writable(&self) -> bool {
+    /// Whether this process may write it.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
         self.mapping.is_writable()
     }
 
