@@ -1,0 +1,163 @@
+//! Buffers and streams for one batch at a time, and two of them for each instance.
+//!
+//! A [`BatchSlot`] has a buffer on the device for each input and output of a model, for the largest batch, and a lane for
+//! its copies. An instance has two, so that one batch is copied while another is computed. A slot is made once; a batch in
+//! it allocates nothing.
+//!
+//! A [`Run`] is one batch in a slot: gather, compute, scatter, finish. It may be given up at any point, by an error or a
+//! panic: dropping it waits until nothing is under way.
+
+mod captured;
+mod run;
+mod staging;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+pub use self::run::Run;
+use self::staging::StagingArea;
+use crate::driver::{CopyList, DeviceBuffer, Event, Graph, Lane, PinnedBuffer, ROW_BYTES, Stream};
+use crate::error::CudaError;
+use crate::transfers::Transfers;
+
+/// What a slot must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotSpec {
+    /// Bytes of each input at the largest batch.
+    pub inputs: Vec<usize>,
+    /// Bytes of each output at the largest batch.
+    pub outputs: Vec<usize>,
+    /// Requests in a batch, at most.
+    pub pieces_max: usize,
+}
+
+/// Buffers and a lane for one batch.
+#[derive(Debug)]
+pub struct BatchSlot {
+    // The lane comes first: it waits when it is dropped, before anything that it uses goes.
+    lane: Lane,
+    transfers: Transfers,
+    spec: SlotSpec,
+    inputs: Vec<DeviceBuffer>,
+    outputs: Vec<DeviceBuffer>,
+    /// Inputs are on the device.
+    gathered: Event,
+    /// Outputs may be read.
+    computed: Event,
+    list: CopyList,
+    /// A section of `pieces_max` rows for each input, then for each output.
+    table: PinnedBuffer,
+    staged_inputs: StagingArea,
+    staged_outputs: StagingArea,
+}
+
+impl BatchSlot {
+    /// A slot for batches of `spec`.
+    ///
+    /// # Errors
+    /// If the device has no room ([`CudaError::is_out_of_memory`]).
+    pub fn new(transfers: &Transfers, spec: SlotSpec) -> Result<Self, CudaError> {
+        let device = transfers.device();
+        let buffers = |sizes: &[usize]| -> Result<Vec<DeviceBuffer>, CudaError> {
+            sizes
+                .iter()
+                .map(|&size| DeviceBuffer::new(device, size))
+                .collect()
+        };
+        let tensors = spec.inputs.len() + spec.outputs.len();
+        Ok(Self {
+            lane: Lane::new(device, tensors * (2 * spec.pieces_max + 4))?,
+            inputs: buffers(&spec.inputs)?,
+            outputs: buffers(&spec.outputs)?,
+            gathered: Event::new(device)?,
+            computed: Event::new(device)?,
+            list: CopyList::with_capacity(spec.pieces_max),
+            table: PinnedBuffer::new(device, tensors * spec.pieces_max * ROW_BYTES)?,
+            staged_inputs: StagingArea::new(&spec.inputs),
+            staged_outputs: StagingArea::new(&spec.outputs),
+            transfers: transfers.clone(),
+            spec,
+        })
+    }
+
+    /// What it was made for.
+    #[must_use]
+    pub fn spec(&self) -> &SlotSpec {
+        &self.spec
+    }
+
+    /// Device buffer of an input. Its address never changes.
+    #[must_use]
+    pub fn input(&self, index: usize) -> Option<&DeviceBuffer> {
+        self.inputs.get(index)
+    }
+
+    /// Device buffer of an output. Its address never changes.
+    #[must_use]
+    pub fn output(&self, index: usize) -> Option<&DeviceBuffer> {
+        self.outputs.get(index)
+    }
+
+    /// Starts a batch. What the last one left under way is waited for.
+    ///
+    /// # Errors
+    /// If the context is lost or gone, or the last batch failed only now.
+    pub fn begin(&mut self) -> Result<Run<'_, '_>, CudaError> {
+        self.lane.settle()?;
+        // An engine may still read what the next gather writes, where the last batch was given up.
+        self.lane.stream().wait(&self.computed)?;
+        Ok(Run::new(self))
+    }
+
+    /// Captures a whole batch: gather of every input, what `enqueue` enqueues in the stream, scatter of every output. Where
+    /// pieces lie is read from a table when the graph runs, so one graph serves all batches of one size; see
+    /// [`Run::replay`].
+    ///
+    /// # Errors
+    /// What `enqueue` returns, or the driver's refusal to record something of it.
+    pub fn capture<E: From<CudaError>>(
+        &mut self,
+        enqueue: impl FnOnce(&Stream, &[DeviceBuffer], &[DeviceBuffer]) -> Result<(), E>,
+    ) -> Result<Graph, E> {
+        captured::capture(self, enqueue)
+    }
+
+    /// First byte of a tensor's section of the table. Inputs come first.
+    fn section(&self, tensor: usize) -> usize {
+        tensor * self.spec.pieces_max * ROW_BYTES
+    }
+}
+
+/// The slots of one instance, taken in turn.
+#[derive(Debug)]
+pub struct BatchSlots {
+    slots: Vec<Mutex<BatchSlot>>,
+    turn: AtomicUsize,
+}
+
+impl BatchSlots {
+    /// `count` slots for batches of `spec`; 2 let one batch be copied while another is computed.
+    ///
+    /// # Errors
+    /// If the device has no room ([`CudaError::is_out_of_memory`]).
+    pub fn new(transfers: &Transfers, spec: &SlotSpec, count: usize) -> Result<Self, CudaError> {
+        let slots: Result<_, CudaError> = (0..count.max(1))
+            .map(|_| BatchSlot::new(transfers, spec.clone()).map(Mutex::new))
+            .collect();
+        Ok(Self {
+            slots: slots?,
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    /// A free slot; waits for the one whose turn it is if there is none.
+    pub fn acquire(&self) -> MutexGuard<'_, BatchSlot> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.slots.len();
+        let (before, from) = self.slots.split_at(turn);
+        from.iter()
+            .chain(before)
+            .find_map(Mutex::try_lock)
+            .unwrap_or_else(|| self.slots[turn].lock())
+    }
+}

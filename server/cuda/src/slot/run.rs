@@ -1,0 +1,326 @@
+//! One batch in a slot.
+
+use adjoin_shm::{Payload, PayloadMut};
+
+use super::BatchSlot;
+use super::captured;
+use crate::counters::{CopyForm, Path};
+use crate::driver::{DeviceBuffer, Direction, Graph, Lane, Stream};
+use crate::error::CudaError;
+
+/// A batch under way in a slot. Room for outputs is borrowed for `'p`.
+#[derive(Debug)]
+pub struct Run<'s, 'p> {
+    pub(super) slot: &'s mut BatchSlot,
+    /// Outputs that a processor copies at the end.
+    pub(super) late: Vec<Late<'p>>,
+}
+
+/// Room for an output that the device cannot reach.
+#[derive(Debug)]
+pub(super) enum Late<'p> {
+    /// Its bytes come to staging memory, from this byte on.
+    Staged { at: usize, room: PayloadMut<'p> },
+    /// There is no staging memory; its bytes lie in an output from this byte on.
+    Pageable {
+        output: usize,
+        at: usize,
+        room: PayloadMut<'p>,
+    },
+}
+
+impl<'s, 'p> Run<'s, 'p> {
+    pub(super) fn new(slot: &'s mut BatchSlot) -> Self {
+        Self {
+            slot,
+            late: Vec::new(),
+        }
+    }
+
+    /// Enqueues the copies that bring `pieces` together in the device buffer of an input, in their order, without gaps.
+    /// Returns the bytes of them all.
+    ///
+    /// A piece in a registered region is read by the device where it lies. Others are copied to staging memory first, before
+    /// this returns, or, if there is none, by the driver. An input is gathered once in a run.
+    ///
+    /// # Errors
+    /// If they do not fit, or the driver refuses.
+    pub fn gather(&mut self, input: usize, pieces: &[Payload<'_>]) -> Result<usize, CudaError> {
+        let slot = &mut *self.slot;
+        check_pieces(slot, pieces.len())?;
+        let buffer = tensor(&slot.inputs, "input", input)?;
+        let byte_size = pieces.iter().map(Payload::byte_size).sum();
+        buffer.range(0, byte_size)?;
+        slot.list.clear();
+        let mut at = 0;
+        for piece in pieces {
+            match stage_in(slot, input, at, piece) {
+                Ok(()) => {}
+                Err(error) if error.is_out_of_memory() => {
+                    let buffer = tensor(&slot.inputs, "input", input)?;
+                    slot.lane.copy_pageable_in(buffer, at, piece)?;
+                    let counters = slot.transfers.device().counters();
+                    counters.to_device.add(Path::Pageable, piece.byte_size());
+                }
+                Err(error) => return Err(error),
+            }
+            at += piece.byte_size();
+        }
+        let section = slot.section(input);
+        copy_list(slot, Direction::ToDevice, section)?;
+        slot.lane.keep_buffer(slot.inputs.get(input));
+        Ok(byte_size)
+    }
+
+    /// Has `enqueue` enqueue work in the slot's lane, in the order of gather and scatter: a normalisation of what was
+    /// gathered, zeros for rows that the batch does not fill.
+    ///
+    /// # Errors
+    /// What `enqueue` returns.
+    pub fn with_lane<T, E>(
+        &mut self,
+        enqueue: impl FnOnce(&mut Lane, &[DeviceBuffer], &[DeviceBuffer]) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let slot = &mut *self.slot;
+        enqueue(&mut slot.lane, &slot.inputs, &slot.outputs)
+    }
+
+    /// Has `enqueue` enqueue the model in `stream`, between gather and scatter: the stream waits for the inputs, and the
+    /// slot's lane for what is in the stream then.
+    ///
+    /// # Errors
+    /// What `enqueue` returns, or the driver's refusal. Nothing of the batch is left in the stream then.
+    pub fn compute<T, E: From<CudaError>>(
+        &mut self,
+        stream: &Stream,
+        enqueue: impl FnOnce(&Stream, &[DeviceBuffer], &[DeviceBuffer]) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let slot = &mut *self.slot;
+        slot.lane.stream().record(&slot.gathered)?;
+        stream.wait(&slot.gathered)?;
+        let unfinished = Unfinished(Some(stream));
+        let outcome = enqueue(stream, &slot.inputs, &slot.outputs)?;
+        stream.record(&slot.computed)?;
+        slot.lane.stream().wait(&slot.computed)?;
+        unfinished.done();
+        Ok(outcome)
+    }
+
+    /// Enqueues the copies that take an output apart: the first piece gets its first bytes, and so on.
+    ///
+    /// Room in a registered region is written by the device. Other room is written by [`Run::finish`]. An output is
+    /// scattered once in a run.
+    ///
+    /// # Errors
+    /// If there is more room than the output has bytes, or the driver refuses.
+    pub fn scatter(
+        &mut self,
+        output: usize,
+        pieces: impl IntoIterator<Item = PayloadMut<'p>>,
+    ) -> Result<(), CudaError> {
+        let slot = &mut *self.slot;
+        tensor(&slot.outputs, "output", output)?;
+        slot.list.clear();
+        let mut at = 0;
+        for (count, room) in pieces.into_iter().enumerate() {
+            check_pieces(slot, count + 1)?;
+            let byte_size = room.byte_size();
+            self.late.extend(plan_out(slot, output, at, room)?);
+            at += byte_size;
+        }
+        let section = slot.section(slot.inputs.len() + output);
+        copy_list(slot, Direction::ToHost, section)?;
+        slot.lane.keep_buffer(slot.outputs.get(output));
+        Ok(())
+    }
+
+    /// Runs a captured batch in place of gather, compute and scatter: `inputs` has the pieces of each input, `outputs` the
+    /// room for each output.
+    ///
+    /// # Errors
+    /// If they do not fit, there is no staging memory for what is not registered, or the driver refuses.
+    pub fn replay<I, O>(&mut self, graph: &Graph, inputs: I, outputs: O) -> Result<(), CudaError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[Payload<'p>]>,
+        O: IntoIterator,
+        O::Item: IntoIterator<Item = PayloadMut<'p>>,
+    {
+        captured::replay(self, graph, inputs, outputs)
+    }
+
+    /// Waits until the batch is done, writes what a processor must write, and lets go of all memory.
+    ///
+    /// # Errors
+    /// If any of the work failed; then outputs have undefined content.
+    pub fn finish(mut self) -> Result<(), CudaError> {
+        self.slot.lane.settle()?;
+        let late = std::mem::take(&mut self.late);
+        let slot = &mut *self.slot;
+        for output in late {
+            match output {
+                Late::Staged { at, mut room } => {
+                    let memory = slot
+                        .staged_outputs
+                        .memory()
+                        .and_then(|memory| memory.buffer());
+                    if let Some(buffer) = memory {
+                        buffer.read(at, &mut room)?;
+                    }
+                    let counters = slot.transfers.device().counters();
+                    counters.to_host.add(Path::Staged, room.byte_size());
+                }
+                Late::Pageable {
+                    output,
+                    at,
+                    mut room,
+                } => {
+                    let buffer = tensor(&slot.outputs, "output", output)?;
+                    slot.lane.copy_pageable_out(buffer, at, &mut room)?;
+                    let counters = slot.transfers.device().counters();
+                    counters.to_host.add(Path::Pageable, room.byte_size());
+                }
+            }
+        }
+        slot.lane.settle()
+    }
+
+    /// Device buffer of an input.
+    #[must_use]
+    pub fn input(&self, index: usize) -> Option<&DeviceBuffer> {
+        self.slot.input(index)
+    }
+
+    /// Device buffer of an output.
+    #[must_use]
+    pub fn output(&self, index: usize) -> Option<&DeviceBuffer> {
+        self.slot.output(index)
+    }
+}
+
+impl Drop for Run<'_, '_> {
+    fn drop(&mut self) {
+        self.slot.lane.drain();
+        self.slot.list.clear();
+    }
+}
+
+/// Waits for a stream that an engine may have left work of this batch in: it reads and writes buffers that the next batch
+/// uses.
+struct Unfinished<'a>(Option<&'a Stream>);
+
+impl Unfinished<'_> {
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0 {
+            // An error means that the context is lost, and nothing runs in it any more.
+            let _ = stream.synchronize();
+        }
+    }
+}
+
+pub(super) fn tensor<'b>(
+    buffers: &'b [DeviceBuffer],
+    what: &'static str,
+    index: usize,
+) -> Result<&'b DeviceBuffer, CudaError> {
+    let count = buffers.len();
+    buffers
+        .get(index)
+        .ok_or(CudaError::NoSuchTensor { what, index, count })
+}
+
+pub(super) fn check_pieces(slot: &BatchSlot, pieces: usize) -> Result<(), CudaError> {
+    let limit = slot.spec.pieces_max;
+    if pieces > limit {
+        return Err(CudaError::TooManyPieces { pieces, limit });
+    }
+    Ok(())
+}
+
+/// Puts one piece of an input on the list: from where it lies if it is registered, and otherwise from staging memory,
+/// after a copy.
+pub(super) fn stage_in(
+    slot: &mut BatchSlot,
+    input: usize,
+    at: usize,
+    piece: &Payload<'_>,
+) -> Result<(), CudaError> {
+    let byte_size = piece.byte_size();
+    let device = tensor(&slot.inputs, "input", input)?.range(at, byte_size)?;
+    let counted = &slot.transfers.device().counters().to_device;
+    if let Some(lease) = slot.transfers.registry().lease(piece.as_ptr(), byte_size) {
+        counted.add(Path::Direct, byte_size);
+        slot.list.push(lease.range(), lease.into_hold(), device);
+        return Ok(());
+    }
+    let (staging, start) = slot.staged_inputs.get(input, slot.transfers.pool())?;
+    if let Some(buffer) = staging.buffer_mut() {
+        buffer.write(start + at, piece)?;
+        counted.add(Path::Staged, byte_size);
+        let range = buffer.range(start + at, byte_size)?;
+        slot.list.push(range, buffer.hold(), device);
+    }
+    Ok(())
+}
+
+/// Puts one piece of an output on the list. What the device cannot write comes back, to be written at the end.
+pub(super) fn plan_out<'p>(
+    slot: &mut BatchSlot,
+    output: usize,
+    at: usize,
+    mut room: PayloadMut<'p>,
+) -> Result<Option<Late<'p>>, CudaError> {
+    let byte_size = room.byte_size();
+    let device = tensor(&slot.outputs, "output", output)?.range(at, byte_size)?;
+    let lease = slot
+        .transfers
+        .registry()
+        .lease(room.as_mut_ptr(), byte_size);
+    if let Some(lease) = lease.filter(|lease| lease.is_writable()) {
+        let counted = &slot.transfers.device().counters().to_host;
+        counted.add(Path::Direct, byte_size);
+        slot.list.push(lease.range(), lease.into_hold(), device);
+        return Ok(None);
+    }
+    match slot.staged_outputs.get(output, slot.transfers.pool()) {
+        Ok((staging, start)) => {
+            let at = start + at;
+            if let Some(buffer) = staging.buffer() {
+                slot.list
+                    .push(buffer.range(at, byte_size)?, buffer.hold(), device);
+            }
+            Ok(Some(Late::Staged { at, room }))
+        }
+        Err(error) if error.is_out_of_memory() => Ok(Some(Late::Pageable { output, at, room })),
+        Err(error) => Err(error),
+    }
+}
+
+/// Enqueues what is on the list in the form that suits it.
+fn copy_list(slot: &mut BatchSlot, direction: Direction, section: usize) -> Result<(), CudaError> {
+    let transfers = &slot.transfers;
+    let list = &mut slot.list;
+    if list.is_empty() {
+        return Ok(());
+    }
+    let has_batched_copy = transfers.device().driver().has_batched_copy();
+    let form = transfers
+        .thresholds()
+        .choose(list.len(), list.byte_size(), has_batched_copy);
+    transfers.device().counters().used(form);
+    match form {
+        CopyForm::Contiguous | CopyForm::Copies => slot.lane.copy_each(list, direction),
+        CopyForm::Batched => slot.lane.copy_batched(list, direction),
+        CopyForm::Kernel => {
+            let module = transfers.kernels().module();
+            slot.lane
+                .copy_by_kernel(list, direction, module, &mut slot.table, section)
+        }
+    }
+}

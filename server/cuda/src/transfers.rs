@@ -1,0 +1,96 @@
+//! What all batches on one device share.
+
+use std::sync::Arc;
+
+use crate::device::Device;
+use crate::error::CudaError;
+use crate::kernels::Kernels;
+use crate::pinned::PinnedPool;
+use crate::registry::Registry;
+use crate::thresholds::Thresholds;
+
+/// How much memory of the host may be pinned, and how to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransferSettings {
+    /// Bytes of sessions' regions that may be registered.
+    pub registered_bytes: u64,
+    /// Bytes of staging memory.
+    pub staging_bytes: usize,
+    /// `None`: measured at the start.
+    pub thresholds: Option<Thresholds>,
+}
+
+/// Registry, staging memory, kernels and thresholds of one device. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Transfers {
+    device: Device,
+    registry: Arc<Registry>,
+    pool: PinnedPool,
+    kernels: Kernels,
+    thresholds: Thresholds,
+}
+
+impl Transfers {
+    /// Loads the kernels, starts the registry, and measures.
+    ///
+    /// # Errors
+    /// If the driver or the system refuses.
+    pub fn start(device: &Device, settings: TransferSettings) -> Result<Self, CudaError> {
+        let registry = Arc::new(Registry::start(device, settings.registered_bytes)?);
+        Self::with_registry(device, registry, settings)
+    }
+
+    /// The same for a further device, or after [`Device::reset`] and [`Registry::rebuild`], with the registry that there
+    /// is: one serves all devices of a process.
+    ///
+    /// # Errors
+    /// As [`Transfers::start`].
+    pub fn with_registry(
+        device: &Device,
+        registry: Arc<Registry>,
+        settings: TransferSettings,
+    ) -> Result<Self, CudaError> {
+        let kernels = Kernels::load(device)?;
+        let thresholds = match settings.thresholds {
+            Some(thresholds) => thresholds,
+            None => Thresholds::measure(device, &kernels)?,
+        };
+        Ok(Self {
+            device: device.clone(),
+            registry,
+            pool: PinnedPool::new(device, settings.staging_bytes),
+            kernels,
+            thresholds,
+        })
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Registered regions.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Staging memory.
+    #[must_use]
+    pub fn pool(&self) -> &PinnedPool {
+        &self.pool
+    }
+
+    /// Kernels.
+    #[must_use]
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// What decides between the forms of copy.
+    #[must_use]
+    pub fn thresholds(&self) -> Thresholds {
+        self.thresholds
+    }
+}
