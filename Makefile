@@ -12,6 +12,9 @@
 #   make bench-peers       adjoin beside other inference servers, short form (benches/peers/README.md)
 #   make bench-peers-full  the same, long form; for both PEERS=a,b IMAGES=N THREADS=N WHEEL=file RESUME=1
 #   make test-peers        tests of that command, which need none of the servers
+#   make gpu               the GPU parts against a CUDA driver of ours without a device; on the machine's own driver with
+#                          ADJOIN_REAL_CUDA=1
+#   make check-kernels     the CUDA kernels against their source, with the compiler from PyPI (200 MB)
 #   make oip               Triton's own client libraries, unmodified, against the server (needs Python 3.11)
 
 CARGO ?= cargo
@@ -28,7 +31,7 @@ PERF_ANALYZER := target/perf-analyzer
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
 
-.PHONY: help demo test check fmt clippy doc unit loom system c python oip test-peers models tools generate header \
+.PHONY: help demo test check fmt clippy doc unit loom system c python oip test-peers models tools generate header gpu check-kernels \
 	bench bench-load bench-python bench-instructions bench-peers bench-peers-full install-c clean
 
 help:
@@ -38,7 +41,7 @@ demo: need-cargo
 	$(CARGO) build --release --locked -p adjoin
 	env -u ADJOIN_ONNXRUNTIME target/release/adjoin demo
 
-test: fmt clippy doc unit system c python oip loom check-models test-peers
+test: fmt clippy doc unit gpu system c python oip loom check-models test-peers
 	@echo "all tests passed"
 
 fmt: need-cargo
@@ -52,7 +55,15 @@ doc: need-cargo
 
 # Unit tests, property tests, conformance of both engines, generated code, golden bytes.
 unit: tools
-	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests --exclude adjoin-loadgen --exclude adjoin-c
+	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests --exclude adjoin-loadgen --exclude adjoin-c \
+		--exclude adjoin-cuda --exclude adjoin-fake-cuda
+
+# The GPU parts. On a machine without a GPU nothing is skipped: the driver is ours (tests/fake-cuda/README.md).
+gpu: need-cargo
+	$(CARGO) test --locked -p adjoin-cuda -p adjoin-fake-cuda
+
+check-kernels: need-cargo need-python
+	PYTHON="$(PYTHON)" ADJOIN_KERNEL_TOOLS=$(abspath target/kernels) $(CARGO) test --locked -p adjoin-cuda --test suite -- --ignored ptx::
 
 # Real processes: the `adjoin` command, client programs, the load generator.
 system: tools

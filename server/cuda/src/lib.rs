@@ -27,7 +27,9 @@
 //! * Everything that was made in a context that is gone refuses with [`CudaError::ContextGone`]; the driver is not called.
 //!
 //! # Without a GPU
-//! The crate builds without a CUDA toolkit, and [`Driver::find`] is a clear error where there is no driver.
+//! The crate builds without a CUDA toolkit, and [`Driver::find`] is a clear error where there is no driver. Its tests run
+//! against `tests/fake-cuda`, a driver of ours without a device; with `ADJOIN_REAL_CUDA=1` those that ask for no failure run
+//! on the machine's own.
 
 #![warn(missing_docs)]
 

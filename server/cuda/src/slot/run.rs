@@ -95,15 +95,44 @@ impl<'s, 'p> Run<'s, 'p> {
         stream: &Stream,
         enqueue: impl FnOnce(&Stream, &[DeviceBuffer], &[DeviceBuffer]) -> Result<T, E>,
     ) -> Result<T, E> {
-        let slot = &mut *self.slot;
-        slot.lane.stream().record(&slot.gathered)?;
-        stream.wait(&slot.gathered)?;
+        self.hand_to(stream)?;
         let unfinished = Unfinished(Some(stream));
-        let outcome = enqueue(stream, &slot.inputs, &slot.outputs)?;
-        stream.record(&slot.computed)?;
-        slot.lane.stream().wait(&slot.computed)?;
+        let outcome = enqueue(stream, &self.slot.inputs, &self.slot.outputs)?;
+        self.take_from(stream)?;
         unfinished.done();
         Ok(outcome)
+    }
+
+    /// The same for a model whose work is in a lane of its own, as kernels of this crate are.
+    ///
+    /// # Errors
+    /// What `enqueue` returns, or the driver's refusal. Nothing is under way in the lane then.
+    pub fn compute_in<T, E: From<CudaError>>(
+        &mut self,
+        lane: &mut Lane,
+        enqueue: impl FnOnce(&mut Lane, &[DeviceBuffer], &[DeviceBuffer]) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.hand_to(lane.stream())?;
+        let mut unfinished = Undrained {
+            lane,
+            is_done: false,
+        };
+        let outcome = enqueue(unfinished.lane, &self.slot.inputs, &self.slot.outputs)?;
+        self.take_from(unfinished.lane.stream())?;
+        unfinished.is_done = true;
+        Ok(outcome)
+    }
+
+    /// Lets a stream wait for the inputs.
+    fn hand_to(&self, stream: &Stream) -> Result<(), CudaError> {
+        self.slot.lane.stream().record(&self.slot.gathered)?;
+        stream.wait(&self.slot.gathered)
+    }
+
+    /// Lets the slot's lane wait for the outputs.
+    fn take_from(&self, stream: &Stream) -> Result<(), CudaError> {
+        stream.record(&self.slot.computed)?;
+        self.slot.lane.stream().wait(&self.slot.computed)
     }
 
     /// Enqueues the copies that take an output apart: the first piece gets its first bytes, and so on.
@@ -220,6 +249,20 @@ impl Drop for Unfinished<'_> {
         if let Some(stream) = self.0 {
             // An error means that the context is lost, and nothing runs in it any more.
             let _ = stream.synchronize();
+        }
+    }
+}
+
+/// The same for a lane.
+struct Undrained<'l> {
+    lane: &'l mut Lane,
+    is_done: bool,
+}
+
+impl Drop for Undrained<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.lane.drain();
         }
     }
 }
