@@ -53,6 +53,6 @@ pub use self::error::CudaError;
 pub use self::kernels::Kernels;
 pub use self::pinned::{PinnedPool, PinnedStats};
 pub use self::registry::{Lease, Refusal, RegionKey, RegionState, Registry, RegistryStats};
-pub use self::slot::{BatchSlot, BatchSlots, Run, SlotSpec};
+pub use self::slot::{BatchGraph, BatchSlot, BatchSlots, Run, SlotSpec};
 pub use self::thresholds::Thresholds;
 pub use self::transfers::{TransferSettings, Transfers};

@@ -7,7 +7,7 @@
 //! | `context` | handles that become invalid all at once |
 //! | `stream` | streams and events |
 //! | `memory`, `host` | memory of the device; pinned and registered memory of the host |
-//! | `copies`, `lane` | transfers, which go on after the call that asked for them |
+//! | `lane`, `copies`, `transfer` | transfers, which go on after the call that asked for them |
 //! | `module`, `normalize` | kernels |
 //! | `graph` | work that is captured once and launched many times |
 #![allow(unsafe_code, reason = "calls the driver's C functions")]
@@ -25,6 +25,7 @@ mod normalize;
 mod stream;
 #[allow(non_snake_case, reason = "the driver's own names")]
 mod table;
+mod transfer;
 
 pub(crate) use self::context::Context;
 pub(crate) use self::copies::CopyList;
@@ -32,9 +33,9 @@ pub use self::graph::Graph;
 pub(crate) use self::hold::{Hold, Owner};
 pub(crate) use self::host::{HostRange, PinnedBuffer, Registration};
 pub use self::lane::Lane;
-pub(crate) use self::lane::{Direction, ROW_BYTES};
 pub use self::library::{DeviceFacts, Driver};
 pub use self::memory::DeviceBuffer;
 pub(crate) use self::module::Module;
 pub use self::normalize::{HalfOrFloat, Normalize};
 pub use self::stream::{Event, Stream};
+pub(crate) use self::transfer::{Direction, ROW_BYTES};

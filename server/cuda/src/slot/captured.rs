@@ -4,15 +4,22 @@
 use adjoin_shm::{Payload, PayloadMut};
 
 use super::BatchSlot;
-use super::run::{Run, check_pieces, plan_out, stage_in, tensor};
+use super::run::{Late, Run, check_pieces, plan_out, stage_in, tensor};
 use crate::counters::CopyForm;
-use crate::driver::{DeviceBuffer, Direction, Graph, Stream};
+use crate::driver::{DeviceBuffer, Direction, Graph, Lane};
 use crate::error::CudaError;
+
+/// A whole batch as one graph, for the slot that it was captured in.
+#[derive(Clone, Debug)]
+pub struct BatchGraph {
+    graph: Graph,
+    slot: u64,
+}
 
 pub(super) fn capture<E: From<CudaError>>(
     slot: &mut BatchSlot,
-    enqueue: impl FnOnce(&Stream, &[DeviceBuffer], &[DeviceBuffer]) -> Result<(), E>,
-) -> Result<Graph, E> {
+    enqueue: impl FnOnce(&mut Lane, &[DeviceBuffer], &[DeviceBuffer]) -> Result<(), E>,
+) -> Result<BatchGraph, E> {
     let rows = slot.spec.pieces_max;
     let inputs = slot.spec.inputs.len();
     let sections: Vec<usize> = (0..inputs + slot.spec.outputs.len())
@@ -21,77 +28,91 @@ pub(super) fn capture<E: From<CudaError>>(
     let module = slot.transfers.kernels().module().clone();
     let (spec, table) = (&slot.spec, &slot.table);
     let (in_buffers, out_buffers) = (&slot.inputs, &slot.outputs);
-    slot.lane.capture(|lane| {
+    let graph = slot.lane.capture::<E>(|lane| {
         for (&section, &byte_size) in sections.iter().zip(&spec.inputs) {
             lane.launch_copy(&module, table, section, rows, byte_size)?;
         }
         for buffer in in_buffers.iter().chain(out_buffers) {
             lane.keep(buffer);
         }
-        enqueue(lane.stream(), in_buffers, out_buffers)?;
+        enqueue(lane, in_buffers, out_buffers)?;
         for (&section, &byte_size) in sections.iter().skip(inputs).zip(&spec.outputs) {
             lane.launch_copy(&module, table, section, rows, byte_size)?;
         }
         Ok(())
+    })?;
+    Ok(BatchGraph {
+        graph,
+        slot: slot.id,
     })
 }
 
-pub(super) fn replay<'p, I, O>(
-    run: &mut Run<'_, 'p>,
-    graph: &Graph,
-    inputs: I,
-    outputs: O,
-) -> Result<(), CudaError>
-where
-    I: IntoIterator,
-    I::Item: AsRef<[Payload<'p>]>,
-    O: IntoIterator,
-    O::Item: IntoIterator<Item = PayloadMut<'p>>,
-{
+pub(super) fn place_input(
+    run: &mut Run<'_, '_>,
+    input: usize,
+    pieces: &[Payload<'_>],
+) -> Result<(), CudaError> {
     let slot = &mut *run.slot;
-    let mut given = 0;
-    for (input, pieces) in inputs.into_iter().enumerate() {
-        let pieces = pieces.as_ref();
-        tensor(&slot.inputs, "input", input)?;
-        check_pieces(slot, pieces.len())?;
-        slot.list.clear();
-        let mut at = 0;
-        for piece in pieces {
-            stage_in(slot, input, at, piece)?;
-            at += piece.byte_size();
-        }
-        write_section(slot, Direction::ToDevice, input)?;
-        given = input + 1;
+    tensor(&slot.inputs, "input", input)?;
+    check_pieces(slot, pieces.len())?;
+    slot.list.clear();
+    let mut at = 0;
+    for piece in pieces {
+        stage_in(slot, input, at, piece)?;
+        at += piece.byte_size();
     }
-    check_count("input", given, slot.inputs.len())?;
-    given = 0;
-    for (output, pieces) in outputs.into_iter().enumerate() {
-        tensor(&slot.outputs, "output", output)?;
-        slot.list.clear();
-        let mut at = 0;
-        for (count, room) in pieces.into_iter().enumerate() {
-            check_pieces(slot, count + 1)?;
-            let byte_size = room.byte_size();
-            run.late.extend(plan_out(slot, output, at, room)?);
-            at += byte_size;
-        }
-        write_section(slot, Direction::ToHost, slot.inputs.len() + output)?;
-        given = output + 1;
-    }
-    check_count("output", given, slot.outputs.len())?;
-    slot.transfers.device().counters().used(CopyForm::Kernel);
-    slot.lane.replay(graph)
+    write_section(slot, Direction::ToDevice, input)
 }
 
-fn check_count(what: &'static str, given: usize, count: usize) -> Result<(), CudaError> {
-    if given == count {
-        return Ok(());
+pub(super) fn place_output<'p>(
+    run: &mut Run<'_, 'p>,
+    output: usize,
+    pieces: impl IntoIterator<Item = PayloadMut<'p>>,
+) -> Result<(), CudaError> {
+    let slot = &mut *run.slot;
+    tensor(&slot.outputs, "output", output)?;
+    slot.list.clear();
+    let mut at = 0;
+    for (count, room) in pieces.into_iter().enumerate() {
+        check_pieces(slot, count + 1)?;
+        let byte_size = room.byte_size();
+        match plan_out(slot, output, at, room)? {
+            Some(Late::Pageable { .. }) => return Err(no_staging(byte_size)),
+            late => run.late.extend(late),
+        }
+        at += byte_size;
     }
-    Err(CudaError::NoSuchTensor {
-        what,
-        index: given,
-        count,
-    })
+    let section = slot.inputs.len() + output;
+    write_section(slot, Direction::ToHost, section)
+}
+
+/// The copy kernel reaches pinned memory only.
+fn no_staging(byte_size: usize) -> CudaError {
+    CudaError::Arguments {
+        reason: format!(
+            "a captured batch has no staging memory for an output of {byte_size} bytes"
+        ),
+    }
+}
+
+pub(super) fn replay(run: &mut Run<'_, '_>, graph: &BatchGraph) -> Result<(), CudaError> {
+    let slot = &mut *run.slot;
+    if graph.slot != slot.id {
+        let reason = "the graph was captured in another slot".to_owned();
+        return Err(CudaError::Arguments { reason });
+    }
+    // A section that was not written has the addresses of an earlier batch.
+    if let Some(missing) = slot.placed.iter().position(|&is_placed| !is_placed) {
+        let (what, index) = match missing.checked_sub(slot.inputs.len()) {
+            None => ("input", missing),
+            Some(output) => ("output", output),
+        };
+        let reason = format!("{what} {index} of a captured batch has not been placed");
+        return Err(CudaError::Arguments { reason });
+    }
+    slot.placed.fill(false);
+    slot.transfers.device().counters().used(CopyForm::Kernel);
+    slot.lane.replay(&graph.graph)
 }
 
 /// Writes what is on the list to a section of the table, and none to the rest of it.
@@ -103,5 +124,9 @@ fn write_section(
     let section = slot.section(tensor);
     let rows = slot.spec.pieces_max;
     slot.lane
-        .write_table(&mut slot.list, direction, &mut slot.table, section, rows)
+        .write_table(&mut slot.list, direction, &mut slot.table, section, rows)?;
+    if let Some(is_placed) = slot.placed.get_mut(tensor) {
+        *is_placed = true;
+    }
+    Ok(())
 }

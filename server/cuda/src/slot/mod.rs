@@ -11,15 +11,18 @@ mod captured;
 mod run;
 mod staging;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+pub use self::captured::BatchGraph;
 pub use self::run::Run;
 use self::staging::StagingArea;
-use crate::driver::{CopyList, DeviceBuffer, Event, Graph, Lane, PinnedBuffer, ROW_BYTES, Stream};
+use crate::driver::{CopyList, DeviceBuffer, Event, Lane, PinnedBuffer, ROW_BYTES};
 use crate::error::CudaError;
 use crate::transfers::Transfers;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// What a slot must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +53,10 @@ pub struct BatchSlot {
     table: PinnedBuffer,
     staged_inputs: StagingArea,
     staged_outputs: StagingArea,
+    /// Whether the section of each tensor is that of the batch at hand.
+    placed: Vec<bool>,
+    /// Tells its graphs from those of other slots.
+    id: u64,
 }
 
 impl BatchSlot {
@@ -76,6 +83,8 @@ impl BatchSlot {
             table: PinnedBuffer::new(device, tensors * spec.pieces_max * ROW_BYTES)?,
             staged_inputs: StagingArea::new(&spec.inputs),
             staged_outputs: StagingArea::new(&spec.outputs),
+            placed: vec![false; tensors],
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             transfers: transfers.clone(),
             spec,
         })
@@ -110,16 +119,16 @@ impl BatchSlot {
         Ok(Run::new(self))
     }
 
-    /// Captures a whole batch: gather of every input, what `enqueue` enqueues in the stream, scatter of every output. Where
-    /// pieces lie is read from a table when the graph runs, so one graph serves all batches of one size; see
+    /// Captures a whole batch: gather of every input, what `enqueue` enqueues in the lane, scatter of every output.
+    /// Where pieces lie is read from a table when the graph runs, so one graph serves all batches of one size; see
     /// [`Run::replay`].
     ///
     /// # Errors
-    /// What `enqueue` returns, or the driver's refusal to record something of it.
+    /// What `enqueue` returns, or the driver's refusal to record something of it. The slot is as before then.
     pub fn capture<E: From<CudaError>>(
         &mut self,
-        enqueue: impl FnOnce(&Stream, &[DeviceBuffer], &[DeviceBuffer]) -> Result<(), E>,
-    ) -> Result<Graph, E> {
+        enqueue: impl FnOnce(&mut Lane, &[DeviceBuffer], &[DeviceBuffer]) -> Result<(), E>,
+    ) -> Result<BatchGraph, E> {
         captured::capture(self, enqueue)
     }
 

@@ -3,9 +3,9 @@
 use adjoin_shm::{Payload, PayloadMut};
 
 use super::BatchSlot;
-use super::captured;
+use super::captured::{self, BatchGraph};
 use crate::counters::{CopyForm, Path};
-use crate::driver::{DeviceBuffer, Direction, Graph, Lane, Stream};
+use crate::driver::{DeviceBuffer, Direction, Lane, Stream};
 use crate::error::CudaError;
 
 /// A batch under way in a slot. Room for outputs is borrowed for `'p`.
@@ -31,6 +31,7 @@ pub(super) enum Late<'p> {
 
 impl<'s, 'p> Run<'s, 'p> {
     pub(super) fn new(slot: &'s mut BatchSlot) -> Self {
+        slot.placed.fill(false);
         Self {
             slot,
             late: Vec::new(),
@@ -163,19 +164,32 @@ impl<'s, 'p> Run<'s, 'p> {
         Ok(())
     }
 
-    /// Runs a captured batch in place of gather, compute and scatter: `inputs` has the pieces of each input, `outputs` the
-    /// room for each output.
+    /// Says where the pieces of an input lie, for a captured batch: what [`Run::gather`] is for one that is not.
     ///
     /// # Errors
-    /// If they do not fit, there is no staging memory for what is not registered, or the driver refuses.
-    pub fn replay<I, O>(&mut self, graph: &Graph, inputs: I, outputs: O) -> Result<(), CudaError>
-    where
-        I: IntoIterator,
-        I::Item: AsRef<[Payload<'p>]>,
-        O: IntoIterator,
-        O::Item: IntoIterator<Item = PayloadMut<'p>>,
-    {
-        captured::replay(self, graph, inputs, outputs)
+    /// If they do not fit, or there is no staging memory for what is not registered.
+    pub fn place_input(&mut self, input: usize, pieces: &[Payload<'_>]) -> Result<(), CudaError> {
+        captured::place_input(self, input, pieces)
+    }
+
+    /// Says where the pieces of an output go, for a captured batch: what [`Run::scatter`] is for one that is not.
+    ///
+    /// # Errors
+    /// If they do not fit, or there is no staging memory for what is not registered.
+    pub fn place_output(
+        &mut self,
+        output: usize,
+        pieces: impl IntoIterator<Item = PayloadMut<'p>>,
+    ) -> Result<(), CudaError> {
+        captured::place_output(self, output, pieces)
+    }
+
+    /// Runs a captured batch, when every input and output has been placed.
+    ///
+    /// # Errors
+    /// If one has not, the graph is another slot's, or the driver refuses.
+    pub fn replay(&mut self, graph: &BatchGraph) -> Result<(), CudaError> {
+        captured::replay(self, graph)
     }
 
     /// Waits until the batch is done, writes what a processor must write, and lets go of all memory.

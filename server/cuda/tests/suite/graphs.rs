@@ -1,6 +1,6 @@
 //! Whole batches as one graph.
 
-use adjoin_cuda::{BatchSlot, CudaError, Graph, Lane, Stream};
+use adjoin_cuda::{BatchGraph, BatchSlot, CudaError, Path};
 use adjoin_shm::Payload;
 use fake_cuda::harness::{FakeCuda, counts};
 
@@ -8,64 +8,97 @@ use crate::fixture::{SETTINGS, Session, content, register_all, sessions, spec, t
 
 const BYTES: usize = 40_000;
 
-/// A batch in which output and input are one buffer on the device would be no test: the output is filled by a copy that is
-/// captured in the slot's own lane.
-fn capture_identity(slot: &mut BatchSlot) -> Graph {
-    slot.capture::<CudaError>(|_: &Stream, _, _| Ok(()))
-        .unwrap()
+/// A batch of a model that gives back what it gets.
+fn capture_identity(slot: &mut BatchSlot) -> BatchGraph {
+    let byte_size = slot.spec().inputs[0];
+    slot.capture::<CudaError>(|lane, inputs, outputs| {
+        lane.copy_on_device((&outputs[0], 0), (&inputs[0], 0), byte_size)
+    })
+    .unwrap()
 }
 
 #[test]
 fn one_graph_serves_batches_from_other_places() {
     let test = "graphs::one_graph_serves_batches_from_other_places";
+    let batches = [0..3, 3..6, 1..3, 5..6, 2..6];
     let report = FakeCuda::new().delay_us("0-200").run_anywhere(test, || {
         let transfers = transfers(SETTINGS);
+        // The last two are staged.
         let mut sessions = sessions(6, BYTES);
-        // The last one is staged.
-        register_all(&transfers, &sessions[..5]);
+        register_all(&transfers, &sessions[..4]);
         let mut slot = BatchSlot::new(&transfers, spec(4 * BYTES, 4)).unwrap();
         let graph = capture_identity(&mut slot);
-        let mut engine = Lane::new(transfers.device(), 8).unwrap();
-        for chosen in [[0, 1, 2], [3, 1, 5], [5, 4, 0]] {
-            // What the graph scatters is what the output holds from here on.
-            engine
-                .clear_range(slot.output(0).unwrap(), 0, 3 * BYTES)
-                .unwrap();
-            engine.settle().unwrap();
-            let inputs: Vec<Vec<u8>> = chosen.iter().map(|&at| content(BYTES, at)).collect();
-            let mut rooms = Vec::new();
-            for (at, session) in sessions.iter_mut().enumerate() {
-                if let Some(place) = chosen.iter().position(|&wanted| wanted == at) {
-                    rooms.push((place, session));
-                }
+        for batch in batches.clone() {
+            for session in &mut sessions {
+                session.output.write(&[0xEE; BYTES]);
             }
-            rooms.sort_by_key(|(place, _)| *place);
-            let (pieces, outputs): (Vec<_>, Vec<_>) = rooms
-                .into_iter()
-                .map(|(_, session)| {
-                    let Session { output, .. } = session;
-                    (output.byte_size(), output.payload_mut())
-                })
-                .unzip();
-            assert_eq!(pieces, vec![BYTES as u64; 3]);
-            let payloads: Vec<Payload<'_>> = inputs
-                .iter()
-                .map(|bytes| Payload::from_slice(bytes))
-                .collect();
+            let chosen = &mut sessions[batch.clone()];
             let mut run = slot.begin().unwrap();
-            run.replay(&graph, [payloads.as_slice()], [outputs])
+            let pieces: Vec<Payload<'_>> = chosen.iter().map(Session::payload).collect();
+            run.place_input(0, &pieces).unwrap();
+            drop(pieces);
+            run.place_output(0, chosen.iter_mut().map(Session::room))
                 .unwrap();
+            run.replay(&graph).unwrap();
             run.finish().unwrap();
-            for at in chosen {
-                assert!(sessions[at].answer() == vec![0; BYTES], "session {at}");
+            for (seed, session) in sessions.iter().enumerate() {
+                let expected = if batch.contains(&seed) {
+                    content(BYTES, seed)
+                } else {
+                    vec![0xEE; BYTES]
+                };
+                assert!(
+                    session.answer() == expected,
+                    "session {seed} in the batch of {batch:?}"
+                );
             }
         }
-        assert!(slot.spec().pieces_max == 4);
+        let staged = 5 * BYTES as u64;
+        assert_eq!(
+            transfers.device().counters().to_device.get(Path::Staged),
+            staged
+        );
+        assert_eq!(
+            transfers.device().counters().to_host.get(Path::Staged),
+            staged
+        );
     });
     if let Some(report) = report {
         report.assert_clean();
-        assert_eq!(report.graph_launches, 3);
+        assert_eq!(report.graph_launches, batches.len() as u64);
         assert_eq!(report.pageable(), 0);
+    }
+}
+
+#[test]
+fn a_graph_runs_where_it_belongs_and_when_all_is_placed() {
+    let test = "graphs::a_graph_runs_where_it_belongs_and_when_all_is_placed";
+    let report = FakeCuda::new().run_anywhere(test, || {
+        let transfers = transfers(SETTINGS);
+        let mut session = Session::new(BYTES, 0);
+        register_all(&transfers, std::slice::from_ref(&session));
+        let mut slot = BatchSlot::new(&transfers, spec(BYTES, 1)).unwrap();
+        let mut other = BatchSlot::new(&transfers, spec(BYTES, 1)).unwrap();
+        let graph = capture_identity(&mut slot);
+        let reason = |error: CudaError| error.to_string();
+        let mut run = other.begin().unwrap();
+        assert!(reason(run.replay(&graph).unwrap_err()).contains("another slot"));
+        drop(run);
+        let mut run = slot.begin().unwrap();
+        assert!(reason(run.replay(&graph).unwrap_err()).contains("input 0"));
+        run.place_input(0, &[session.payload()]).unwrap();
+        assert!(reason(run.replay(&graph).unwrap_err()).contains("output 0"));
+        run.place_output(0, [session.room()]).unwrap();
+        run.replay(&graph).unwrap();
+        run.finish().unwrap();
+        // What was placed for one batch is not for the next.
+        let mut run = slot.begin().unwrap();
+        assert!(reason(run.replay(&graph).unwrap_err()).contains("input 0"));
+        drop(run);
+        assert!(session.answer() == content(BYTES, 0));
+    });
+    if let Some(report) = report {
+        report.assert_clean();
     }
 }
 
@@ -82,7 +115,7 @@ fn an_engine_that_fails_in_a_capture_leaves_a_good_lane() {
         });
         assert!(matches!(failed, Err(CudaError::Arguments { .. })));
         // What may not be captured makes the capture fail, not the process.
-        let refused = slot.capture(|stream, _, _| stream.synchronize());
+        let refused = slot.capture(|lane, _, _| lane.stream().synchronize());
         assert!(refused.is_err());
         slot.begin().unwrap().finish().unwrap();
         let graph = capture_identity(&mut slot);
