@@ -1,10 +1,13 @@
 //! Failures of the driver, one at a time: each is a clean error, leaves nothing under way, and loses nothing.
 
-use adjoin_cuda::{BatchSlot, CudaError, Lane, RegionState, TransferSettings, Transfers};
+use adjoin_cuda::{
+    BatchSlot, CudaError, DeviceBuffer, Driver, Lane, Path, RegionState, TransferSettings,
+    Transfers,
+};
 use fake_cuda::harness::FakeCuda;
 
 use crate::fixture::{
-    Session, assert_answers, device, register_all, run_identity, sessions, settings, spec,
+    Flag, Session, assert_answers, device, register_all, run_identity, sessions, settings, spec,
 };
 
 const COUNT: usize = 8;
@@ -232,6 +235,141 @@ fn a_device_that_is_full() {
     report.assert_clean();
 }
 
+/// Waits that fail although the context is sound: nobody can know what the device still does, so what it may touch is kept
+/// until the reset.
+#[test]
+fn every_wait() {
+    let failures = "cuEventQuery:1+:2,cuStreamSynchronize:1+:2,cuCtxSynchronize:1:2";
+    let fake = FakeCuda::new().delay_us(20_000).fail(failures);
+    let report = fake.run("faults::every_wait", || {
+        let device = device();
+        let transfers = Transfers::start(&device, settings(0, NEVER)).unwrap();
+        let session = Session::new(BYTES, 0);
+        let key = transfers.registry().register(session.memory.request());
+        transfers.registry().settle();
+        let mut slot = BatchSlot::new(&transfers, spec(BYTES, 1)).unwrap();
+        let mut run = slot.begin().unwrap();
+        run.gather(0, &[session.payload()]).unwrap();
+        assert!(!run.finish().unwrap_err().is_sticky());
+        assert!(!device.is_lost());
+        let flag = Flag::default();
+        transfers.registry().retire(key, (flag.clone(), session));
+        transfers.registry().settle();
+        assert_eq!(flag.copies(), 2, "kept");
+        device.reset(device.generation()).unwrap();
+        transfers.registry().settle();
+        assert_eq!(flag.copies(), 1);
+    });
+    report.assert_clean();
+}
+
+/// What an engine has enqueued before it fails does not reach into the next batch.
+#[test]
+fn an_engine_that_fails_midway() {
+    let test = "faults::an_engine_that_fails_midway";
+    let report = FakeCuda::new().delay_us(5_000).run_anywhere(test, || {
+        let transfers = Transfers::start(&device(), settings(0, NEVER)).unwrap();
+        let mut slot = BatchSlot::new(&transfers, spec(BYTES, 1)).unwrap();
+        let mut engine = Lane::new(transfers.device(), 8).unwrap();
+        let mut sessions = sessions(1, BYTES);
+        register_all(&transfers, &sessions);
+        let mut run = slot.begin().unwrap();
+        let failed: Result<(), CudaError> = run.compute_in(&mut engine, |lane, inputs, _| {
+            for _ in 0..40 {
+                lane.clear_range(&inputs[0], 0, BYTES)?;
+            }
+            Err(CudaError::Arguments {
+                reason: "an engine that fails".to_owned(),
+            })
+        });
+        assert!(failed.is_err());
+        drop(run);
+        // What is left of it would come between gather and copy here: those lie further apart than two of its steps.
+        let mut run = slot.begin().unwrap();
+        run.gather(0, &[sessions[0].payload()]).unwrap();
+        let mut other = Lane::new(transfers.device(), 8).unwrap();
+        run.compute_in(&mut other, |lane, inputs, outputs| {
+            for _ in 0..3 {
+                lane.clear_range(&outputs[0], 0, BYTES)?;
+            }
+            lane.copy_on_device((&outputs[0], 0), (&inputs[0], 0), BYTES)
+        })
+        .unwrap();
+        run.scatter(0, [sessions[0].room()]).unwrap();
+        run.finish().unwrap();
+        other.settle().unwrap();
+        assert_answers(&sessions);
+    });
+    if let Some(report) = report {
+        report.assert_clean();
+    }
+}
+
+#[test]
+fn a_lane_that_is_dropped_waits() {
+    let test = "faults::a_lane_that_is_dropped_waits";
+    let report = FakeCuda::new().delay_us(20_000).run_anywhere(test, || {
+        let device = device();
+        let buffer = DeviceBuffer::new(&device, BYTES).unwrap();
+        let mut lane = Lane::new(&device, 8).unwrap();
+        lane.clear_range(&buffer, 0, BYTES).unwrap();
+        assert!(!lane.is_settled().unwrap());
+        drop(lane);
+        let mut lane = Lane::new(&device, 8).unwrap();
+        lane.clear_range(&buffer, 0, BYTES).unwrap();
+        lane.settle().unwrap();
+        assert!(lane.is_settled().unwrap());
+        assert!(matches!(
+            lane.clear_range(&buffer, 1, BYTES),
+            Err(CudaError::OutOfRange { .. })
+        ));
+    });
+    if let Some(report) = report {
+        report.assert_clean();
+    }
+}
+
+/// Registrations end with their context, so a second device stages while the registry's own is lost.
+#[test]
+fn a_second_device_while_the_registry_of_the_first_is_lost() {
+    let fake = FakeCuda::new()
+        .set("FAKE_CUDA_DEVICES", 2)
+        .fail("exec.copy:2:700");
+    let report = fake.run(
+        "faults::a_second_device_while_the_registry_of_the_first_is_lost",
+        || {
+            let driver = Driver::find().unwrap();
+            let (first, second) = (driver.device(0).unwrap(), driver.device(1).unwrap());
+            let transfers = Transfers::start(&first, settings(0, NEVER)).unwrap();
+            let registry = transfers.registry().clone();
+            let others = Transfers::with_registry(&second, registry, settings(0, NEVER)).unwrap();
+            let mut sessions = sessions(1, BYTES);
+            register_all(&transfers, &sessions);
+            let mut slot = BatchSlot::new(&transfers, spec(BYTES, 1)).unwrap();
+            let mut engine = Lane::new(&first, 8).unwrap();
+            assert!(
+                run_identity(&mut slot, &mut engine, &mut sessions)
+                    .unwrap_err()
+                    .is_sticky()
+            );
+            assert!(first.is_lost() && !second.is_lost());
+            let mut slot = BatchSlot::new(&others, spec(BYTES, 1)).unwrap();
+            let mut engine = Lane::new(&second, 8).unwrap();
+            run_identity(&mut slot, &mut engine, &mut sessions).unwrap();
+            engine.settle().unwrap();
+            assert_answers(&sessions);
+            assert_eq!(second.counters().to_device.get(Path::Staged), BYTES as u64);
+            first.reset(first.generation()).unwrap();
+            transfers.registry().rebuild();
+            transfers.registry().settle();
+            run_identity(&mut slot, &mut engine, &mut sessions).unwrap();
+            engine.settle().unwrap();
+            assert_eq!(second.counters().to_device.get(Path::Direct), BYTES as u64);
+        },
+    );
+    report.assert_clean();
+}
+
 /// A failure that spoils the context, while copies over sessions' memory go on: sessions die, nothing is unmapped before
 /// the reset; afterwards everything works again.
 fn lost_and_found(test: &str, failure: &str) {
@@ -242,6 +380,9 @@ fn lost_and_found(test: &str, failure: &str) {
         let mut engine = Lane::new(&device, 8).unwrap();
         let mut doomed = sessions(COUNT, BYTES);
         let keys = register_all(&transfers, &doomed);
+        let bystander = Session::new(BYTES, 0);
+        let bystander_key = transfers.registry().register(bystander.memory.request());
+        transfers.registry().settle();
         let error = run_identity(&mut slot, &mut engine, &mut doomed).unwrap_err();
         assert!(error.is_sticky(), "{error}");
         assert!(device.is_lost());
@@ -251,17 +392,27 @@ fn lost_and_found(test: &str, failure: &str) {
             CudaError::ContextLost { device: 0 }
         );
         assert!(BatchSlot::new(&transfers, spec(1, 1)).is_err());
-        // The clients go while the engine copies on: their regions stay mapped until the reset.
+        // The clients go while the engine copies on: their regions stay mapped until the reset, and so does that of
+        // one that was in no batch.
         let survivors = doomed.split_off(COUNT / 2);
+        let (first, second) = (Flag::default(), Flag::default());
         for key in &keys[..COUNT] {
-            transfers.registry().retire(*key, ());
+            transfers.registry().retire(*key, first.clone());
         }
+        transfers
+            .registry()
+            .retire(bystander_key, (second.clone(), bystander));
         drop(doomed);
         transfers.registry().settle();
         assert!(device.quarantined() > 0);
+        assert!(
+            first.copies() > 1 && second.copies() == 2,
+            "owners are kept"
+        );
         let generation = device.generation();
         assert_eq!(device.reset(generation).unwrap(), generation + 1);
         assert!(!device.is_lost());
+        assert_eq!(second.copies(), 1, "the reset lets go of what no lane held");
         // A second one who saw the same loss resets nothing.
         assert_eq!(device.reset(generation).unwrap(), generation + 1);
         assert_eq!(
@@ -272,6 +423,8 @@ fn lost_and_found(test: &str, failure: &str) {
             }
         );
         drop((slot, engine));
+        transfers.registry().settle();
+        assert_eq!(first.copies(), 1, "and of what lanes held");
         let registry = transfers.registry().clone();
         registry.rebuild();
         registry.settle();

@@ -1,5 +1,7 @@
 //! Sessions as the server has them, with a client beside each, and slots for their batches.
 
+use std::sync::Arc;
+
 use adjoin_cuda::{
     CudaError, Device, Driver, Lane, RegionKey, RegionState, Registry, SlotSpec, Thresholds,
     TransferSettings, Transfers,
@@ -148,5 +150,15 @@ pub(crate) fn assert_answers(sessions: &[Session]) {
     for (seed, session) in sessions.iter().enumerate() {
         let answer = session.answer();
         assert!(answer == content(answer.len(), seed), "session {seed}");
+    }
+}
+
+/// Tells how many copies of it there are: whether something that was handed over has been dropped.
+#[derive(Clone, Default)]
+pub(crate) struct Flag(Arc<()>);
+
+impl Flag {
+    pub(crate) fn copies(&self) -> usize {
+        Arc::strong_count(&self.0)
     }
 }

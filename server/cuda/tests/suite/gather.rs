@@ -1,6 +1,7 @@
 //! Batches gathered from the regions of many sessions, and scattered to them.
 
 use adjoin_cuda::{BatchSlot, BatchSlots, CopyForm, CudaError, Lane, Path, Thresholds};
+use adjoin_shm::Region;
 use fake_cuda::harness::{FakeCuda, counts};
 
 use crate::fixture::{
@@ -150,6 +151,44 @@ fn without_staging_memory_the_driver_copies_and_it_is_counted() {
     if let Some(report) = report {
         report.assert_clean();
         assert_eq!(report.pageable(), 4 * IMAGE as u64);
+    }
+}
+
+#[test]
+fn neighbours_of_two_registrations_are_two_copies() {
+    let test = "gather::neighbours_of_two_registrations_are_two_copies";
+    let report = FakeCuda::new().run_anywhere(test, || {
+        let transfers = transfers(SETTINGS);
+        let sessions = sessions(16, 4096);
+        register_all(&transfers, &sessions);
+        let regions = || {
+            let memories = sessions.iter().map(|session| &session.memory);
+            memories.flat_map(|memory| [memory.request(), memory.response()])
+        };
+        let whole = |region: &'_ Region| {
+            let payload = region.payload(0, region.byte_size()).unwrap();
+            (payload.as_ptr().addr(), payload.byte_size())
+        };
+        // The system puts mappings that are made one after the other side by side.
+        let pairs = regions().flat_map(|first| regions().map(move |second| (first, second)));
+        let touch = |(first, second): &(&Region, &Region)| {
+            let (start, byte_size) = whole(first);
+            start + byte_size == whole(second).0
+        };
+        let (first, second) = pairs.into_iter().find(touch).unwrap();
+        let pieces = [
+            first.payload(first.byte_size() - 1024, 1024).unwrap(),
+            second.payload(0, 1024).unwrap(),
+        ];
+        assert!(pieces[0].is_followed_by(&pieces[1]));
+        let mut slot = BatchSlot::new(&transfers, spec(2048, 2)).unwrap();
+        let mut run = slot.begin().unwrap();
+        run.gather(0, &pieces).unwrap();
+        run.finish().unwrap();
+        assert_eq!(transfers.device().counters().uses(CopyForm::Copies), 1);
+    });
+    if let Some(report) = report {
+        report.assert_clean();
     }
 }
 

@@ -1,26 +1,14 @@
 //! Regions that are registered, refused, retired, and used meanwhile.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use adjoin_cuda::{BatchSlot, Lane, Path, Refusal, RegionState, Registry};
 use fake_cuda::harness::{FakeCuda, counts};
 
 use crate::fixture::{
-    SETTINGS, Session, assert_answers, device, register_all, run_identity, sessions, spec,
+    Flag, SETTINGS, Session, assert_answers, device, register_all, run_identity, sessions, spec,
     transfers,
 };
 
 const BYTES: usize = 64 << 10;
-
-/// Says when it is dropped.
-struct Flag(Arc<AtomicBool>);
-
-impl Drop for Flag {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
 
 #[test]
 fn a_region_retired_during_a_transfer_stays_until_its_end() {
@@ -34,20 +22,17 @@ fn a_region_retired_during_a_transfer_stays_until_its_end() {
         let mut run = slot.begin().unwrap();
         run.gather(0, &[session.payload()]).unwrap();
         // The client dies: the session's memory goes with it, but for the mapping that the device reads.
-        let dropped = Arc::new(AtomicBool::new(false));
-        let owner = (Flag(dropped.clone()), session);
+        let flag = Flag::default();
+        let owner = (flag.clone(), session);
         transfers.registry().retire(key, owner);
         transfers.registry().settle();
-        assert!(
-            !dropped.load(Ordering::SeqCst),
-            "the owner is kept while the device reads"
-        );
+        assert_eq!(flag.copies(), 2, "the owner is kept while the device reads");
         assert_eq!(counts().registrations_live, 1);
         assert_eq!(transfers.registry().stats().retired, 1);
         assert_eq!(transfers.registry().state(key), None);
         run.finish().unwrap();
         transfers.registry().settle();
-        assert!(dropped.load(Ordering::SeqCst), "and goes when it has read");
+        assert_eq!(flag.copies(), 1, "and goes when it has read");
         assert_eq!(counts().registrations_live, 0);
         assert_eq!(transfers.registry().stats().registered_bytes, 0);
     });
