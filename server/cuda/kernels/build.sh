@@ -19,9 +19,9 @@ fi
 
 prefix=$("$tools/venv/bin/python" -c 'import nvidia, os; print(os.path.join(list(nvidia.__path__)[0], "cu13"))')
 mkdir -p "$out"
-# compute_75 is the oldest architecture that this compiler knows. It writes PTX of its own version, which only drivers of
-# its age read. The kernels use nothing of it that version 8.0 (driver 525) lacks; ptxas checks that. The line that names
-# the compiler's build is no part of the kernels.
+# compute_75 is the oldest architecture that this compiler knows. It writes PTX of its own version, which only drivers
+# of its age read. The kernels use nothing of it that version 8.0 (driver 525) lacks; ptxas checks that. The line that
+# names the compiler's build is no part of the kernels.
 CUDA_HOME=$prefix "$prefix/bin/nvcc" -ptx -arch=compute_75 -O3 -std=c++17 -o "$tools/adjoin.ptx" "$here/adjoin.cu"
 sed -e '/^\/\/ Compiler Build ID/d' -e 's/^\.version .*/.version 8.0/' "$tools/adjoin.ptx" >"$out/adjoin.ptx"
 for architecture in sm_75 sm_90; do

@@ -91,15 +91,17 @@ impl Device {
         context.enter()?.memory_info()
     }
 
-    /// Ends the context of `generation` and makes a new one. All that was made in the old one (streams, buffers, engines of
-    /// other libraries) is gone and answers with [`CudaError::ContextGone`]; what was in quarantine is given back.
-    /// If somebody else has reset it already, nothing happens. Returns the generation of the context that there is now.
+    /// Ends the context of `generation` and makes a new one. All that was made in the old one (streams, buffers,
+    /// engines of other libraries) is gone and answers with [`CudaError::ContextGone`]; what was in quarantine is
+    /// given back. If somebody else has reset it already, nothing happens. Returns the generation of the context that
+    /// there is now.
     ///
-    /// Engines that hold handles of the context by themselves must be dropped before: the driver does not check handles.
+    /// Engines that hold handles of the context by themselves must be dropped before: the driver does not check
+    /// handles.
     ///
     /// # Errors
-    /// [`CudaError::NotRecovered`] if the device does not work afterwards either: NVIDIA promises a working device after such
-    /// errors to a new process only. It may be tried again.
+    /// [`CudaError::NotRecovered`] if the device does not work afterwards either: NVIDIA promises a working device
+    /// after such errors to a new process only. It may be tried again.
     pub fn reset(&self, generation: u64) -> Result<u64, CudaError> {
         let _one_at_a_time = self.shared.resetting.lock();
         let old = self.context();

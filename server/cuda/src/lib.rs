@@ -1,7 +1,7 @@
 //! NVIDIA GPUs for adjoin.
 //!
-//! A client's region is registered with the driver once, when its session opens. From then on the copy engine reads each
-//! request straight into its row of a batch on the device, and writes outputs straight into the clients' response
+//! A client's region is registered with the driver once, when its session opens. From then on the copy engine reads
+//! each request straight into its row of a batch on the device, and writes outputs straight into the clients' response
 //! regions: no payload byte passes through a processor. This crate does that and no more. It knows tensors as payloads
 //! and buffers; it knows no engine, no session and no model.
 //!
@@ -16,20 +16,21 @@
 //!     run.finish()                                        waits; lets go of all memory
 //! ```
 //!
-//! Where a region cannot be registered, its pieces go through pinned staging memory ([`PinnedPool`]), and where there is
-//! none, through the driver; [`Counters`] has the bytes of each path.
+//! Where a region cannot be registered, its pieces go through pinned staging memory ([`PinnedPool`]), and where there
+//! is none, through the driver; [`Counters`] has the bytes of each path.
 //!
 //! # What holds at any point, errors and panics included
 //! * Memory that a transfer touches stays mapped until an event behind the transfer has fired: [`Lane`].
 //! * A region that is retired stays registered and mapped until its last lease ends: [`Registry::retire`].
 //! * In a context that is lost, nobody can know whether a transfer is under way: what it may touch is kept until
 //!   [`Device::reset`] has ended the context.
-//! * Everything that was made in a context that is gone refuses with [`CudaError::ContextGone`]; the driver is not called.
+//! * Everything that was made in a context that is gone refuses with [`CudaError::ContextGone`]; the driver is not
+//!   called.
 //!
 //! # Without a GPU
-//! The crate builds without a CUDA toolkit, and [`Driver::find`] is a clear error where there is no driver. Its tests run
-//! against `tests/fake-cuda`, a driver of ours without a device; with `ADJOIN_REAL_CUDA=1` those that ask for no failure run
-//! on the machine's own.
+//! The crate builds without a CUDA toolkit, and [`Driver::find`] is a clear error where there is no driver. Its tests
+//! run against `tests/fake-cuda`, a driver of ours without a device; with `ADJOIN_REAL_CUDA=1` those that ask for no
+//! failure run on the machine's own.
 
 #![warn(missing_docs)]
 

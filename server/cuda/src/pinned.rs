@@ -1,7 +1,7 @@
 //! Pinned staging memory, within a limit, reused.
 //!
-//! Pinning is slow, and what is pinned is lost to everybody else on the node. So buffers that come back are kept, and the
-//! limit holds for all slots together.
+//! Pinning is slow, and what is pinned is lost to everybody else on the node. So buffers that come back are kept, and
+//! the limit holds for all slots together.
 
 use std::sync::Arc;
 

@@ -18,8 +18,8 @@ pub struct Thresholds {
 }
 
 impl Default for Thresholds {
-    /// Guesses for devices on PCIe, for where nothing was measured: a launch costs about as much as one copy, and a copy
-    /// engine needs some tens of kilobytes to come to its speed.
+    /// Guesses for devices on PCIe, for where nothing was measured: a launch costs about as much as one copy, and a
+    /// copy engine needs some tens of kilobytes to come to its speed.
     fn default() -> Self {
         Self {
             kernel_below_bytes: 32 * 1024,

@@ -40,8 +40,8 @@ impl Transfers {
         Self::with_registry(device, registry, settings)
     }
 
-    /// The same for a further device, or after [`Device::reset`] and [`Registry::rebuild`], with the registry that there
-    /// is: one serves all devices of a process.
+    /// The same for a further device, or after [`Device::reset`] and [`Registry::rebuild`], with the registry that
+    /// there is: one serves all devices of a process.
     ///
     /// # Errors
     /// As [`Transfers::start`].

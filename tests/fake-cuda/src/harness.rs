@@ -1,7 +1,7 @@
 //! Tests in processes of their own, with this driver as theirs.
 //!
-//! A program loads one driver, once, from where the loader looks when it starts. So a test that wants this one runs again
-//! in a child that is started for it: [`FakeCuda::run`] starts the test's own binary with the one test to run.
+//! A program loads one driver, once, from where the loader looks when it starts. So a test that wants this one runs
+//! again in a child that is started for it: [`FakeCuda::run`] starts the test's own binary with the one test to run.
 
 use std::ffi::c_char;
 use std::os::unix::process::ExitStatusExt;
@@ -57,8 +57,8 @@ impl FakeCuda {
         self.set("FAKE_CUDA_FAIL", failures)
     }
 
-    /// Runs `body` in a child with this driver, and returns what the driver counted. In the child itself it runs `body` and
-    /// ends the process.
+    /// Runs `body` in a child with this driver, and returns what the driver counted. In the child itself it runs
+    /// `body` and ends the process.
     ///
     /// `test` is the name of the calling test as the test binary lists it.
     ///
@@ -100,8 +100,8 @@ impl FakeCuda {
         }
     }
 
-    /// As [`FakeCuda::run`], with the machine's own driver instead if `ADJOIN_REAL_CUDA` is set: for tests that ask for no
-    /// failure. There are no counts then.
+    /// As [`FakeCuda::run`], with the machine's own driver instead if `ADJOIN_REAL_CUDA` is set: for tests that ask
+    /// for no failure. There are no counts then.
     pub fn run_anywhere(&self, test: &str, body: impl FnOnce()) -> Option<Report> {
         if std::env::var_os(REAL).is_some() && std::env::var_os(INSIDE).is_none() {
             body();
@@ -110,8 +110,8 @@ impl FakeCuda {
         Some(self.run(test, body))
     }
 
-    /// Makes a program that is about to be started use this driver. `directory` is an empty one that lives as long as the
-    /// program; `report` is where its counts go.
+    /// Makes a program that is about to be started use this driver. `directory` is an empty one that lives as long as
+    /// the program; `report` is where its counts go.
     ///
     /// # Panics
     /// If the built library is not beside the test.

@@ -1,5 +1,5 @@
-//! What the driver finds out: each test does one thing that no correct program does, by the driver's C functions, and looks
-//! whether it is in the report. A driver that found nothing would make every other test pass.
+//! What the driver finds out: each test does one thing that no correct program does, by the driver's C functions, and
+//! looks whether it is in the report. A driver that found nothing would make every other test pass.
 #![allow(unsafe_code, reason = "calls the driver's C functions")]
 #![allow(
     clippy::multiple_unsafe_ops_per_block,

@@ -20,7 +20,8 @@ pub(crate) struct DeviceMemory {
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
         if let Ok(entered) = self.context.enter() {
-            // SAFETY: the allocation is this value's own. The driver waits for work that uses it before it gives it back.
+            // SAFETY: the allocation is this value's own. The driver waits for work that uses it before it gives it
+            // back.
             let _ = unsafe { (entered.table().cuMemFree_v2)(self.address) };
         }
     }

@@ -64,7 +64,8 @@ impl Lane {
                     entered.check("cuMemcpyHtoDAsync_v2", status)?;
                 }
                 Direction::ToHost => {
-                    // SAFETY: as above; nobody else writes the range, as whoever made the list had a `PayloadMut` of it.
+                    // SAFETY: as above; nobody else writes the range, as whoever made the list had a `PayloadMut` of
+                    // it.
                     let status = unsafe {
                         (entered.table().cuMemcpyDtoHAsync_v2)(host, device, byte_size, stream)
                     };

@@ -1,8 +1,8 @@
 //! Regions of sessions that the device may read and write by itself.
 //!
 //! Registering pins a region's pages and maps them for the device. It takes time by the megabyte, so a thread of the
-//! registry's own does it, and until it has, batches go through staging memory. Pinned pages cannot be swapped or moved,
-//! so there is a budget; what does not fit in it is refused, says so, and is tried again when room is there.
+//! registry's own does it, and until it has, batches go through staging memory. Pinned pages cannot be swapped or
+//! moved, so there is a budget; what does not fit in it is refused, says so, and is tried again when room is there.
 //!
 //! A batch takes a [`Lease`] for each piece, by its address, without a lock. While there is one, the region stays
 //! registered and mapped, whatever happens to its session: [`Registry::retire`] takes it out of the table at once, and
@@ -190,9 +190,9 @@ impl Registry {
         })
     }
 
-    /// Takes a region out: no lease of it is given from here on. When the last one has ended it is unregistered, and then
-    /// `owner` is dropped: whatever must outlive the device's transfers, as the session's memory. If the region is not
-    /// registered, that is at once.
+    /// Takes a region out: no lease of it is given from here on. When the last one has ended it is unregistered, and
+    /// then `owner` is dropped: whatever must outlive the device's transfers, as the session's memory. If the region
+    /// is not registered, that is at once.
     ///
     /// If the context is lost, nobody knows what the device still does; mapping and owner are kept until
     /// [`Device::reset`] has ended it.

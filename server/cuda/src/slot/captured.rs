@@ -1,5 +1,5 @@
-//! A batch as one graph. The copy kernel reads from the slot's table where pieces lie, so the graph stays the same while
-//! pieces come and go.
+//! A batch as one graph. The copy kernel reads from the slot's table where pieces lie, so the graph stays the same
+//! while pieces come and go.
 
 use adjoin_shm::{Payload, PayloadMut};
 

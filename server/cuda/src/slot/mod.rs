@@ -1,11 +1,11 @@
 //! Buffers and streams for one batch at a time, and two of them for each instance.
 //!
-//! A [`BatchSlot`] has a buffer on the device for each input and output of a model, for the largest batch, and a lane for
-//! its copies. An instance has two, so that one batch is copied while another is computed. A slot is made once; a batch in
-//! it allocates nothing.
+//! A [`BatchSlot`] has a buffer on the device for each input and output of a model, for the largest batch, and a lane
+//! for its copies. An instance has two, so that one batch is copied while another is computed. A slot is made once; a
+//! batch in it allocates nothing.
 //!
-//! A [`Run`] is one batch in a slot: gather, compute, scatter, finish. It may be given up at any point, by an error or a
-//! panic: dropping it waits until nothing is under way.
+//! A [`Run`] is one batch in a slot: gather, compute, scatter, finish. It may be given up at any point, by an error or
+//! a panic: dropping it waits until nothing is under way.
 
 mod captured;
 mod run;

@@ -41,8 +41,8 @@ impl<'s, 'p> Run<'s, 'p> {
     /// Enqueues the copies that bring `pieces` together in the device buffer of an input, in their order, without gaps.
     /// Returns the bytes of them all.
     ///
-    /// A piece in a registered region is read by the device where it lies. Others are copied to staging memory first, before
-    /// this returns, or, if there is none, by the driver. An input is gathered once in a run.
+    /// A piece in a registered region is read by the device where it lies. Others are copied to staging memory first,
+    /// before this returns, or, if there is none, by the driver. An input is gathered once in a run.
     ///
     /// # Errors
     /// If they do not fit, or the driver refuses.
@@ -86,8 +86,8 @@ impl<'s, 'p> Run<'s, 'p> {
         enqueue(&mut slot.lane, &slot.inputs, &slot.outputs)
     }
 
-    /// Has `enqueue` enqueue the model in `stream`, between gather and scatter: the stream waits for the inputs, and the
-    /// slot's lane for what is in the stream then.
+    /// Has `enqueue` enqueue the model in `stream`, between gather and scatter: the stream waits for the inputs, and
+    /// the slot's lane for what is in the stream then.
     ///
     /// # Errors
     /// What `enqueue` returns, or the driver's refusal. Nothing of the batch is left in the stream then.
@@ -248,8 +248,8 @@ impl Drop for Run<'_, '_> {
     }
 }
 
-/// Waits for a stream that an engine may have left work of this batch in: it reads and writes buffers that the next batch
-/// uses.
+/// Waits for a stream that an engine may have left work of this batch in: it reads and writes buffers that the next
+/// batch uses.
 struct Unfinished<'a>(Option<&'a Stream>);
 
 impl Unfinished<'_> {

@@ -13,8 +13,8 @@ use crate::fixture::{
 const COUNT: usize = 8;
 const BYTES: usize = 20_000;
 
-/// Runs a batch that fails, drops every session at once (the fake driver finds out if a transfer is under way), and runs
-/// one that does not.
+/// Runs a batch that fails, drops every session at once (the fake driver finds out if a transfer is under way), and
+/// runs one that does not.
 fn fails_once(test: &str, failure: &str, settings: TransferSettings, call: &str) {
     let report = FakeCuda::new().delay_us(300).fail(failure).run(test, || {
         let transfers = Transfers::start(&device(), settings).unwrap();
@@ -235,8 +235,8 @@ fn a_device_that_is_full() {
     report.assert_clean();
 }
 
-/// Waits that fail although the context is sound: nobody can know what the device still does, so what it may touch is kept
-/// until the reset.
+/// Waits that fail although the context is sound: nobody can know what the device still does, so what it may touch is
+/// kept until the reset.
 #[test]
 fn every_wait() {
     let failures = "cuEventQuery:1+:2,cuStreamSynchronize:1+:2,cuCtxSynchronize:1:2";
@@ -370,8 +370,8 @@ fn a_second_device_while_the_registry_of_the_first_is_lost() {
     report.assert_clean();
 }
 
-/// A failure that spoils the context, while copies over sessions' memory go on: sessions die, nothing is unmapped before
-/// the reset; afterwards everything works again.
+/// A failure that spoils the context, while copies over sessions' memory go on: sessions die, nothing is unmapped
+/// before the reset; afterwards everything works again.
 fn lost_and_found(test: &str, failure: &str) {
     let report = FakeCuda::new().delay_us(5_000).fail(failure).run(test, || {
         let device = device();

@@ -209,8 +209,8 @@ fn reach(
     let mapped = driver.host.lock().by_device_address(address, byte_size);
     let Some((pinned, host)) = mapped else {
         driver.violation(format!(
-            "a kernel reaches {byte_size} bytes at {address:#x}, which are neither in an allocation nor in mapped memory \
-             of the host"
+            "a kernel reaches {byte_size} bytes at {address:#x}, which are neither in an allocation nor in \
+             mapped memory of the host"
         ));
         return Err(ILLEGAL_ADDRESS);
     };

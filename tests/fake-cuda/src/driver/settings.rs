@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `FAKE_CUDA_DEVICES` | how many devices there are (1) |
 //! | `FAKE_CUDA_MEMORY` | bytes of memory of each (1 GiB) |
-//! | `FAKE_CUDA_DELAY_US` | how long each operation takes before it is done: `300`, or `0-500` for any time in between (0) |
+//! | `FAKE_CUDA_DELAY_US` | how long each operation takes before it is done: `300`, or `0-500` for any between (0) |
 //! | `FAKE_CUDA_SEED` | where those times start (1) |
 //! | `FAKE_CUDA_FAIL` | failures, divided by commas: see [`Failure`] |
 //! | `FAKE_CUDA_REPORT` | file for the report |

@@ -1,5 +1,5 @@
-//! Streams and events. A stream is a thread that does its work in order; an event is a gate at the end of the work before
-//! it.
+//! Streams and events. A stream is a thread that does its work in order; an event is a gate at the end of the work
+//! before it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -226,8 +226,8 @@ impl Worker {
     fn operate(&self, operation: &Operation) {
         let driver = driver();
         std::thread::sleep(delay());
-        // In a spoiled context kernels do not start, and copies that the engine has begun go on: the worst that a program
-        // must be prepared for.
+        // In a spoiled context kernels do not start, and copies that the engine has begun go on: the worst that a
+        // program must be prepared for.
         if self.context.failure().is_err() && matches!(operation, Operation::Kernel(_)) {
             return;
         }

@@ -1,7 +1,7 @@
 //! Operations of a stream: what is enqueued, what it touches, and what is done when the stream comes to it.
 //!
-//! Addresses are looked up when an operation is done, not when it is enqueued: what was freed or unregistered meanwhile is
-//! found out.
+//! Addresses are looked up when an operation is done, not when it is enqueued: what was freed or unregistered
+//! meanwhile is found out.
 
 use std::sync::Arc;
 
@@ -68,7 +68,9 @@ impl Driver {
             HostKind::Pinned(pinned) => Ok(Place::Host(address, pinned)),
             HostKind::Pageable => Ok(Place::Pageable(address)),
             HostKind::Partial => {
-                self.violation(format!("a copy of {byte_size} bytes at {address:#x} reaches over the edge of what is pinned"));
+                self.violation(format!(
+                    "a copy of {byte_size} bytes at {address:#x} reaches over the edge of what is pinned"
+                ));
                 Err(INVALID_VALUE)
             }
         }

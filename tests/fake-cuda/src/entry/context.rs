@@ -161,8 +161,8 @@ fn put_words(words: Option<&'static CStr>, to: Out<*const c_char>) -> Status {
     }
 }
 
-/// No function of a driver: the counts so far, as JSON with a zero at its end, in at most `room` bytes. Returns the bytes
-/// that it takes.
+/// No function of a driver: the counts so far, as JSON with a zero at its end, in at most `room` bytes. Returns the
+/// bytes that it takes.
 #[unsafe(no_mangle)]
 pub extern "C" fn fake_cuda_counts(to: Out<c_char>, room: usize) -> usize {
     let mut text = serde_json::to_vec(&driver().counts()).unwrap_or_default();

@@ -1,7 +1,8 @@
 //! The functions of the driver's C interface, as NVIDIA declares them.
 //!
-//! Each is run by [`answer`]: it counts the call, fails if the environment asks for it, and turns a result into a number.
-//! What a caller gives by address is an [`Out`], an [`Array`] or a [`Text`]; those are where C's addresses are followed.
+//! Each is run by [`answer`]: it counts the call, fails if the environment asks for it, and turns a result into a
+//! number. What a caller gives by address is an [`Out`], an [`Array`] or a [`Text`]; those are where C's addresses are
+//! followed.
 #![allow(non_snake_case, reason = "the driver's own names")]
 #![allow(unreachable_pub, reason = "reached by name, from C")]
 
