@@ -22,7 +22,8 @@ BINARY = Path(os.environ.get("ADJOIN", ROOT / "target/debug/adjoin"))
 ONNXRUNTIME = os.environ.get(
     "ADJOIN_ONNXRUNTIME", str(ROOT / "target/tools/onnxruntime/libonnxruntime.so")
 )
-WATCHDOG_SECONDS = 60.0
+# Only what hangs takes so long, also while others keep the machine busy.
+WATCHDOG_SECONDS = 240.0
 
 T = TypeVar("T")
 
