@@ -115,6 +115,9 @@ pub enum CudaError {
         /// The first release of the driver that has it.
         since: &'static str,
     },
+    /// Memory of the device that was not made to be shared by descriptor.
+    #[error("this device memory was not made to be shared; make it with DeviceBuffer::shareable")]
+    NotShareable,
     /// Arguments that a kernel is not made for.
     #[error("{reason}")]
     Arguments {

@@ -48,7 +48,8 @@ mod transfers;
 pub use self::counters::{CopiedBytes, CopyForm, Counters, Path};
 pub use self::device::Device;
 pub use self::driver::{
-    DeviceBuffer, DeviceFacts, Driver, Event, Graph, HalfOrFloat, Lane, Normalize, Stream,
+    DeviceBuffer, DeviceFacts, Driver, Event, Graph, HalfOrFloat, IPC_HANDLE_BYTES, IpcHandle,
+    Lane, Normalize, Stream,
 };
 pub use self::error::CudaError;
 pub use self::kernels::Kernels;

@@ -6,6 +6,8 @@ use cudarc::driver::sys::CUdeviceptr;
 
 use super::context::Context;
 use super::hold::Hold;
+use super::sharing;
+use super::table::Physical;
 use crate::device::Device;
 use crate::error::CudaError;
 
@@ -15,14 +17,62 @@ pub(crate) struct DeviceMemory {
     context: Arc<Context>,
     address: CUdeviceptr,
     byte_size: usize,
+    origin: Origin,
+}
+
+/// How memory came to be there, and so how it goes.
+#[derive(Debug)]
+pub(super) enum Origin {
+    Allocated,
+    /// Opened by another process's handle.
+    Opened,
+    /// Mapped at addresses of its own; has a handle that can be exported.
+    Mapped(Physical),
+}
+
+impl DeviceMemory {
+    pub(super) fn new(
+        context: Arc<Context>,
+        address: CUdeviceptr,
+        byte_size: usize,
+        origin: Origin,
+    ) -> Self {
+        Self {
+            context,
+            address,
+            byte_size,
+            origin,
+        }
+    }
+
+    /// The handle of mapped memory.
+    pub(super) fn physical(&self) -> Option<Physical> {
+        match self.origin {
+            Origin::Mapped(physical) => Some(physical),
+            Origin::Allocated | Origin::Opened => None,
+        }
+    }
 }
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        if let Ok(entered) = self.context.enter() {
-            // SAFETY: the allocation is this value's own. The driver waits for work that uses it before it gives it
-            // back.
-            let _ = unsafe { (entered.table().cuMemFree_v2)(self.address) };
+        // A context that is lost or gone takes its memory with it.
+        let Ok(entered) = self.context.enter() else {
+            return;
+        };
+        match self.origin {
+            Origin::Allocated => {
+                // SAFETY: the allocation is this value's own. The driver waits for work that uses it first.
+                let _ = unsafe { (entered.table().cuMemFree_v2)(self.address) };
+            }
+            Origin::Opened => {
+                // SAFETY: opened by this value; each transfer that uses it holds it until its event.
+                let _ = unsafe { (entered.table().cuIpcCloseMemHandle)(self.address) };
+            }
+            Origin::Mapped(physical) => {
+                sharing::unmap(&entered, self.address, self.byte_size);
+                sharing::release(&entered, physical);
+            }
         }
     }
 }
@@ -46,13 +96,22 @@ impl DeviceBuffer {
         let status = unsafe { (entered.table().cuMemAlloc_v2)(&raw mut address, byte_size.max(1)) };
         entered.check("cuMemAlloc_v2", status)?;
         drop(entered);
-        Ok(Self {
-            memory: Arc::new(DeviceMemory {
-                context,
-                address,
-                byte_size,
-            }),
-        })
+        let memory = DeviceMemory::new(context, address, byte_size, Origin::Allocated);
+        Ok(Self::from_memory(memory))
+    }
+
+    pub(super) fn from_memory(memory: DeviceMemory) -> Self {
+        Self {
+            memory: Arc::new(memory),
+        }
+    }
+
+    pub(super) fn memory(&self) -> &DeviceMemory {
+        &self.memory
+    }
+
+    pub(super) fn context(&self) -> &Arc<Context> {
+        &self.memory.context
     }
 
     /// Address on the device, for an engine or a kernel. It means nothing to a processor.

@@ -8,6 +8,7 @@
 //! | `stream` | streams and events |
 //! | `memory`, `host` | memory of the device; pinned and registered memory of the host |
 //! | `lane`, `copies`, `transfer` | transfers, which go on after the call that asked for them |
+//! | `sharing` | memory of the device that other processes made, or get |
 //! | `module`, `normalize` | kernels |
 //! | `graph` | work that is captured once and launched many times |
 #![allow(unsafe_code, reason = "calls the driver's C functions")]
@@ -22,6 +23,7 @@ mod library;
 mod memory;
 mod module;
 mod normalize;
+mod sharing;
 mod stream;
 #[allow(non_snake_case, reason = "the driver's own names")]
 mod table;
@@ -37,5 +39,6 @@ pub use self::library::{DeviceFacts, Driver};
 pub use self::memory::DeviceBuffer;
 pub(crate) use self::module::Module;
 pub use self::normalize::{HalfOrFloat, Normalize};
+pub use self::sharing::{IPC_HANDLE_BYTES, IpcHandle};
 pub use self::stream::{Event, Stream};
 pub(crate) use self::transfer::{Direction, ROW_BYTES};

@@ -14,6 +14,9 @@ use cudarc::driver::sys::{
 
 use crate::error::CudaError;
 
+/// Memory of the device without an address.
+pub(super) type Physical = sys::CUmemGenericAllocationHandle;
+
 /// What every function returns; 0 is success.
 pub(super) type Status = u32;
 
@@ -98,6 +101,24 @@ functions! {
         cuGraphDestroy(CUgraph);
         cuGraphExecDestroy(CUgraphExec);
         cuGraphLaunch(CUgraphExec, CUstream);
+        cuMemGetAddressRange_v2(*mut CUdeviceptr, *mut usize, CUdeviceptr);
+        cuIpcGetMemHandle(*mut sys::CUipcMemHandle, CUdeviceptr);
+        cuIpcOpenMemHandle_v2(*mut CUdeviceptr, sys::CUipcMemHandle, c_uint);
+        cuIpcCloseMemHandle(CUdeviceptr);
+        cuMemGetAllocationGranularity(
+            *mut usize, *const sys::CUmemAllocationProp, sys::CUmemAllocationGranularity_flags,
+        );
+        cuMemCreate(*mut Physical, usize, *const sys::CUmemAllocationProp, u64);
+        cuMemRelease(Physical);
+        cuMemExportToShareableHandle(
+            *mut c_void, Physical, sys::CUmemAllocationHandleType, u64,
+        );
+        cuMemImportFromShareableHandle(*mut Physical, *mut c_void, sys::CUmemAllocationHandleType);
+        cuMemAddressReserve(*mut CUdeviceptr, usize, usize, CUdeviceptr, u64);
+        cuMemAddressFree(CUdeviceptr, usize);
+        cuMemMap(CUdeviceptr, usize, usize, Physical, u64);
+        cuMemUnmap(CUdeviceptr, usize);
+        cuMemSetAccess(CUdeviceptr, usize, *const sys::CUmemAccessDesc, usize);
     }
     optional {
         cuMemcpyBatchAsync(

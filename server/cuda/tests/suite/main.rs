@@ -16,3 +16,4 @@ mod kernels;
 mod machine;
 mod ptx;
 mod registry;
+mod sharing;

@@ -221,6 +221,12 @@ impl DeviceMemory {
         before.is_some_and(|(start, allocation)| address - start < allocation.byte_size + GUARD)
     }
 
+    /// Where the allocation that an address lies in starts, and its bytes.
+    pub(crate) fn allocation_of(&self, address: usize) -> Option<(usize, usize)> {
+        let (&start, allocation) = self.allocations.range(..=address).next_back()?;
+        (address - start < allocation.byte_size).then_some((start, allocation.byte_size))
+    }
+
     /// A range that lies in one allocation.
     pub(crate) fn range(&self, address: usize, byte_size: usize) -> Option<DeviceRange> {
         let (start, allocation) = self.allocations.range(..=address).next_back()?;

@@ -10,7 +10,7 @@ use super::{Out, answer};
 use crate::driver::host_memory::{Kind, Pinned, device_address};
 use crate::driver::state::Driver;
 use crate::driver::status::{
-    ALREADY_REGISTERED, INVALID_VALUE, NOT_REGISTERED, OUT_OF_MEMORY, Status,
+    ALREADY_REGISTERED, INVALID_VALUE, NOT_FOUND, NOT_REGISTERED, OUT_OF_MEMORY, Status,
 };
 
 const DEVICE_MAP: c_uint = 2;
@@ -50,6 +50,23 @@ pub extern "C" fn cuMemFree_v2(address: u64) -> Status {
                 "{address:#x} is freed, and no allocation starts there"
             ));
         })
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemGetAddressRange_v2(
+    base: Out<u64>,
+    byte_size: Out<usize>,
+    address: u64,
+) -> Status {
+    answer("cuMemGetAddressRange_v2", |driver| {
+        driver.current()?;
+        let address = usize::try_from(address).map_err(|_| INVALID_VALUE)?;
+        let found = driver.memory.lock().allocation_of(address);
+        let (start, bytes) = found.ok_or(NOT_FOUND)?;
+        base.put_if_wanted(start as u64);
+        byte_size.put_if_wanted(bytes);
+        Ok(())
     })
 }
 
