@@ -119,6 +119,8 @@ statuses! {
     PeerNotAllowed = 507, "peer_not_allowed";
     /// The machine had no memory or descriptors for the session.
     SessionUnavailable = 508, "session_unavailable";
+    /// The server's memory limit has no room for the session. Details: bytes wanted, bytes left.
+    MemoryBudgetExceeded = 509, "memory_budget_exceeded";
 
     /// A ring index that cannot be. Details: the index, the one expected at most.
     RingIndexInvalid = 520, "ring_index_invalid";

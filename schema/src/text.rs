@@ -207,6 +207,9 @@ pub fn explain(
         Status::SessionUnavailable => {
             "the server's machine had no memory or descriptors left for a session".into()
         }
+        Status::MemoryBudgetExceeded => format!(
+            "the session wants {first} bytes and the server's memory limit leaves {second}; ask for less, close sessions, or raise the limit"
+        ),
         Status::RingIndexInvalid => {
             format!("ring index {first} is impossible; the most was {second}")
         }

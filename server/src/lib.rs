@@ -8,6 +8,7 @@
 //!   metrics. No tensor of a session passes through it. Calls of the Open Inference Protocol ([`oip`]) enter here.
 
 pub mod batch;
+pub mod cgroup;
 pub mod config;
 pub mod control;
 pub mod engine;

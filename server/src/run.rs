@@ -5,11 +5,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjoin_backend::BackendError;
+use adjoin_schema::limits::REGION_BYTES_MIN;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch::Sender;
 
+use crate::cgroup::Cgroup;
 use crate::config::{ConfigError, ControlMode, ServerConfig};
 use crate::control::access::{Access, TokenFileError};
 use crate::control::listen::{Tls, TlsError};
@@ -21,6 +23,7 @@ use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::oip::regions::Regions;
 use crate::repository::{Loader, Manager, ManagerParts, RepositoryError, Started, engines};
+use crate::session::budget::MemoryBudget;
 
 /// How long the end waits for writes to shared memory that callers named.
 const WRITES_END: Duration = Duration::from_secs(1);
@@ -128,6 +131,7 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     let options = EngineOptions {
         spin_ns,
         limits: config.file.limits,
+        memory: MemoryBudget::new(Cgroup::of_this_process(), config.file.memory_percent),
     };
     let engine = Engine::new(Arc::default(), Arc::clone(&metrics), options)
         .map_err(|errno| system("make an event descriptor")(errno.into()))?;
@@ -164,6 +168,7 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
                 log,
             );
             let listeners = listen(&config, &dir, tls, access)?;
+            log_budget(&shared.engine);
             tracing::info!(socket_dir = %config.socket_dir.display(), "serving");
             serve(&runtime, shared, listeners)
         });
@@ -201,6 +206,31 @@ async fn until_loaded(started: Started, phase: &Sender<Phase>) -> Result<bool, R
         },
         // The sender outlives this call.
         _ = phase.wait_for(|phase| *phase != Phase::Serving) => Ok(false),
+    }
+}
+
+/// Says at the start what sessions may have: a server whose models leave nothing refuses every one of them.
+fn log_budget(engine: &Engine) {
+    let Some((account, left)) = engine.sessions().budget() else {
+        return;
+    };
+    let (used, limit) = (account.limit.used, account.limit.bytes);
+    if left < 2 * REGION_BYTES_MIN {
+        tracing::warn!(
+            left,
+            used,
+            budget = account.budget,
+            limit,
+            "the memory limit of the control group leaves no room for sessions: raise it, or limits.memory_percent"
+        );
+    } else {
+        tracing::info!(
+            left,
+            used,
+            budget = account.budget,
+            limit,
+            "sessions may have what is left of the share of the memory limit"
+        );
     }
 }
 

@@ -11,6 +11,7 @@ use adjoin_server::metrics::Metrics;
 use adjoin_server::repository::{
     Loader, ManageError, Manager, ManagerParts, RepositoryError, engines,
 };
+use adjoin_server::session::budget::MemoryBudget;
 
 struct Repository {
     directory: tempfile::TempDir,
@@ -53,6 +54,7 @@ impl Repository {
         };
         let engine = Engine::new(Arc::default(), Arc::clone(&metrics), options).unwrap();
         let (backends, _) = engines(None).unwrap();
+            memory: MemoryBudget::default(),
         let parts = ManagerParts {
             repository: self.path(),
             control: ModelControl {

@@ -70,6 +70,17 @@ pub(crate) fn punch_all(fd: impl AsFd, byte_size: u64) -> Result<(), MemfdError>
     .map_err(|errno| MemfdError::new("giving back", byte_size, errno))
 }
 
+/// Bytes of the file that have no page: whoever touches them first is charged for them.
+pub(crate) fn hole_bytes(fd: impl AsFd, byte_size: u64) -> Result<u64, MemfdError> {
+    let stat = rustix::fs::fstat(fd)
+        .map_err(|errno| MemfdError::new("counting the pages", byte_size, errno))?;
+    // In units of 512 bytes whatever the page size, says stat(2).
+    let pages = u64::try_from(stat.st_blocks)
+        .unwrap_or(0)
+        .saturating_mul(512);
+    Ok(byte_size.saturating_sub(pages))
+}
+
 /// Checks that a descriptor that came over a socket is memory of exactly this size that cannot shrink.
 pub(crate) fn check_received(fd: &OwnedFd, byte_size: u64) -> Result<(), MemfdError> {
     let failed = |what| move |errno| MemfdError::new(what, byte_size, errno);

@@ -182,6 +182,22 @@ impl SessionMemory {
     pub fn byte_size(&self) -> u64 {
         self.parts.request.byte_size() + self.parts.response.byte_size()
     }
+
+    /// Bytes of them that have no page now, and are charged to whoever touches them next: those that could not be populated
+    /// in advance, and those that the client has punched out of its region.
+    #[must_use]
+    pub fn untouched_bytes(&self) -> u64 {
+        [
+            (&self.request_fd, &self.parts.request),
+            (&self.response_fd, &self.parts.response),
+        ]
+        .into_iter()
+        // What cannot be counted may be all.
+        .map(|(fd, region)| {
+            memfd::hole_bytes(fd, region.byte_size()).unwrap_or_else(|_| region.byte_size())
+        })
+        .sum()
+    }
 }
 
 impl SessionMemory {
@@ -333,6 +349,20 @@ mod tests {
         );
         let error = Mapping::shared(&response, 1 << 17, Access::ReadWrite).unwrap_err();
         assert_eq!(error.errno(), Errno::ACCESS);
+    }
+
+    #[test]
+    fn what_the_client_punched_out_counts_as_untouched() {
+        let server = SessionMemory::create(layout(), 1).unwrap();
+        let before = server.untouched_bytes();
+        assert!(before < server.byte_size(), "nothing was populated");
+        let [request, _] = server.client_fds().map(clone_fd);
+        memfd::punch_all(&request, 1 << 18).unwrap();
+        assert_eq!(server.untouched_bytes(), before + (1 << 18));
+        server
+            .request()
+            .write_header(server.layout().header(RegionKind::Request, 1));
+        assert!(server.untouched_bytes() < before + (1 << 18));
     }
 
     #[test]

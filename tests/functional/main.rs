@@ -16,6 +16,7 @@ mod documents;
 mod engines;
 mod infer;
 mod lifecycle;
+mod memory_limit;
 mod model_config;
 mod pipelines;
 mod refusals;

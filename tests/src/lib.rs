@@ -9,6 +9,7 @@
 )]
 
 pub mod control;
+pub mod memory_group;
 pub mod raw;
 pub mod server;
 

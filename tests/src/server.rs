@@ -20,6 +20,7 @@ pub struct Setup {
     onnxruntime: Option<PathBuf>,
     flags: Vec<String>,
     environment: Vec<(String, PathBuf)>,
+    group: Option<PathBuf>,
 }
 
 /// A running server. Killed, and its directories removed, when dropped.
@@ -59,6 +60,7 @@ impl Setup {
             onnxruntime: Some(onnxruntime()),
             flags: Vec::new(),
             environment: Vec::new(),
+            group: None,
         }
     }
 
@@ -114,6 +116,13 @@ impl Setup {
         self
     }
 
+    /// Has the server run in a control group, by the file that takes processes in.
+    #[must_use]
+    pub fn in_group(mut self, processes: &Path) -> Self {
+        self.group = Some(processes.to_owned());
+        self
+    }
+
     /// Starts the server and waits until it takes sessions.
     #[must_use]
     pub fn start(self) -> TestServer {
@@ -161,7 +170,17 @@ impl Setup {
             .append(true)
             .open(directory.join("server.log"))
             .unwrap();
-        let mut command = Command::new(binary("adjoin"));
+        let mut command = match &self.group {
+            None => Command::new(binary("adjoin")),
+            Some(processes) => {
+                // In the group from its first page on.
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
+                    .args([processes, &binary("adjoin")]);
+                shell
+            }
+        };
         command
             .env_remove("ADJOIN_ONNXRUNTIME")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));

@@ -2,7 +2,6 @@
 //!
 //! What can be tried is tried, with the code that the server and its clients use.
 
-mod cgroup;
 mod engines;
 mod memory;
 mod place;

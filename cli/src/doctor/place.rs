@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use adjoin_control_api::control::ServerStatusResponse;
 use adjoin_server::control::CONTROL_SOCKET;
 use rustix::fs::Access;
 
 use super::Finding;
 use crate::control::{Control, ControlError};
+use crate::output::bytes_text;
 
 const DIRECTORY: &str = "socket directory";
 const SERVER: &str = "server";
@@ -49,6 +51,19 @@ pub(super) fn directory(socket_dir: &Path) -> Option<Finding> {
     })
 }
 
+/// What a server says of its memory limit, which need not be this process's; nothing if it has none.
+fn memory_text(status: &ServerStatusResponse) -> String {
+    if status.memory_limit_bytes == 0 {
+        return String::new();
+    }
+    format!(
+        ", {} left for sessions of a memory limit of {} ({} used)",
+        bytes_text(status.memory_left_bytes),
+        bytes_text(status.memory_limit_bytes),
+        bytes_text(status.memory_used_bytes)
+    )
+}
+
 /// Whether a server runs there.
 pub(super) async fn server(socket_dir: &Path) -> Finding {
     let status = async {
@@ -71,6 +86,7 @@ pub(super) async fn server(socket_dir: &Path) -> Finding {
                 status.sessions,
                 failed.len()
             );
+            let found = found + &memory_text(&status);
             if failed.is_empty() {
                 Finding::ok(SERVER, found)
             } else {

@@ -3,22 +3,26 @@
 use std::path::Path;
 use std::time::Duration;
 
+use adjoin_server::cgroup::{Cgroup, MemoryLimit};
 use adjoin_server::config::CheckedFile;
+use adjoin_server::session::budget::MemoryBudget;
 use adjoin_shm::socket::{AttachListener, AttachSocket};
 use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
-use super::cgroup::Cgroup;
 use crate::output::bytes_text;
 
 const PEER: &str = "end of a client's process";
 const DESCRIPTORS: &str = "open descriptors";
 const MEMORY: &str = "memory";
+const BUDGET: &str = "memory for sessions";
 const PAGES: &str = "huge pages";
 const CORES: &str = "cores";
 
 /// Descriptors that the server holds for a session.
 const DESCRIPTORS_PER_SESSION: u64 = 5;
+/// Both regions of a session, as clients ask for them unless they are told otherwise.
+const SESSION_BYTES_DEFAULT: u64 = 32 << 20;
 /// Descriptors of the server besides.
 const DESCRIPTORS_BESIDE: u64 = 64;
 
@@ -28,18 +32,30 @@ pub(super) fn findings() -> Vec<Finding> {
         peer_process(),
         descriptors(),
         memory(&cgroup),
+        budget(&cgroup),
         huge_pages(),
         cores(&cgroup),
     ]
 }
 
 /// What a server that is started without a configuration allows.
-fn default_limits() -> (u64, u64) {
+#[derive(Clone, Copy, Debug, Default)]
+struct DefaultLimits {
+    sessions: u64,
+    total_bytes: u64,
+    memory_percent: u8,
+}
+
+fn default_limits() -> DefaultLimits {
     let config = CheckedFile::read(None);
-    config.map_or((0, 0), |config| {
-        let sessions = u64::try_from(config.limits.session_count_max).unwrap_or(u64::MAX);
-        (sessions, config.limits.total_bytes_max)
-    })
+    config.map_or_else(
+        |_| DefaultLimits::default(),
+        |config| DefaultLimits {
+            sessions: u64::try_from(config.limits.session_count_max).unwrap_or(u64::MAX),
+            total_bytes: config.limits.total_bytes_max,
+            memory_percent: config.memory_percent,
+        },
+    )
 }
 
 fn peer_process() -> Finding {
@@ -77,7 +93,7 @@ fn peer_process() -> Finding {
 }
 
 fn descriptors() -> Finding {
-    let (sessions, _) = default_limits();
+    let sessions = default_limits().sessions;
     let needed = sessions * DESCRIPTORS_PER_SESSION + DESCRIPTORS_BESIDE;
     // The server raises the soft limit itself.
     match getrlimit(Resource::Nofile).maximum {
@@ -101,16 +117,19 @@ fn descriptors() -> Finding {
 }
 
 fn memory(cgroup: &Cgroup) -> Finding {
-    let (_, total_bytes_max) = default_limits();
+    let total_bytes_max = default_limits().total_bytes;
     let machine = meminfo("MemAvailable:").unwrap_or(u64::MAX);
-    let (free, found) = match cgroup.memory() {
-        Some(limit) if limit.free < machine => {
+    let tightest = cgroup
+        .tightest_memory_limit()
+        .map(|limit| (limit.free(), limit.bytes));
+    let (free, found) = match tightest {
+        Some((free, limit)) if free < machine => {
             let text = format!(
                 "{} left of the limit of {}",
-                bytes_text(limit.free),
-                bytes_text(limit.bytes)
+                bytes_text(free),
+                bytes_text(limit)
             );
-            (limit.free, text)
+            (free, text)
         }
         _ => (
             machine,
@@ -127,6 +146,32 @@ fn memory(cgroup: &Cgroup) -> Finding {
         found,
         "raise the limit, or set limits.total_bytes in the configuration to what may be taken",
     )
+}
+
+/// What the server makes of the memory limit, where there is one.
+fn budget(cgroup: &Cgroup) -> Finding {
+    let percent = default_limits().memory_percent;
+    let Some(account) = MemoryBudget::new(cgroup.clone(), percent).account() else {
+        return Finding::ok(
+            BUDGET,
+            "no memory limit: sessions are bounded by the quotas of the configuration alone",
+        );
+    };
+    let MemoryLimit { bytes, used } = account.limit;
+    let found = format!(
+        "sessions may take {} now: {percent} % of the limit of {}, less the {} in use",
+        bytes_text(account.left()),
+        bytes_text(bytes),
+        bytes_text(used)
+    );
+    if account.left() < SESSION_BYTES_DEFAULT {
+        let advice = format!(
+            "raise the memory limit: a session of default size takes {}, and models come before it",
+            bytes_text(SESSION_BYTES_DEFAULT)
+        );
+        return Finding::warn(BUDGET, found, advice);
+    }
+    Finding::ok(BUDGET, found)
 }
 
 fn meminfo(key: &str) -> Option<u64> {
@@ -185,6 +230,6 @@ mod tests {
     #[test]
     fn this_machine_has_memory_and_default_limits() {
         assert!(meminfo("MemTotal:").is_some_and(|bytes| bytes > 1 << 20));
-        assert!(default_limits().0 > 0);
+        assert!(default_limits().sessions > 0);
     }
 }

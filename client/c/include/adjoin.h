@@ -133,6 +133,8 @@ enum adjoin_status
     ADJOIN_STATUS_PEER_NOT_ALLOWED = 507,
     /// The server's machine had no memory or descriptors for the session.
     ADJOIN_STATUS_SESSION_UNAVAILABLE = 508,
+    /// The memory limit of the server has no room for the session.
+    ADJOIN_STATUS_MEMORY_BUDGET_EXCEEDED = 509,
     /// The server ended the session for a wrong ring index.
     ADJOIN_STATUS_RING_INDEX_INVALID = 520,
     /// The server ended the session for a wrong ring entry.

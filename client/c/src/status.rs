@@ -98,6 +98,8 @@ pub enum AdjoinStatus {
     PeerNotAllowed = 507,
     /// The server's machine had no memory or descriptors for the session.
     SessionUnavailable = 508,
+    /// The memory limit of the server has no room for the session.
+    MemoryBudgetExceeded = 509,
     /// The server ended the session for a wrong ring index.
     RingIndexInvalid = 520,
     /// The server ended the session for a wrong ring entry.
@@ -194,6 +196,10 @@ const NAMES: &[(AdjoinStatus, &CStr)] = &[
     (AdjoinStatus::TooManySessions, c"too_many_sessions"),
     (AdjoinStatus::PeerNotAllowed, c"peer_not_allowed"),
     (AdjoinStatus::SessionUnavailable, c"session_unavailable"),
+    (
+        AdjoinStatus::MemoryBudgetExceeded,
+        c"memory_budget_exceeded",
+    ),
     (AdjoinStatus::RingIndexInvalid, c"ring_index_invalid"),
     (AdjoinStatus::EntryInvalid, c"entry_invalid"),
     (AdjoinStatus::TooManyInFlight, c"too_many_in_flight"),

@@ -50,6 +50,8 @@ pub struct LimitsSection {
     pub user_bytes: u64,
     /// Region bytes of all sessions. Default 8 GiB.
     pub total_bytes: u64,
+    /// Hundredths of the control group's memory limit up to which sessions are opened; 0 does not look at it. Default 90.
+    pub memory_percent: u8,
     /// Bytes of answers that are kept for models with a response cache, of calls of the Open Inference Protocol. Default
     /// 64 MiB.
     pub response_cache_bytes: u64,
@@ -144,6 +146,7 @@ impl Default for LimitsSection {
             session_bytes: 1 << 30,
             user_bytes: 4 << 30,
             total_bytes: 8 << 30,
+            memory_percent: 90,
             response_cache_bytes: 64 << 20,
             named_regions: 4096,
             user_named_regions: 1024,

@@ -63,6 +63,8 @@ pub struct CheckedFile {
     pub allow_uids: Vec<u32>,
     /// Quotas of sessions.
     pub limits: SessionLimits,
+    /// Hundredths of the control group's memory limit up to which sessions are opened; 0: it is not looked at.
+    pub memory_percent: u8,
     /// Bytes of answers that are kept.
     pub response_cache_bytes: u64,
     /// What callers may register and have copied of named shared memory.
@@ -226,6 +228,13 @@ impl CheckedFile {
             0,
             "it is at least 1",
         )?;
+        let memory_percent = file.limits.memory_percent;
+        check(
+            memory_percent <= 100,
+            "limits.memory_percent",
+            memory_percent,
+            "it is 0 to 100; 0 does not look at the memory limit",
+        )?;
         let connections = file.limits.connections;
         check(
             (1..=Semaphore::MAX_PERMITS).contains(&connections),
@@ -239,6 +248,7 @@ impl CheckedFile {
             socket_mode,
             allow_uids: server.allow_uids.clone(),
             limits,
+            memory_percent,
             response_cache_bytes: file.limits.response_cache_bytes,
             region_limits: RegionLimits {
                 count_max: file.limits.named_regions,
@@ -491,6 +501,12 @@ mod tests {
             ("[server]\nsocket_mode = \"9\"", "socket_mode is 9"),
             ("[models.a]\nmax_batch = 3", "unknown field `max_batch`"),
             ("[limits]\nsessions = 0", "limits.sessions is 0"),
+            (
+                "[limits]\nmemory_percent = 101",
+                "limits.memory_percent is 101",
+            ),
+            ("[limits]\nmemory_percent = 300", "memory_percent"),
+            ("[limits]\nmemory_percent = -1", "memory_percent"),
             ("[limits]\nconnections = 0", "limits.connections is 0"),
             (
                 "[access]\ntls_key = \"k\"",

@@ -185,6 +185,12 @@ impl ControlApi for Control {
     ) -> Result<Response<api::ServerStatusResponse>, Status> {
         let engine = &self.shared.engine;
         let (_, region_bytes) = engine.sessions().held();
+        let (memory_limit_bytes, memory_used_bytes, memory_left_bytes) = engine
+            .sessions()
+            .budget()
+            .map_or((0, 0, 0), |(account, left)| {
+                (account.limit.bytes, account.limit.used, left)
+            });
         let is_serving = *self.shared.phase.borrow() == Phase::Serving;
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let cpu_time_us = cpu.tv_sec.unsigned_abs() * 1_000_000 + cpu.tv_nsec.unsigned_abs() / 1000;
@@ -200,6 +206,9 @@ impl ControlApi for Control {
             engines: self.shared.engines.to_vec(),
             wakeups: engine.metrics().wakeups.get(),
             client_wakeups: engine.metrics().client_wakeups.get(),
+            memory_limit_bytes,
+            memory_used_bytes,
+            memory_left_bytes,
         }))
     }
 

@@ -24,7 +24,7 @@ pub(super) fn code(status: Status) -> Code {
         101..=199 => Code::InvalidArgument,
         500 | 501 | 503 | 504 => Code::InvalidArgument,
         502 | 507 => Code::PermissionDenied,
-        505 | 506 | 508 => Code::ResourceExhausted,
+        505 | 506 | 508 | 509 => Code::ResourceExhausted,
         _ => Code::Internal,
     }
 }

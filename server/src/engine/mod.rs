@@ -33,10 +33,11 @@ use rustix::io::Errno;
 use crate::batch::queue::Ticket;
 use crate::ensemble::Runs;
 use crate::log_limit::LogLimit;
-use crate::metrics::Metrics;
+use crate::metrics::{MemoryValues, Metrics};
 use crate::model::request::Job;
 use crate::model::{ModelVersion, Models, Retired};
 use crate::session::Session;
+use crate::session::budget::MemoryBudget;
 use crate::session::table::{SessionLimits, SessionTable};
 use crate::trace::Traces;
 use lead::{Lead, Poller};
@@ -44,12 +45,14 @@ use lead::{Lead, Poller};
 pub(crate) use intake::{owned_request, ticket};
 
 /// How the data plane behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Longest look at the rings before a worker sleeps, in ns; 0 never spins.
     pub spin_ns: u64,
     /// Quotas of sessions.
     pub limits: SessionLimits,
+    /// What the control group lets sessions have.
+    pub memory: MemoryBudget,
 }
 
 /// What other threads ask of the leader.
@@ -84,7 +87,8 @@ pub struct Engine {
     models: Arc<Models>,
     metrics: Arc<Metrics>,
     traces: Traces,
-    options: EngineOptions,
+    /// Longest look at the rings before a worker sleeps, in ns.
+    spin_ns: u64,
     lead: Mutex<Lead>,
     poller: Poller,
     kick: EventNotifier,
@@ -120,11 +124,11 @@ impl Engine {
         let poller = Poller::new()?;
         poller.add(&kick, lead::KICK)?;
         Ok(Arc::new(Self {
-            sessions: SessionTable::new(options.limits),
+            sessions: SessionTable::new(options.limits, options.memory),
             models,
             metrics,
             traces: Traces::default(),
-            options,
+            spin_ns: options.spin_ns,
             lead: Mutex::new(Lead::new(options.spin_ns)),
             poller,
             kick,
@@ -247,6 +251,16 @@ impl Engine {
         self.metrics
             .region_bytes
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Brings the memory limit in the metrics up to date. Reads files of the control group.
+    pub fn count_memory(&self) {
+        let values = self.sessions.budget().map(|(account, left)| MemoryValues {
+            limit: account.limit.bytes,
+            used: account.limit.used,
+            left,
+        });
+        self.metrics.memory.set(values);
     }
 
     /// Queues a request that came by another way than a ring.

@@ -87,7 +87,7 @@ impl Engine {
     fn spin(&self, lead: &mut Lead, now_ns: u64, until_ns: u64) -> bool {
         // While a batch runs elsewhere, spinning would only take its cores; before a timer it would be late.
         let is_worthwhile = lead.active_count() > 0 && self.running.load(Ordering::Relaxed) == 0;
-        if !is_worthwhile || until_ns.saturating_sub(now_ns) < self.options.spin_ns {
+        if !is_worthwhile || until_ns.saturating_sub(now_ns) < self.spin_ns {
             return lead.has_entries();
         }
         lead.publish_cpu();

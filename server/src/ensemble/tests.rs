@@ -15,6 +15,7 @@ use crate::engine::{Engine, EngineOptions, ticket};
 use crate::metrics::Metrics;
 use crate::model::request::{Outcome, Request};
 use crate::model::{ModelEntry, ModelSettings, ModelVersion, Models};
+use crate::session::budget::MemoryBudget;
 use crate::session::table::SessionLimits;
 use crate::testing::{self, Fake, Given, tensor};
 
@@ -154,6 +155,7 @@ impl Plane {
                 user_bytes_max: 0,
                 total_bytes_max: 0,
             },
+            memory: MemoryBudget::default(),
         };
         let engine = Engine::new(Arc::clone(&models), Arc::clone(&metrics), options).unwrap();
         engine.ensure_workers(3).unwrap();

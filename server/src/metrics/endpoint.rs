@@ -22,6 +22,7 @@ pub fn router(engine: Arc<Engine>) -> Router {
 
 async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
     engine.count_sessions();
+    engine.count_memory();
     match engine.metrics().encode() {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

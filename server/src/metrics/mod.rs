@@ -2,6 +2,7 @@
 
 mod distribution;
 pub mod endpoint;
+mod memory;
 mod triton;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use distribution::Distribution;
+pub use memory::{MemoryGauges, MemoryValues};
 
 /// Labels of everything that a model version counts. They come from the repository, never from a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -111,6 +113,8 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Bytes of all session regions.
     pub region_bytes: Gauge,
+    /// What the memory limit of the control group comes to; families without a value where there is none.
+    pub memory: MemoryGauges,
     /// Sessions opened so far.
     pub sessions_opened: Counter,
     session_faults: Family<ReasonLabels, Counter>,
@@ -157,6 +161,7 @@ impl Metrics {
             families,
             sessions: Gauge::default(),
             region_bytes: Gauge::default(),
+            memory: MemoryGauges::default(),
             sessions_opened: Counter::default(),
             session_faults: Family::default(),
             sessions_refused: Family::default(),
@@ -253,6 +258,7 @@ impl Metrics {
             "Bytes of all session regions",
             self.region_bytes.clone(),
         );
+        registry.register_collector(Box::new(self.memory.clone()));
         registry.register(
             "sessions_opened",
             "Sessions opened",

@@ -17,6 +17,7 @@ use thiserror::Error;
 use super::configure::{Complete, ConfigureError, Configured};
 use super::view::view;
 use super::{FoundModel, labels, sample, warm_up};
+use crate::cgroup::Cgroup;
 use crate::config::CheckedFile;
 use crate::ensemble::{self, EnsemblePlan};
 use crate::metrics::Metrics;
@@ -69,6 +70,18 @@ pub enum LoadVersionError {
     /// Its configuration is wrong.
     #[error(transparent)]
     Configure(#[from] ConfigureError),
+    /// The memory limit has no room for it.
+    #[error(
+        "the file has {byte_size} bytes, and the memory limit of {limit} bytes leaves {free}; raise the limit"
+    )]
+    Memory {
+        /// Bytes of the model's file: weights take about as many, and the engine takes more.
+        byte_size: u64,
+        /// Bytes that are left.
+        free: u64,
+        /// The limit of the control group.
+        limit: u64,
+    },
     /// It failed in its first run.
     #[error("warm-up failed: {0}")]
     WarmUp(String),
@@ -121,6 +134,7 @@ pub struct Loader {
     engines: Vec<Arc<dyn Backend>>,
     config: CheckedFile,
     metrics: Arc<Metrics>,
+    cgroup: Cgroup,
 }
 
 impl Plan {
@@ -139,6 +153,7 @@ impl Loader {
             engines,
             config,
             metrics,
+            cgroup: Cgroup::of_this_process(),
         }
     }
 
@@ -223,6 +238,25 @@ impl Loader {
             })
     }
 
+    /// Refuses a file that is larger than what is left of the memory limit: loading it would end the server, and with it
+    /// what it serves already. That a model passes does not say that it fits.
+    fn check_memory(&self, path: &Path) -> Result<(), LoadVersionError> {
+        let limit = self.cgroup.tightest_memory_limit();
+        let Some(limit) = limit.filter(|_| self.config.memory_percent > 0) else {
+            return Ok(());
+        };
+        let byte_size = path.metadata().map_or(0, |file| file.len());
+        let free = limit.free();
+        if byte_size <= free {
+            return Ok(());
+        }
+        Err(LoadVersionError::Memory {
+            byte_size,
+            free,
+            limit: limit.bytes,
+        })
+    }
+
     /// Loads a version of a plan.
     ///
     /// # Errors
@@ -239,6 +273,7 @@ impl Loader {
             return self.load_ensemble(plan, number);
         }
         let engine = self.engine_for(configured, path)?;
+        self.check_memory(path)?;
         let source = ModelSource {
             name: name.clone(),
             version: number,

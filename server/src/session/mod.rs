@@ -3,6 +3,7 @@
 //! What a session knows is private to the server. Shared memory is written from here (completions,
 //! response descriptors) and read in `engine::intake`; nothing here trusts a word that the client can write.
 
+pub mod budget;
 pub mod response;
 pub mod table;
 

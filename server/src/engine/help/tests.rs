@@ -15,6 +15,7 @@ use crate::engine::{Engine, EngineOptions, ticket};
 use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::model::request::Outcome;
+use crate::session::budget::MemoryBudget;
 use crate::session::table::SessionLimits;
 use crate::testing::{self, Fake, tensor};
 
@@ -45,6 +46,7 @@ impl Plane {
                 user_bytes_max: 0,
                 total_bytes_max: 0,
             },
+            memory: MemoryBudget::default(),
         };
         let engine = Engine::new(Arc::clone(&models), Arc::clone(&metrics), options).unwrap();
         let rows = |name| vec![tensor(name, DataType::Fp32, &[1])];
