@@ -10,6 +10,7 @@ use adjoin_server::config::{
     CheckedFile, ConfigError, ControlMode, ModelControl, POLL_INTERVAL_DEFAULT, ServerConfig,
 };
 use adjoin_server::oip::LogSettings;
+use adjoin_server::repository::Repository;
 use clap::{Args, ValueEnum};
 use rustix::process::Signal;
 use tracing_subscriber::filter::LevelFilter;
@@ -26,6 +27,11 @@ pub(crate) struct ServeArguments {
     /// Directory of models: NAME/VERSION/model.onnx
     #[arg(long, value_name = "DIR", env = "ADJOIN_MODEL_REPOSITORY")]
     model_repository: PathBuf,
+
+    /// Name of the model where the directory is one model and no repository of them: it has model.onnx, or VERSION/model.onnx,
+    /// at its top, as with KServe. A repository is taken as such all the same [default: none]
+    #[arg(long, value_name = "NAME", env = "ADJOIN_MODEL_NAME", value_parser = parse_model_name)]
+    model_name: Option<String>,
 
     /// Who decides which models are loaded
     #[arg(
@@ -135,7 +141,10 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
     let file = read_config(arguments.config.as_deref())?;
     let model_control = model_control(&arguments)?;
     adjoin_server::run(ServerConfig {
-        model_repository: arguments.model_repository,
+        repository: Repository {
+            path: arguments.model_repository,
+            model_name: arguments.model_name,
+        },
         model_control,
         socket_dir: arguments.socket_dir,
         grpc_addr: arguments.grpc_addr,
@@ -147,6 +156,13 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         file,
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn parse_model_name(text: &str) -> Result<String, String> {
+    if adjoin_schema::text::is_model_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a model's name is letters, digits, '.', '_' and '-', and does not start with a dot".into())
 }
 
 fn model_control(arguments: &ServeArguments) -> Result<ModelControl, Failure> {

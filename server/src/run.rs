@@ -136,7 +136,7 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     let engine = Engine::new(Arc::default(), Arc::clone(&metrics), options)
         .map_err(|errno| system("make an event descriptor")(errno.into()))?;
     let parts = ManagerParts {
-        repository: config.model_repository.clone(),
+        repository: config.repository.clone(),
         control: config.model_control.clone(),
         loader: Loader::new(backends, config.file.clone(), metrics),
         engine: Arc::clone(&engine),
@@ -150,7 +150,7 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
                 return Ok(());
             }
             if config.model_control.mode == ControlMode::None && engine.models().all().is_empty() {
-                let path = config.model_repository.clone();
+                let path = config.repository.path.clone();
                 return Err(RunError::NoModel { path });
             }
             engine.ensure_workers(0).map_err(system("start a worker"))?;

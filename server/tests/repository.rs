@@ -15,6 +15,8 @@ use adjoin_server::session::budget::MemoryBudget;
 
 struct Repository {
     directory: tempfile::TempDir,
+    /// Name of the model that the directory itself is.
+    model_name: Option<String>,
 }
 
 impl Repository {
@@ -22,6 +24,7 @@ impl Repository {
     fn new(versions: &[&str]) -> Self {
         let repository = Self {
             directory: tempfile::tempdir().unwrap(),
+            model_name: None,
         };
         for version in versions {
             repository.put(version);
@@ -51,12 +54,15 @@ impl Repository {
         let options = EngineOptions {
             spin_ns: 0,
             limits: file.limits,
+            memory: MemoryBudget::default(),
         };
         let engine = Engine::new(Arc::default(), Arc::clone(&metrics), options).unwrap();
         let (backends, _) = engines(None).unwrap();
-            memory: MemoryBudget::default(),
         let parts = ManagerParts {
-            repository: self.path(),
+            repository: adjoin_server::repository::Repository {
+                path: self.path(),
+                model_name: self.model_name.clone(),
+            },
             control: ModelControl {
                 mode,
                 load: load.iter().map(|&name| name.to_owned()).collect(),
@@ -188,4 +194,40 @@ async fn loads_wait_for_their_turn_and_callers_may_go() {
     second.unwrap();
     assert_eq!(lines(&manager, true).await, ["a 1 READY ", "b 1 READY "]);
     manager.stop();
+}
+
+#[tokio::test]
+async fn a_directory_that_is_one_model_is_served_under_its_given_name() {
+    let mut repository = Repository::new(&[]);
+    repository.put(".");
+    repository.model_name = Some("given".into());
+    let manager = repository.manage(ControlMode::None, &[]).await.unwrap();
+    assert_eq!(lines(&manager, true).await, ["given 1 READY "]);
+    // With versions of its own as well, and as one among others where it is a repository after all.
+    let mut versions = Repository::new(&["2", "5"]);
+    versions.model_name = Some("given".into());
+    let manager = versions.manage(ControlMode::None, &[]).await.unwrap();
+    assert_eq!(lines(&manager, true).await, ["given 5 READY "]);
+    let mut models = Repository::new(&["add/1"]);
+    models.model_name = Some("given".into());
+    let manager = models.manage(ControlMode::None, &[]).await.unwrap();
+    assert_eq!(lines(&manager, true).await, ["add 1 READY "]);
+}
+
+#[tokio::test]
+async fn one_model_is_loaded_again_when_its_file_changes() {
+    let mut repository = Repository::new(&[]);
+    repository.put(".");
+    repository.model_name = Some("given".into());
+    let manager = repository
+        .manage(ControlMode::Explicit, &["given"])
+        .await
+        .unwrap();
+    assert_eq!(lines(&manager, true).await, ["given 1 READY "]);
+    std::fs::write(repository.path().join("model.onnx"), "no model").unwrap();
+    assert!(manager.load("given", None).await.is_err());
+    // Served as it was, with the reason beside it.
+    let ready = lines(&manager, true).await;
+    assert!(ready[0].len() > "given 1 READY ".len(), "{ready:?}");
+    assert!(manager.load("add", None).await.is_err());
 }

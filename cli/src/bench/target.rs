@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use adjoin_control_api::control::ModelVersion;
 use adjoin_server::config::CheckedFile;
+use adjoin_server::repository::Repository;
 
 use super::BenchArguments;
 use super::job::InProcess;
@@ -85,7 +86,11 @@ fn model_directory(arguments: &BenchArguments) -> Result<PathBuf, Failure> {
         .model_repository
         .as_deref()
         .ok_or("--model-repository is missing")?;
-    let models = adjoin_server::repository::scan(repository)?.models;
+    let all = Repository {
+        path: repository.to_owned(),
+        model_name: None,
+    };
+    let models = all.scan()?.models;
     if models.iter().any(|model| model.name == arguments.model) {
         return Ok(repository.join(&arguments.model).canonicalize()?);
     }

@@ -18,7 +18,7 @@ use crate::batch::queue_policy::QueuePolicies;
 use crate::model::ModelSettings;
 use crate::oip::LogSettings;
 use crate::oip::regions::RegionLimits;
-use crate::repository::VersionPolicy;
+use crate::repository::{Repository, VersionPolicy};
 use crate::session::table::SessionLimits;
 use access::AccessConfig;
 pub use model_control::{ControlMode, ModelControl, POLL_INTERVAL_DEFAULT};
@@ -28,8 +28,8 @@ use file::{ConfigFile, ModelSection, TraceSection, VersionPolicySection};
 /// Everything that a server needs to know.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Directory of the model repository.
-    pub model_repository: PathBuf,
+    /// The model repository.
+    pub repository: Repository,
     /// Which of its models are loaded, and when.
     pub model_control: ModelControl,
     /// Directory of the sockets; made if it is not there.

@@ -19,7 +19,7 @@ use super::load::Plan;
 use super::manager::ManageError;
 use super::scan::version_number;
 use super::stamp::Stamp;
-use super::{FoundModel, Loader, RepositoryError, public_reason, scan, scan_model};
+use super::{FoundModel, Loader, Repository, RepositoryError, public_reason};
 use crate::config::{ControlMode, ModelControl};
 use crate::engine::Engine;
 use crate::ensemble;
@@ -28,7 +28,7 @@ use crate::model::ModelVersion;
 /// Loads and unloads models. On the loader's thread alone.
 #[derive(Debug)]
 pub(super) struct Changes {
-    pub(super) repository: PathBuf,
+    pub(super) repository: Repository,
     pub(super) control: ModelControl,
     pub(super) loader: Loader,
     pub(super) engine: Arc<Engine>,
@@ -102,12 +102,12 @@ impl Changes {
     /// # Errors
     /// If the repository cannot be read, or lacks what it must have.
     pub(super) fn start(&mut self) -> Result<(), RepositoryError> {
-        let found = scan(&self.repository)?;
+        let found = self.repository.scan()?;
         for (path, why) in &found.left_out {
             tracing::warn!(directory = %path.display(), "{why}");
         }
         let mut models = found.models;
-        let path = || self.repository.clone();
+        let path = || self.repository.path.clone();
         match self.control.mode {
             ControlMode::None if models.is_empty() => {
                 return Err(RepositoryError::Empty { path: path() });
@@ -130,7 +130,7 @@ impl Changes {
 
     /// Looks at the directory again.
     pub(super) fn poll(&mut self) {
-        let models = match scan(&self.repository) {
+        let models = match self.repository.scan() {
             Ok(found) => found.models,
             Err(error) => {
                 tracing::warn!(%error, "what was loaded is served further");
@@ -161,7 +161,7 @@ impl Changes {
     /// # Errors
     /// See [`ManageError`]. What was served is served further.
     pub(super) fn load(&mut self, name: &str, json: Option<String>) -> Result<(), ManageError> {
-        let found = scan_model(&self.repository, name).map_err(|error| {
+        let found = self.repository.scan_model(name).map_err(|error| {
             tracing::warn!(%error, "cannot load model");
             ManageError::Unreadable
         })?;

@@ -4,7 +4,6 @@
 //! answer without blocking anybody. Labels and splits change a table alone and need no thread.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{
@@ -20,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::change::Changes;
 use super::index::{self, IndexEntry, Notes};
-use super::{IndexState, Loader, RepositoryError, retire, scan};
+use super::{IndexState, Loader, Repository, RepositoryError, retire};
 use crate::config::{ControlMode, ModelControl};
 use crate::engine::Engine;
 use crate::model::{ModelEntry, Split, SplitError};
@@ -120,7 +119,7 @@ fn numbers(versions: &[u64]) -> String {
 #[derive(Debug)]
 pub struct ManagerParts {
     /// Directory of the repository.
-    pub repository: PathBuf,
+    pub repository: Repository,
     /// Who decides what is loaded.
     pub control: ModelControl,
     /// Loads versions.
@@ -140,7 +139,7 @@ enum Command {
 /// What callers on the control plane use; any thread may.
 #[derive(Debug)]
 pub struct Manager {
-    repository: PathBuf,
+    repository: Repository,
     mode: ControlMode,
     engine: Arc<Engine>,
     notes: Arc<Mutex<Notes>>,
@@ -215,7 +214,7 @@ impl Manager {
     pub async fn index(&self, ready_only: bool) -> Result<Vec<IndexEntry>, ManageError> {
         let repository = self.repository.clone();
         // A directory may lie on a disk of another machine.
-        let scanned = tokio::task::spawn_blocking(move || scan(&repository)).await;
+        let scanned = tokio::task::spawn_blocking(move || repository.scan()).await;
         let scanned = scanned.map_err(|_| ManageError::Ending)?.map_err(|error| {
             tracing::warn!(%error, "cannot list models");
             ManageError::Unreadable

@@ -19,5 +19,5 @@ pub use configure::ConfigureError;
 pub use index::{IndexEntry, IndexState, public_reason};
 pub use load::{Engines, LoadVersionError, Loader, engines};
 pub use manager::{ManageError, Manager, ManagerParts, Started};
-pub use scan::{FoundModel, RepositoryError, Scan, scan, scan_model};
+pub use scan::{FoundModel, Repository, RepositoryError, Scan};
 pub use version_policy::VersionPolicy;

@@ -17,6 +17,16 @@ pub struct FoundModel {
     pub versions: BTreeMap<u64, PathBuf>,
 }
 
+/// Where models are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository {
+    /// The directory.
+    pub path: PathBuf,
+    /// Name of the model that the directory itself may be: one that is handed over as it is, with the model's file or its
+    /// versions at the top. A directory of models is taken as such all the same.
+    pub model_name: Option<String>,
+}
+
 /// What a look at a repository gives.
 #[derive(Debug, Default)]
 pub struct Scan {
@@ -54,11 +64,68 @@ pub enum RepositoryError {
     },
 }
 
-/// Lists the models of a repository.
-///
-/// # Errors
-/// See [`RepositoryError`].
-pub fn scan(repository: &Path) -> Result<Scan, RepositoryError> {
+impl Repository {
+    /// Lists the models.
+    ///
+    /// # Errors
+    /// See [`RepositoryError`].
+    pub fn scan(&self) -> Result<Scan, RepositoryError> {
+        match self.itself()? {
+            Some(model) => Ok(Scan {
+                models: vec![model],
+                left_out: Vec::new(),
+            }),
+            None => scan(&self.path),
+        }
+    }
+
+    /// One model; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// See [`RepositoryError`].
+    pub fn scan_model(&self, name: &str) -> Result<Option<FoundModel>, RepositoryError> {
+        match self.itself()? {
+            Some(model) => Ok(Some(model).filter(|model| model.name == name)),
+            None => scan_model(&self.path, name),
+        }
+    }
+
+    /// The directory as one model, if it is to be and can be one.
+    fn itself(&self) -> Result<Option<FoundModel>, RepositoryError> {
+        let Some(name) = &self.model_name else {
+            return Ok(None);
+        };
+        let mut versions = versions(&self.path, &mut Vec::new())?;
+        if versions.is_empty() {
+            if !has_model_file(&self.path) {
+                return Ok(None);
+            }
+            versions.insert(1, self.path.clone());
+        }
+        Ok(Some(FoundModel {
+            name: name.clone(),
+            path: self.path.clone(),
+            versions,
+        }))
+    }
+}
+
+/// Whether a directory holds a file that looks like a model's; which one it is, if any, loading finds out.
+fn has_model_file(directory: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        let path = entry.path();
+        let is_named = path.file_stem().is_some_and(|stem| stem == "model")
+            || path
+                .extension()
+                .is_some_and(|extension| extension == "onnx");
+        is_named && path.is_file()
+    })
+}
+
+fn scan(repository: &Path) -> Result<Scan, RepositoryError> {
     let mut scan = Scan::default();
     for (name, path) in directories(repository)? {
         if name.starts_with('.') || name == "lost+found" {
@@ -85,11 +152,7 @@ pub fn scan(repository: &Path) -> Result<Scan, RepositoryError> {
     Ok(scan)
 }
 
-/// One model of a repository; `None` if it has none of that name.
-///
-/// # Errors
-/// See [`RepositoryError`].
-pub fn scan_model(repository: &Path, name: &str) -> Result<Option<FoundModel>, RepositoryError> {
+fn scan_model(repository: &Path, name: &str) -> Result<Option<FoundModel>, RepositoryError> {
     let path = repository.join(name);
     // The name comes from a caller: as checked it is one segment of a path.
     if !is_model_name(name) || !path.is_dir() {
@@ -199,6 +262,46 @@ mod tests {
         ] {
             assert_eq!(one(name), None, "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_is_one_model_is_served_under_the_name_that_is_given() {
+        let of = |files: &[&str]| {
+            let root = tempfile::tempdir().unwrap();
+            for file in files {
+                let path = root.path().join(file);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, b"x").unwrap();
+            }
+            let repository = Repository {
+                path: root.path().to_owned(),
+                model_name: Some("given".into()),
+            };
+            let found = repository.scan().unwrap().models;
+            let all: Vec<_> = found
+                .iter()
+                .map(|model| (model.name.clone(), model.versions.keys().copied().collect()))
+                .collect::<Vec<(String, Vec<u64>)>>();
+            for (name, versions) in &all {
+                let one = repository.scan_model(name).unwrap().unwrap();
+                assert_eq!(brief(&one), (name.as_str(), versions.clone()));
+            }
+            assert_eq!(repository.scan_model("other").unwrap(), None);
+            (root, found, all)
+        };
+        let given = |versions: &[u64]| vec![("given".to_owned(), versions.to_vec())];
+        let (root, found, all) = of(&["model.onnx", "config.pbtxt"]);
+        assert_eq!(all, given(&[1]));
+        assert_eq!(found[0].versions[&1], root.path());
+        assert_eq!(of(&["resnet.onnx", "labels.txt"]).2, given(&[1]));
+        assert_eq!(of(&["3/model.onnx", "7/model.onnx"]).2, given(&[3, 7]));
+        // A repository stays one, whatever else lies in it.
+        let models = vec![("a".to_owned(), vec![1]), ("b".to_owned(), vec![2])];
+        assert_eq!(
+            of(&["a/1/model.onnx", "b/2/model.onnx", "README.md"]).2,
+            models
+        );
+        assert_eq!(of(&["README.md"]).2, []);
     }
 
     #[test]
