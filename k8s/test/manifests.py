@@ -23,6 +23,7 @@ import yaml
 
 K8S = Path(__file__).resolve().parent.parent
 TOOLS = Path(os.environ.get("ADJOIN_K8S_TOOLS", K8S.parent / "target" / "k8s"))
+COMMAND = Path(os.environ.get("ADJOIN_COMMAND", K8S.parent / "target" / "debug" / "adjoin"))
 CHART = K8S / "helm" / "adjoin"
 
 # The oldest that is checked, and the newest whose schemas there are.
