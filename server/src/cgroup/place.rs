@@ -42,7 +42,9 @@ pub(super) fn directories(membership: &str, mountinfo: &str, controller: &str) -
         let is_plain = below
             .components()
             .all(|part| matches!(part, Component::Normal(_)));
-        is_plain.then(|| (mount.at.clone(), mount.at.join(below)))
+        // Joining nothing would leave a slash at the end.
+        let own = mount.at.components().chain(below.components()).collect();
+        is_plain.then(|| (mount.at.clone(), own))
     };
     let found = mounts.iter().find_map(inside).or_else(|| {
         let mount = mounts.first()?;
