@@ -121,7 +121,12 @@ impl FakeCuda {
         }
         command.env("FAKE_CUDA_REPORT", report);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.env("LD_LIBRARY_PATH", directory);
+        let mut path = directory.as_os_str().to_owned();
+        if let Some(before) = std::env::var_os("LD_LIBRARY_PATH") {
+            path.push(":");
+            path.push(before);
+        }
+        command.env("LD_LIBRARY_PATH", path);
         if self.is_absent {
             return;
         }
