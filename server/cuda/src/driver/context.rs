@@ -121,6 +121,11 @@ impl Context {
         }
     }
 
+    /// Counts the context as lost although no call has said so: its work cannot be waited for.
+    pub(crate) fn give_up(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+
     /// How many holds are in quarantine.
     pub(crate) fn quarantined(&self) -> usize {
         self.quarantine.lock().len()

@@ -244,6 +244,8 @@ impl Lane {
         match synchronized {
             Ok(()) => self.let_go(),
             Err(_) => {
+                // Nobody knows what the device still does. What it touches stays, and nothing new starts.
+                context.give_up();
                 context.quarantine(self.holds.drain(..));
                 self.in_flight = false;
             }

@@ -3,8 +3,8 @@
 
 use adjoin_shm::{Payload, PayloadMut};
 
-use super::BatchSlot;
 use super::run::{Late, Run, check_pieces, plan_out, stage_in, tensor};
+use super::{BatchSlot, TensorUse, name};
 use crate::counters::CopyForm;
 use crate::driver::{DeviceBuffer, Direction, Graph, Lane};
 use crate::error::CudaError;
@@ -55,6 +55,7 @@ pub(super) fn place_input(
     let slot = &mut *run.slot;
     tensor(&slot.inputs, "input", input)?;
     check_pieces(slot, pieces.len())?;
+    slot.take(input, TensorUse::Placed)?;
     slot.list.clear();
     let mut at = 0;
     for piece in pieces {
@@ -71,6 +72,7 @@ pub(super) fn place_output<'p>(
 ) -> Result<(), CudaError> {
     let slot = &mut *run.slot;
     tensor(&slot.outputs, "output", output)?;
+    slot.take(slot.inputs.len() + output, TensorUse::Placed)?;
     slot.list.clear();
     let mut at = 0;
     for (count, room) in pieces.into_iter().enumerate() {
@@ -102,15 +104,12 @@ pub(super) fn replay(run: &mut Run<'_, '_>, graph: &BatchGraph) -> Result<(), Cu
         return Err(CudaError::Arguments { reason });
     }
     // A section that was not written has the addresses of an earlier batch.
-    if let Some(missing) = slot.placed.iter().position(|&is_placed| !is_placed) {
-        let (what, index) = match missing.checked_sub(slot.inputs.len()) {
-            None => ("input", missing),
-            Some(output) => ("output", output),
-        };
+    let missing = slot.uses.iter().position(|&used| used != TensorUse::Placed);
+    if let Some(missing) = missing {
+        let (what, index) = name(missing, slot.inputs.len());
         let reason = format!("{what} {index} of a captured batch has not been placed");
         return Err(CudaError::Arguments { reason });
     }
-    slot.placed.fill(false);
     slot.transfers.device().counters().used(CopyForm::Kernel);
     slot.lane.replay(&graph.graph)
 }
@@ -124,9 +123,5 @@ fn write_section(
     let section = slot.section(tensor);
     let rows = slot.spec.pieces_max;
     slot.lane
-        .write_table(&mut slot.list, direction, &mut slot.table, section, rows)?;
-    if let Some(is_placed) = slot.placed.get_mut(tensor) {
-        *is_placed = true;
-    }
-    Ok(())
+        .write_table(&mut slot.list, direction, &mut slot.table, section, rows)
 }

@@ -35,6 +35,15 @@ pub struct SlotSpec {
     pub pieces_max: usize,
 }
 
+/// What a run has done with a tensor. Once in a run: the copy kernel may be reading its section of the table, and staging
+/// memory, until the run is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TensorUse {
+    None,
+    Copied,
+    Placed,
+}
+
 /// Buffers and a lane for one batch.
 #[derive(Debug)]
 pub struct BatchSlot {
@@ -53,8 +62,8 @@ pub struct BatchSlot {
     table: PinnedBuffer,
     staged_inputs: StagingArea,
     staged_outputs: StagingArea,
-    /// Whether the section of each tensor is that of the batch at hand.
-    placed: Vec<bool>,
+    /// What the batch at hand has done with each tensor, and so with its section. Inputs come first.
+    uses: Vec<TensorUse>,
     /// Tells its graphs from those of other slots.
     id: u64,
 }
@@ -83,7 +92,7 @@ impl BatchSlot {
             table: PinnedBuffer::new(device, tensors * spec.pieces_max * ROW_BYTES)?,
             staged_inputs: StagingArea::new(&spec.inputs),
             staged_outputs: StagingArea::new(&spec.outputs),
-            placed: vec![false; tensors],
+            uses: vec![TensorUse::None; tensors],
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             transfers: transfers.clone(),
             spec,
@@ -132,9 +141,33 @@ impl BatchSlot {
         captured::capture(self, enqueue)
     }
 
+    /// Takes a tensor for a use of the run at hand.
+    fn take(&mut self, tensor: usize, wanted: TensorUse) -> Result<(), CudaError> {
+        let inputs = self.inputs.len();
+        let Some(used) = self.uses.get_mut(tensor) else {
+            return Ok(()); // refused where its buffer is looked up
+        };
+        if *used == TensorUse::None {
+            *used = wanted;
+            return Ok(());
+        }
+        let (what, index) = name(tensor, inputs);
+        Err(CudaError::Arguments {
+            reason: format!("{what} {index} is copied twice in one run"),
+        })
+    }
+
     /// First byte of a tensor's section of the table. Inputs come first.
     fn section(&self, tensor: usize) -> usize {
         tensor * self.spec.pieces_max * ROW_BYTES
+    }
+}
+
+/// What a tensor is called, of a slot with so many inputs.
+fn name(tensor: usize, inputs: usize) -> (&'static str, usize) {
+    match tensor.checked_sub(inputs) {
+        None => ("input", tensor),
+        Some(output) => ("output", output),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use adjoin_shm::{Payload, PayloadMut};
 
-use super::BatchSlot;
 use super::captured::{self, BatchGraph};
+use super::{BatchSlot, TensorUse};
 use crate::counters::{CopyForm, Path};
 use crate::driver::{DeviceBuffer, Direction, Lane, Stream};
 use crate::error::CudaError;
@@ -31,7 +31,7 @@ pub(super) enum Late<'p> {
 
 impl<'s, 'p> Run<'s, 'p> {
     pub(super) fn new(slot: &'s mut BatchSlot) -> Self {
-        slot.placed.fill(false);
+        slot.uses.fill(TensorUse::None);
         Self {
             slot,
             late: Vec::new(),
@@ -52,6 +52,7 @@ impl<'s, 'p> Run<'s, 'p> {
         let buffer = tensor(&slot.inputs, "input", input)?;
         let byte_size = pieces.iter().map(Payload::byte_size).sum();
         buffer.range(0, byte_size)?;
+        slot.take(input, TensorUse::Copied)?;
         slot.list.clear();
         let mut at = 0;
         for piece in pieces {
@@ -150,6 +151,7 @@ impl<'s, 'p> Run<'s, 'p> {
     ) -> Result<(), CudaError> {
         let slot = &mut *self.slot;
         tensor(&slot.outputs, "output", output)?;
+        slot.take(slot.inputs.len() + output, TensorUse::Copied)?;
         slot.list.clear();
         let mut at = 0;
         for (count, room) in pieces.into_iter().enumerate() {

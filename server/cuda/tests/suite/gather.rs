@@ -284,6 +284,8 @@ fn what_does_not_fit_is_refused_and_nothing_is_left_under_way() {
         ));
         drop(pieces);
         run.gather(0, &[sessions[0].payload()]).unwrap();
+        let twice = run.gather(0, &[sessions[1].payload()]).unwrap_err();
+        assert_eq!(twice.to_string(), "input 0 is copied twice in one run");
         let rooms: Vec<_> = sessions.iter_mut().map(Session::room).collect();
         let error = run.scatter(0, rooms).unwrap_err();
         // Bytes or pieces: the fourth is one too many in both.

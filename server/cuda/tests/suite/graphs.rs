@@ -90,6 +90,11 @@ fn a_graph_runs_where_it_belongs_and_when_all_is_placed() {
         assert!(reason(run.replay(&graph).unwrap_err()).contains("output 0"));
         run.place_output(0, [session.room()]).unwrap();
         run.replay(&graph).unwrap();
+        // The graph may be reading the table now.
+        let twice = run
+            .place_input(0, &[Payload::from_slice(&[0])])
+            .unwrap_err();
+        assert!(reason(twice).contains("twice"));
         run.finish().unwrap();
         // What was placed for one batch is not for the next.
         let mut run = slot.begin().unwrap();
