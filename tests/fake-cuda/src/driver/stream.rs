@@ -114,7 +114,10 @@ impl Stream {
     }
 
     fn push(&self, job: Job) {
-        self.pending.fetch_add(1, Ordering::AcqRel);
+        // A gate is no work: whoever frees memory puts one into every stream of the device.
+        if !matches!(job, Job::Open(_)) {
+            self.pending.fetch_add(1, Ordering::AcqRel);
+        }
         self.jobs
             .send(job)
             .expect("fake CUDA driver: a stream's thread has ended");
@@ -206,11 +209,7 @@ impl Worker {
                     drop(uses);
                     self.done();
                 }
-                Job::Open(gate) => {
-                    // First: whoever waits at the gate may ask next whether anything is pending.
-                    self.done();
-                    gate.open();
-                }
+                Job::Open(gate) => gate.open(),
                 Job::Wait(gate) => {
                     gate.wait();
                     self.done();
