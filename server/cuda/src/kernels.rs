@@ -38,6 +38,12 @@ impl Kernels {
         lane.launch_normalize(&self.module, normalize, images, from, to)
     }
 
+    /// Generation of the device's context that they were loaded in.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.module.generation()
+    }
+
     pub(crate) fn module(&self) -> &Arc<Module> {
         &self.module
     }

@@ -80,6 +80,26 @@ impl Context {
         self.generation
     }
 
+    /// Whether an object of `other` may be used together with one of this context.
+    ///
+    /// # Errors
+    /// If it is another context: the driver does not check handles of one that is gone.
+    pub(crate) fn check_same(&self, other: &Self) -> Result<(), CudaError> {
+        if ptr::eq(self, other) {
+            return Ok(());
+        }
+        if self.ordinal == other.ordinal {
+            let (device, generation) = (self.ordinal, self.generation.min(other.generation));
+            return Err(CudaError::ContextGone { device, generation });
+        }
+        Err(CudaError::Arguments {
+            reason: format!(
+                "objects of CUDA devices {} and {} are used together",
+                self.ordinal, other.ordinal
+            ),
+        })
+    }
+
     pub(crate) fn ordinal(&self) -> u32 {
         self.ordinal
     }

@@ -208,6 +208,10 @@ impl PinnedBuffer {
         self.memory.context.generation()
     }
 
+    pub(super) fn context(&self) -> &Context {
+        &self.memory.context
+    }
+
     pub(crate) fn hold(&self) -> Hold {
         Hold::Pinned(self.memory.clone())
     }

@@ -63,6 +63,11 @@ impl Lane {
         }
     }
 
+    /// That a buffer is of this lane's context.
+    pub(super) fn check_buffer(&self, buffer: &DeviceBuffer) -> Result<(), CudaError> {
+        self.stream.context().check_same(buffer.context())
+    }
+
     pub(super) fn hold(&mut self, hold: Hold) {
         self.touch();
         self.holds.push(hold);
@@ -81,6 +86,7 @@ impl Lane {
         grid: Grid,
         arguments: &mut [*mut c_void],
     ) -> Result<(), CudaError> {
+        self.stream.context().check_same(module.context())?;
         self.touch();
         let entered = self.stream.context().enter()?;
         let [x, y, z] = grid.blocks;
@@ -117,6 +123,8 @@ impl Lane {
     ) -> Result<(), CudaError> {
         let destination = to.0.range(to.1, byte_size)?;
         let source = from.0.range(from.1, byte_size)?;
+        self.check_buffer(to.0)?;
+        self.check_buffer(from.0)?;
         self.keep(to.0);
         self.keep(from.0);
         let entered = self.stream.context().enter()?;
@@ -146,6 +154,7 @@ impl Lane {
         if byte_size == 0 {
             return Ok(());
         }
+        self.check_buffer(buffer)?;
         self.keep(buffer);
         let entered = self.stream.context().enter()?;
         // SAFETY: the range lies in a buffer that this lane holds.

@@ -110,7 +110,7 @@ impl DeviceBuffer {
         &self.memory
     }
 
-    pub(super) fn context(&self) -> &Arc<Context> {
+    pub(super) fn context(&self) -> &Context {
         &self.memory.context
     }
 

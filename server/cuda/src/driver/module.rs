@@ -97,6 +97,14 @@ impl Module {
         Ok(function)
     }
 
+    pub(crate) fn generation(&self) -> u64 {
+        self.context.generation()
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
     pub(super) fn get(&self, kernel: Kernel) -> CUfunction {
         match kernel {
             Kernel::CopyRows => self.copy_rows,

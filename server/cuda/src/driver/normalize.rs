@@ -106,6 +106,8 @@ impl Lane {
         if images == 0 {
             return Ok(());
         }
+        self.check_buffer(from)?;
+        self.check_buffer(to)?;
         self.keep(from);
         self.keep(to);
         self.keep_module(module);

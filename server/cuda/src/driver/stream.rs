@@ -106,8 +106,9 @@ impl Stream {
     /// # Errors
     /// If the driver refuses.
     pub fn wait(&self, event: &Event) -> Result<(), CudaError> {
+        self.context.check_same(&event.context)?;
         let entered = self.context.enter()?;
-        // SAFETY: stream and event are alive; the driver refuses an event of another context that it cannot wait for.
+        // SAFETY: stream and event are alive, and of one context.
         let status = unsafe { (entered.table().cuStreamWaitEvent)(self.raw, event.raw, 0) };
         entered.check("cuStreamWaitEvent", status)
     }
@@ -117,8 +118,9 @@ impl Stream {
     /// # Errors
     /// If the driver refuses, as it does for an event of another context.
     pub fn record(&self, event: &Event) -> Result<(), CudaError> {
+        self.context.check_same(&event.context)?;
         let entered = self.context.enter()?;
-        // SAFETY: stream and event are alive.
+        // SAFETY: stream and event are alive, and of one context.
         let status = unsafe { (entered.table().cuEventRecord)(event.raw, self.raw) };
         entered.check("cuEventRecord", status)
     }

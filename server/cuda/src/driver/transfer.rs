@@ -164,6 +164,7 @@ impl Lane {
         rows: usize,
         largest: usize,
     ) -> Result<(), CudaError> {
+        self.stream().context().check_same(table.context())?;
         let mut address = table.range(at, rows * ROW_BYTES)?.device_address;
         let mut count = to_u32(rows)?;
         self.hold(table.hold());
@@ -189,6 +190,7 @@ impl Lane {
         at: usize,
         from: &Payload<'_>,
     ) -> Result<(), CudaError> {
+        self.check_buffer(to)?;
         let address = to.range(at, from.byte_size())?;
         self.touch();
         let entered = self.stream().context().enter()?;
@@ -217,6 +219,7 @@ impl Lane {
         at: usize,
         to: &mut PayloadMut<'_>,
     ) -> Result<(), CudaError> {
+        self.check_buffer(from)?;
         let address = from.range(at, to.byte_size())?;
         self.touch();
         let entered = self.stream().context().enter()?;

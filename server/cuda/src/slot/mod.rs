@@ -82,7 +82,7 @@ impl BatchSlot {
                 .collect()
         };
         let tensors = spec.inputs.len() + spec.outputs.len();
-        Ok(Self {
+        let slot = Self {
             lane: Lane::new(device, tensors * (2 * spec.pieces_max + 4))?,
             inputs: buffers(&spec.inputs)?,
             outputs: buffers(&spec.outputs)?,
@@ -96,7 +96,36 @@ impl BatchSlot {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             transfers: transfers.clone(),
             spec,
-        })
+        };
+        slot.check_generations()?;
+        Ok(slot)
+    }
+
+    /// That no reset came between the making of one part and another. Copies go by the addresses of buffers, without a
+    /// further look at whose they are.
+    fn check_generations(&self) -> Result<(), CudaError> {
+        let generation = self.lane.stream().generation();
+        let buffers = self.inputs.iter().chain(&self.outputs);
+        let parts = buffers.map(DeviceBuffer::generation);
+        let oldest = parts
+            .chain([
+                self.table.generation(),
+                self.transfers.kernels().generation(),
+            ])
+            .min();
+        match oldest {
+            Some(oldest) if oldest < generation => Err(CudaError::ContextGone {
+                device: self.transfers.device().facts().index,
+                generation: oldest,
+            }),
+            _ if self.transfers.device().generation() != generation => {
+                Err(CudaError::ContextGone {
+                    device: self.transfers.device().facts().index,
+                    generation,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What it was made for.

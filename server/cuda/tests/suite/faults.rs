@@ -1,7 +1,7 @@
 //! Failures of the driver, one at a time: each is a clean error, leaves nothing under way, and loses nothing.
 
 use adjoin_cuda::{
-    BatchSlot, CudaError, DeviceBuffer, Driver, Lane, Path, RegionState, TransferSettings,
+    BatchSlot, CudaError, DeviceBuffer, Driver, Event, Lane, Path, RegionState, TransferSettings,
     Transfers,
 };
 use fake_cuda::harness::FakeCuda;
@@ -459,6 +459,34 @@ fn a_call_that_finds_the_device_gone() {
         "faults::a_call_that_finds_the_device_gone",
         "cuMemcpyHtoDAsync_v2:6:719",
     );
+}
+
+#[test]
+fn what_was_made_before_a_reset_is_refused_with_what_was_made_after_it() {
+    let test = "faults::what_was_made_before_a_reset_is_refused_with_what_was_made_after_it";
+    let report = FakeCuda::new().run(test, || {
+        let device = device();
+        let old = Transfers::start(&device, settings(NEVER, NEVER)).unwrap();
+        let old_buffer = DeviceBuffer::new(&device, BYTES).unwrap();
+        let old_event = Event::new(&device).unwrap();
+        device.reset(device.generation()).unwrap();
+        let gone = CudaError::ContextGone {
+            device: 0,
+            generation: 1,
+        };
+        // Its kernels are gone, so the driver would get their stale handles.
+        assert_eq!(BatchSlot::new(&old, spec(BYTES, 1)).unwrap_err(), gone);
+        let mut lane = Lane::new(&device, 8).unwrap();
+        let buffer = DeviceBuffer::new(&device, BYTES).unwrap();
+        assert_eq!(lane.stream().wait(&old_event).unwrap_err(), gone);
+        assert_eq!(lane.stream().record(&old_event).unwrap_err(), gone);
+        assert_eq!(lane.clear_range(&old_buffer, 0, BYTES).unwrap_err(), gone);
+        let copied = lane.copy_on_device((&buffer, 0), (&old_buffer, 0), BYTES);
+        assert_eq!(copied.unwrap_err(), gone);
+        lane.clear_range(&buffer, 0, BYTES).unwrap();
+        lane.settle().unwrap();
+    });
+    report.assert_clean();
 }
 
 #[test]
