@@ -119,32 +119,23 @@ fn descriptors() -> Finding {
 fn memory(cgroup: &Cgroup) -> Finding {
     let total_bytes_max = default_limits().total_bytes;
     let machine = meminfo("MemAvailable:").unwrap_or(u64::MAX);
-    let tightest = cgroup
-        .tightest_memory_limit()
-        .map(|limit| (limit.free(), limit.bytes));
-    let (free, found) = match tightest {
-        Some((free, limit)) if free < machine => {
-            let text = format!(
-                "{} left of the limit of {}",
-                bytes_text(free),
-                bytes_text(limit)
-            );
-            (free, text)
-        }
-        _ => (
-            machine,
-            format!("{} available, no limit below that", bytes_text(machine)),
-        ),
-    };
-    if free >= total_bytes_max {
+    let tightest = cgroup.tightest_memory_limit();
+    if let Some(limit) = tightest.filter(|limit| limit.free() < machine) {
+        // What sessions may have of it is a finding of its own.
+        let (free, limit) = (bytes_text(limit.free()), bytes_text(limit.bytes));
+        return Finding::ok(MEMORY, format!("{free} left of the limit of {limit}"));
+    }
+    let found = format!("{} available, no limit below that", bytes_text(machine));
+    if machine >= total_bytes_max {
         return Finding::ok(MEMORY, found);
     }
+    // Nothing but the quota keeps sessions from taking the machine's memory.
     let wanted = bytes_text(total_bytes_max);
     let found = format!("{found}; sessions may take {wanted} in all, and models come on top");
     Finding::warn(
         MEMORY,
         found,
-        "raise the limit, or set limits.total_bytes in the configuration to what may be taken",
+        "give the server a memory limit, or set limits.total_bytes in the configuration to what may be taken",
     )
 }
 
