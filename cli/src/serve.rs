@@ -70,6 +70,16 @@ pub(crate) struct ServeArguments {
     )]
     socket_dir: PathBuf,
 
+    /// Takes over from a server that runs in the socket directory, when the models are loaded: its clients come here with
+    /// their next request, it finishes what it has, and ends. Where none runs this server just starts
+    #[arg(long, env = "ADJOIN_TAKEOVER")]
+    takeover: bool,
+
+    /// Lives on when another server has taken over, until a signal ends it or nobody owns the socket directory any more.
+    /// For supervisors that start again whatever ends
+    #[arg(long, env = "ADJOIN_LINGER")]
+    linger: bool,
+
     /// TCP address for the Open Inference Protocol over gRPC, such as 127.0.0.1:8001 [default: none]
     #[arg(long, value_name = "ADDR", env = "ADJOIN_GRPC_ADDR")]
     grpc_addr: Option<SocketAddr>,
@@ -147,6 +157,8 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         },
         model_control,
         socket_dir: arguments.socket_dir,
+        takes_over: arguments.takeover,
+        lingers: arguments.linger,
         grpc_addr: arguments.grpc_addr,
         http_addr: arguments.http_addr,
         metrics_addr: arguments.metrics_addr,

@@ -1,6 +1,6 @@
 //! From a configuration to a server that serves, and to its end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::config::{ConfigError, ControlMode, ServerConfig};
 use crate::control::access::{Access, TokenFileError};
 use crate::control::listen::{Tls, TlsError};
 use crate::control::{
-    self, ADMIN_SOCKET, CONTROL_SOCKET, Listeners, Phase, Shared, SocketDir, SocketDirError,
+    self, ADMIN_SOCKET, CONTROL_SOCKET, Listeners, Phase, Predecessor, Shared, SocketDir,
+    SocketDirError,
 };
 use crate::engine::{Engine, EngineOptions};
 use crate::log_limit::LogLimit;
@@ -95,7 +96,15 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     log_panics();
     raise_descriptor_limit();
     // The lock first: a second server must not load gigabytes of models to find out that it is one.
-    let dir = SocketDir::lock(&config.socket_dir)?;
+    let dir = match SocketDir::lock(&config.socket_dir) {
+        Err(SocketDirError::InUse { .. }) if config.takes_over => {
+            tracing::info!(
+                "another server is alive here; taking over from it when the models are loaded"
+            );
+            None
+        }
+        locked => Some(locked?),
+    };
     // And what callers have to show, before loading takes its time.
     let access = Access::load(&config.file.access, &config.file.allow_uids)?;
     let tls = config.file.access.tls.as_ref().map(Tls::load).transpose()?;
@@ -142,6 +151,8 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
         engine: Arc::clone(&engine),
     };
     let (manager, started) = Manager::start(parts).map_err(system("start the loader"))?;
+    // Outlives the workers: until they have ended, another server would be a second one.
+    let mut held = None;
     let served = runtime
         .block_on(until_loaded(started, &phase))
         .and_then(|is_loaded| {
@@ -166,17 +177,27 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
                 phase,
                 regions,
                 log,
-            );
-            let listeners = listen(&config, &dir, tls, access)?;
+            )
+            .lingering(config.lingers);
+            let place = match dir {
+                Some(dir) => Some((dir, None)),
+                None => runtime.block_on(approach(&config.socket_dir, &shared))?,
+            };
+            let Some((dir, predecessor)) = place else {
+                tracing::info!("ended before it could take over");
+                return Ok(());
+            };
+            let dir = held.insert(dir);
+            let listeners = listen(&config, dir, tls, access)?;
             log_budget(&shared.engine);
             tracing::info!(socket_dir = %config.socket_dir.display(), "serving");
-            serve(&runtime, shared, listeners)
+            serve(&runtime, shared, listeners, dir, predecessor)
         });
     // Not for ever: a thread that writes to a caller's shared memory may wait for as long as that caller likes.
     runtime.shutdown_timeout(WRITES_END);
     manager.stop();
     engine.stop();
-    drop(dir);
+    drop(held);
     if served.is_ok() {
         tracing::info!("ended");
     }
@@ -184,15 +205,32 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
 }
 
 /// Serves until the server drains, and has ended its sessions.
-fn serve(runtime: &Runtime, shared: Shared, listeners: Listeners) -> Result<(), RunError> {
+fn serve(
+    runtime: &Runtime,
+    shared: Shared,
+    listeners: Listeners,
+    dir: &mut SocketDir,
+    predecessor: Option<Predecessor>,
+) -> Result<(), RunError> {
     let served = runtime.block_on(async {
-        control::serve(shared, listeners)
+        control::serve(shared, listeners, dir, predecessor)
             .await
             .map_err(system("serve"))
     });
     // Sessions end with their sockets before the workers do, so that clients see the end at once.
     runtime.block_on(async { tokio::time::sleep(Duration::from_millis(20)).await });
     served
+}
+
+/// A place in a directory that another server owns, or has left meanwhile; `None` if this server is to end before.
+async fn approach(
+    path: &Path,
+    shared: &Shared,
+) -> Result<Option<(SocketDir, Option<Predecessor>)>, RunError> {
+    tokio::select! {
+        place = control::approach(path) => Ok(Some(place?)),
+        () = shared.reached(Phase::HandedOver) => Ok(None),
+    }
 }
 
 /// Waits until the models of the start are loaded; false if the server is to end before.

@@ -5,6 +5,8 @@
     reason = "helpers of tests: a failure is a failed test"
 )]
 
+mod takeover;
+
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
 

@@ -206,6 +206,36 @@ impl Setup {
     }
 }
 
+/// A server whose place another one has taken. Killed when dropped.
+#[derive(Debug)]
+pub struct Former {
+    child: Child,
+}
+
+impl Former {
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(pid(self.child.id()), signal).unwrap();
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("the former server ends", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Former {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl TestServer {
     fn wait_until_ready(&mut self) {
         let path = self.socket_dir();
@@ -298,6 +328,23 @@ impl TestServer {
     pub fn restart(&mut self) {
         self.child = self.setup.spawn(self.directory.path(), &self.socket_dir());
         self.wait_until_ready();
+    }
+
+    /// Starts another one in the same directories, and waits until it has taken over; the setup has `--takeover`.
+    pub fn succeed(&mut self) -> Former {
+        let takeovers = |server: &Self| server.log().matches("took over").count();
+        let before = takeovers(self);
+        let next = self.setup.spawn(self.directory.path(), &self.socket_dir());
+        let former = Former {
+            child: std::mem::replace(&mut self.child, next),
+        };
+        wait_for("another server takes over", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the next server ended with {status}:\n{}", self.log());
+            }
+            (takeovers(self) > before).then_some(())
+        });
+        former
     }
 
     /// Whether it still runs.

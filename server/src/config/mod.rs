@@ -34,6 +34,10 @@ pub struct ServerConfig {
     pub model_control: ModelControl,
     /// Directory of the sockets; made if it is not there.
     pub socket_dir: PathBuf,
+    /// Whether a server that is alive in that directory is taken over from; otherwise it is in the way.
+    pub takes_over: bool,
+    /// Whether this server lives on when another one has taken over from it, until it is told to end.
+    pub lingers: bool,
     /// TCP address of the Open Inference Protocol over gRPC, if wanted.
     pub grpc_addr: Option<SocketAddr>,
     /// TCP address of the Open Inference Protocol over HTTP, if wanted.

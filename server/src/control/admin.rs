@@ -30,6 +30,22 @@ impl AdminApi for Admin {
         Ok(Response::new(api::DrainResponse { requests_in_flight }))
     }
 
+    async fn hand_over(
+        &self,
+        _: Request<api::HandOverRequest>,
+    ) -> Result<Response<api::HandOverResponse>, Status> {
+        let engine = &self.shared.engine;
+        let sessions = u32::try_from(engine.sessions().all().len()).unwrap_or(u32::MAX);
+        let requests_in_flight = engine.in_flight();
+        tracing::info!(sessions, requests_in_flight, "another server takes over");
+        engine.hand_over();
+        self.shared.advance(Phase::HandedOver);
+        Ok(Response::new(api::HandOverResponse {
+            sessions,
+            requests_in_flight,
+        }))
+    }
+
     async fn load_model(
         &self,
         request: Request<api::LoadModelRequest>,

@@ -12,9 +12,11 @@ mod otlp;
 mod service;
 mod socket_dir;
 mod status;
+mod takeover;
 mod tokens;
 
 pub use socket_dir::{ADMIN_SOCKET, ATTACH_SOCKET, CONTROL_SOCKET, SocketDir, SocketDirError};
+pub(crate) use takeover::{Predecessor, approach};
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -55,6 +57,12 @@ const FRAME_BYTES: u32 = 1 << 20;
 /// Calls of one connection that are worked on at once; further ones wait.
 const CALLS_PER_CONNECTION_MAX: usize = 128;
 
+/// Names of the health service for the server as a whole: whether new clients are meant for it, under two names, and
+/// whether it works, which also one does that drains. No model can have these names.
+const OVERALL: &str = "";
+const READY: &str = "adjoin/ready";
+const LIVE: &str = "adjoin/live";
+
 /// How long the end of the server waits for a collector to take the last traces.
 const LAST_TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -68,6 +76,8 @@ pub(crate) fn can_trace_to(address: &str) -> bool {
 pub enum Phase {
     /// Takes requests.
     Serving,
+    /// Another server has its place; takes what its clients still send.
+    HandedOver,
     /// Refuses new ones.
     Draining,
     /// Closes everything.
@@ -110,6 +120,8 @@ pub struct Shared {
     pub engines: Arc<Vec<String>>,
     /// When the server started, in ns.
     pub started_ns: u64,
+    /// Whether the server lives on after another one has taken over.
+    pub lingers: bool,
     /// The Open Inference Protocol.
     pub oip: Oip,
     tokens: Arc<Tokens>,
@@ -140,8 +152,16 @@ impl Shared {
             config: Arc::new(config),
             engines: Arc::new(engines),
             started_ns: adjoin_shm::clock::now_ns(),
+            lingers: false,
             tokens: Arc::default(),
         }
+    }
+
+    /// Has the server live on after another one has taken over, or not.
+    #[must_use]
+    pub fn lingering(mut self, lingers: bool) -> Self {
+        self.lingers = lingers;
+        self
     }
 
     /// Moves on towards the end; never back.
@@ -169,14 +189,24 @@ pub fn advance(phase: &watch::Sender<Phase>, to: Phase) {
     });
 }
 
-/// Serves everything until the server ends; then drains and returns.
+/// Serves everything until the server ends; then drains and returns. Where there is a predecessor, this server takes
+/// its place as soon as it serves.
 ///
 /// # Errors
-/// If a listener cannot be used.
-pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> {
+/// If a listener cannot be used, or the predecessor's sockets cannot be replaced.
+pub(crate) async fn serve(
+    shared: Shared,
+    listeners: Listeners,
+    dir: &mut SocketDir,
+    predecessor: Option<Predecessor>,
+) -> std::io::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(model_health::tell(health.clone(), shared.clone()));
-    health.set_service_status("", ServingStatus::Serving).await;
+    for service in [OVERALL, READY, LIVE] {
+        health
+            .set_service_status(service, ServingStatus::Serving)
+            .await;
+    }
 
     let described = || {
         tonic_reflection::server::Builder::configure()
@@ -225,7 +255,7 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
         .add_service(older_reflection()?)
         .serve_with_incoming_shutdown(
             unix(listeners.control, ListenerKind::Control)?,
-            ending(&shared),
+            leaving(&shared),
         );
     let admin = grpc_server(&access)
         .add_service(admin_service)
@@ -263,10 +293,21 @@ pub async fn serve(shared: Shared, listeners: Listeners) -> std::io::Result<()> 
     tokio::spawn(attach::accept(shared.clone(), listeners.attach));
     let traces = otlp::spawn(&shared);
 
-    shared.reached(Phase::Draining).await;
-    health
-        .set_service_status("", ServingStatus::NotServing)
-        .await;
+    if let Some(predecessor) = predecessor {
+        let replaced = predecessor.replace(dir).await;
+        replaced.map_err(std::io::Error::other)?;
+    }
+
+    shared.reached(Phase::HandedOver).await;
+    for service in [OVERALL, READY] {
+        health
+            .set_service_status(service, ServingStatus::NotServing)
+            .await;
+    }
+    tokio::select! {
+        () = shared.reached(Phase::Draining) => {}
+        () = takeover::handed_over(&shared, dir) => shared.advance(Phase::Draining),
+    }
     for version in shared.engine.models().all() {
         health
             .set_service_status(version.name().as_ref(), ServingStatus::NotServing)
@@ -333,6 +374,16 @@ async fn drain(shared: &Shared) {
 fn ending(shared: &Shared) -> impl Future<Output = ()> + use<> {
     let shared = shared.clone();
     async move { shared.reached(Phase::Ending).await }
+}
+
+/// When callers of the control socket are sent to the server that is behind its name now.
+fn leaving(shared: &Shared) -> impl Future<Output = ()> + use<> {
+    let shared = shared.clone();
+    async move {
+        let leaves = |phase: &Phase| matches!(phase, Phase::HandedOver | Phase::Ending);
+        // The sender lives in `shared`, so the channel cannot close meanwhile.
+        let _ = shared.phase.subscribe().wait_for(leaves).await;
+    }
 }
 
 async fn logged<E: std::fmt::Display>(

@@ -191,13 +191,17 @@ impl ControlApi for Control {
             .map_or((0, 0, 0), |(account, left)| {
                 (account.limit.bytes, account.limit.used, left)
             });
-        let is_serving = *self.shared.phase.borrow() == Phase::Serving;
+        let state = match *self.shared.phase.borrow() {
+            Phase::Serving => "serving",
+            Phase::HandedOver => "handed over",
+            Phase::Draining | Phase::Ending => "draining",
+        };
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let cpu_time_us = cpu.tv_sec.unsigned_abs() * 1_000_000 + cpu.tv_nsec.unsigned_abs() / 1000;
         Ok(Response::new(api::ServerStatusResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             protocol: PROTOCOL_VERSION,
-            state: if is_serving { "serving" } else { "draining" }.into(),
+            state: state.into(),
             uptime_ms: now_ns().saturating_sub(self.shared.started_ns) / 1_000_000,
             cpu_time_us,
             resident_bytes: resident_bytes(),

@@ -97,6 +97,7 @@ pub struct Engine {
     fired: Mutex<Vec<u64>>,
     attention: AtomicBool,
     running: AtomicU32,
+    handed_over: AtomicBool,
     draining: AtomicBool,
     stopping: AtomicBool,
     parking: Mutex<Parking>,
@@ -136,6 +137,7 @@ impl Engine {
             fired: Mutex::default(),
             attention: AtomicBool::new(false),
             running: AtomicU32::new(0),
+            handed_over: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             parking: Mutex::default(),
@@ -193,7 +195,7 @@ impl Engine {
     pub fn attach(&self, session: Arc<Session>) {
         self.metrics.sessions_opened.inc();
         self.sessions.insert(Arc::clone(&session));
-        if self.is_draining() {
+        if !self.is_serving() {
             session
                 .memory()
                 .server_state()
@@ -297,15 +299,27 @@ impl Engine {
         answer
     }
 
-    /// Refuses new requests from now on. Every ring is looked at once more, so that what stands in it is answered
-    /// and its client knows that it did not run.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+    /// Has clients look for another server at their next request. What they send here until then is run.
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
+        self.send_clients_away();
+    }
+
+    fn send_clients_away(&self) {
         for session in self.sessions.all() {
             session
                 .memory()
                 .server_state()
                 .store(server_state::DRAINING, Ordering::Release);
+        }
+    }
+
+    /// Refuses new requests from now on. Every ring is looked at once more, so that what stands in it is answered
+    /// and its client knows that it did not run.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.send_clients_away();
+        for session in self.sessions.all() {
             self.command(Command::Look(session.id()));
         }
     }
@@ -313,6 +327,11 @@ impl Engine {
     /// Whether new requests are refused.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether this is the server that new clients are meant for.
+    pub fn is_serving(&self) -> bool {
+        !self.is_draining() && !self.handed_over.load(Ordering::Acquire)
     }
 
     /// Requests that were taken and are not answered.

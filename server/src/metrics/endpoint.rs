@@ -30,10 +30,10 @@ async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
 }
 
 async fn health(State(engine): State<Arc<Engine>>) -> Response {
-    if engine.is_draining() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else {
+    if engine.is_serving() {
         (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     }
     .into_response()
 }

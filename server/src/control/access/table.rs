@@ -57,7 +57,14 @@ const METHODS: &[(Right, &str, &[&str])] = &[
     (
         Right::Control,
         "adjoin.control.v1.Admin",
-        &["Drain", "LoadModel", "UnloadModel", "SetLabel", "SetSplit"],
+        &[
+            "Drain",
+            "HandOver",
+            "LoadModel",
+            "UnloadModel",
+            "SetLabel",
+            "SetSplit",
+        ],
     ),
     (
         Right::Regions,
