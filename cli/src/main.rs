@@ -12,6 +12,7 @@ mod models;
 mod npy;
 mod serve;
 mod sessions;
+mod socket_dir;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ enum Command {
     Infer(infer::InferArguments),
     Health(health::HealthArguments),
     Drain(drain::DrainArguments),
+    SocketDir(socket_dir::SocketDirArguments),
     Doctor(doctor::DoctorArguments),
     Bench(bench::BenchArguments),
     Demo(demo::DemoArguments),
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Infer(arguments) => infer::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
+        Command::SocketDir(arguments) => socket_dir::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
