@@ -45,6 +45,10 @@ pub(crate) fn open(path: &Path) -> Result<Runtime, BackendError> {
 }
 
 fn start(path: &Path) -> Result<Runtime, String> {
+    // The loader of a static program needs the very C library that the program was linked with, and fails without grace.
+    if cfg!(target_feature = "crt-static") {
+        return Err("this program is linked statically and loads no libraries; take a build, or an image, that is not".into());
+    }
     // `ort` panics where a library says that it is new enough and then does not have the API, so what it
     // relies on is looked at first. The library stays loaded until `ort` holds it as well.
     let library = Library::load(path)?;
