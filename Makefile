@@ -16,6 +16,8 @@
 #   make gpu               the GPU parts against a CUDA driver of ours without a device; on the machine's own driver with
 #                          ADJOIN_REAL_CUDA=1
 #   make check-kernels     the CUDA kernels against their source, with the compiler from PyPI (200 MB)
+#   make images            container images, built by podman (k8s/image/Containerfile)
+#   make test-pods         pods of k8s/, really run on podman, as root (k8s/test/pods)
 #   make oip               Triton's own client libraries, unmodified, against the server (needs Python 3.11)
 
 CARGO ?= cargo
@@ -30,10 +32,15 @@ OIP_TESTS := target/oip
 K8S_TOOLS := target/k8s
 PERF_ANALYZER := target/perf-analyzer
 
+# Static programs for images without anything else. OpenTelemetry is left out: its collector is found by name, which the C
+# library does by loading others.
+STATIC := x86_64-unknown-linux-gnu
+STATIC_BUILD := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --profile release-image --target $(STATIC)
+
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
 
-.PHONY: help demo test check fmt clippy doc unit loom system c python oip check-k8s test-peers models tools generate header gpu check-kernels \
+.PHONY: help demo test check fmt clippy doc unit loom system c python oip check-k8s test-peers test-pods images image-binaries models tools generate header gpu check-kernels \
 	bench bench-load bench-python bench-instructions bench-peers bench-peers-full install-c clean
 
 help:
@@ -112,6 +119,23 @@ check-k8s: $(K8S_TOOLS)/ready
 	$(CARGO) build --locked -p adjoin
 	ADJOIN_K8S_TOOLS=$(abspath $(K8S_TOOLS)) $(K8S_TOOLS)/venv/bin/python -m pytest --quiet \
 		$(addprefix k8s/test/test_,$(addsuffix .py,pss manifests chart monitoring kserve))
+
+image-binaries: need-cargo
+	$(STATIC_BUILD) -p adjoin --no-default-features --features image,tokenizer
+	$(STATIC_BUILD) -p adjoin-csi
+	$(STATIC_BUILD) -p adjoin-client --example digits --example closed_loop
+	$(STATIC_BUILD) -p adjoin-tests --bin adjoin-test-client
+	$(CARGO) build --locked --profile release-image -p adjoin
+
+images: image-binaries tools
+	k8s/image/build.sh
+
+test-pods: $(K8S_TOOLS)/pods-ready
+	MAKE="$(MAKE)" ADJOIN_K8S_TOOLS=$(abspath $(K8S_TOOLS)) k8s/test/pods/run.sh
+
+$(K8S_TOOLS)/pods-ready: $(K8S_TOOLS)/ready k8s/test/pods/requirements.txt
+	$(K8S_TOOLS)/venv/bin/python -m pip install --quiet --disable-pip-version-check -r k8s/test/pods/requirements.txt
+	@touch $@
 
 $(K8S_TOOLS)/ready: k8s/test/requirements.txt k8s/test/fetch.sh | need-python
 	PYTHON="$(PYTHON)" k8s/test/fetch.sh $(K8S_TOOLS)

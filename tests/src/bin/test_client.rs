@@ -4,11 +4,14 @@
 //! * `loop`: runs the model `add` for ever, a line `ok COUNT` every 100 right answers, a line `error TEXT` for
 //!   each error, and goes on after errors;
 //! * `fork`: opens a session, starts a process that lives on with a copy of its socket, prints that process's number and
-//!   the session's, and waits.
+//!   the session's, and waits;
+//! * `protocol N`: says hello with that version of the protocol, prints `refused STATUS (DETAILS)` and ends with 1, or
+//!   prints `welcome`.
 
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::exit,
     clippy::cast_precision_loss,
     reason = "a test program: its output is its result"
 )]
@@ -17,8 +20,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use adjoin_client::Client;
-use adjoin_tests::raw::RawClient;
+use adjoin_client::{Client, Status};
+use adjoin_schema::attach::{AttachMessage, Hello};
+use adjoin_tests::raw::{self, RawClient};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -33,6 +37,7 @@ fn main() {
         "slow" => slow(&client(), arguments[3].parse().unwrap()),
         "loop" => add_forever(&client()),
         "fork" => fork(&arguments[1]),
+        "protocol" => hello(&arguments[1], arguments[3].parse().unwrap()),
         other => panic!("unknown command {other}"),
     }
 }
@@ -115,6 +120,24 @@ fn add_forever(client: &Client) {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
+    }
+}
+
+/// As a client of another release.
+fn hello(socket_dir: &str, protocol: u32) {
+    let hello = AttachMessage::Hello(Hello {
+        protocol,
+        ..raw::hello()
+    });
+    let (_socket, answer) = raw::exchange(socket_dir.as_ref(), &hello.encode());
+    match AttachMessage::parse(&answer.expect("an answer").bytes) {
+        Ok(AttachMessage::Welcome(_)) => say("welcome"),
+        Ok(AttachMessage::Refusal(refusal)) => {
+            let status = Status::from_wire(refusal.status).unwrap();
+            say(&format!("refused {status} {:?}", refusal.detail));
+            std::process::exit(1);
+        }
+        other => panic!("{other:?}"),
     }
 }
 
