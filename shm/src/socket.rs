@@ -197,10 +197,16 @@ impl AttachSocket {
     /// # Errors
     /// The system's.
     pub fn peer_credentials(&self) -> Result<PeerCredentials, Errno> {
-        let credentials = rustix::net::sockopt::socket_peercred(&self.fd)?;
+        // Not by rustix, whose type has no room for a pid of 0: from another pid namespace nobody could connect.
+        let nobody = libc::ucred {
+            pid: 0,
+            uid: u32::MAX,
+            gid: u32::MAX,
+        };
+        let credentials = self.option(libc::SO_PEERCRED, nobody)?;
         Ok(PeerCredentials {
-            uid: credentials.uid.as_raw(),
-            gid: credentials.gid.as_raw(),
+            uid: credentials.uid,
+            gid: credentials.gid,
         })
     }
 
@@ -208,23 +214,33 @@ impl AttachSocket {
     /// 6.5. The end of the connection alone does not tell while a forked child holds a copy of it.
     #[must_use]
     pub fn peer_process(&self) -> Option<OwnedFd> {
-        let mut fd: libc::c_int = -1;
-        let mut byte_size = libc::socklen_t::try_from(size_of::<libc::c_int>()).ok()?;
-        // SAFETY: the kernel writes at most `byte_size` bytes, the size of `fd`.
-        let outcome = unsafe {
-            libc::getsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERPIDFD,
-                (&raw mut fd).cast(),
-                &raw mut byte_size,
-            )
-        };
-        if outcome != 0 || fd < 0 {
+        let fd: libc::c_int = self.option(libc::SO_PEERPIDFD, -1).ok()?;
+        if fd < 0 {
             return None;
         }
         // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
         Some(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Reads an option of this socket; `T` is the C type that the kernel has for it, of plain numbers.
+    fn option<T: Copy>(&self, name: libc::c_int, mut value: T) -> Result<T, Errno> {
+        let mut byte_size = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::INVAL)?;
+        // SAFETY: the kernel writes at most `byte_size` bytes, the size of `value`, which is of numbers that may have
+        // any bytes.
+        let outcome = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                name,
+                (&raw mut value).cast(),
+                &raw mut byte_size,
+            )
+        };
+        if outcome == 0 {
+            Ok(value)
+        } else {
+            Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stderr,
     reason = "helpers of tests: a failure is a failed test"
 )]
 
@@ -25,11 +26,12 @@ struct ClientProcess {
 impl ClientProcess {
     fn start(server: &TestServer, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary("adjoin-test-client"));
-        command
-            .arg(server.socket_dir())
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stdin(Stdio::null());
+        command.arg(server.socket_dir()).args(arguments);
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stdin(Stdio::null());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
@@ -126,6 +128,39 @@ fn a_session_ends_with_its_process_though_a_forked_child_holds_the_socket() {
         "the child lives on and holds the socket"
     );
     kill_process(pid(child), Signal::KILL).unwrap();
+}
+
+/// As in two containers of a pod: the kernel tells the server no pid of such a client, and its end is seen all the same.
+#[test]
+fn a_client_of_another_pid_namespace_is_served_and_its_end_is_seen() {
+    let unshare = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--pid", "--fork", "--kill-child"])
+            .args(arguments);
+        command
+    };
+    if !unshare(&["true"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("skipped: this user may make no pid namespace");
+        return;
+    }
+    let server = Setup::new(&["add"]).start();
+    let mut command = unshare(&[]);
+    command
+        .arg(binary("adjoin-test-client"))
+        .arg(server.socket_dir())
+        .arg("loop");
+    let mut client = ClientProcess::of(command);
+    client.line_with("ok");
+    let control = server.control();
+    assert_eq!(control.sessions().len(), 1);
+    client.kill();
+    wait_for("the session ends", || {
+        control.sessions().is_empty().then_some(())
+    });
 }
 
 #[test]
