@@ -2,14 +2,17 @@
 //!
 //! `cargo run --release -p adjoin-client --example digits -- SOCKET_DIR [--passes N] [--pause-ms MS]`, with the model of
 //! `demo/digits`. Prints a line at the first answer, then one a second: requests that were answered and that failed,
-//! pictures read right, the longest round trip. With `--passes` it ends after so many passes over all pictures, with 0
-//! if no request failed and at least 95 of 100 pictures were read right.
+//! pictures read right, the longest round trip. It ends when it is told to, or with `--passes` after so many passes over
+//! all pictures: with 0 if no request failed and at least 95 of 100 pictures were read right.
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use adjoin_client::{Client, Request};
+use tokio::signal::unix::{SignalKind, signal};
 
 const IMAGES: &[u8] = include_bytes!("../../demo/digits/test_images.npy");
 const LABELS: &[u8] = include_bytes!("../../demo/digits/test_labels.npy");
@@ -93,14 +96,44 @@ fn read(request: &mut Request, pixels: &[u8]) -> Result<Option<usize>, Box<dyn E
     Ok(best.map(|(digit, _)| digit))
 }
 
+/// Set when the process is told to end: as the first process of a container it would not be ended by the signal itself.
+fn told_to_end() -> Result<Arc<AtomicBool>, Box<dyn Error>> {
+    let told = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let mut terminate = {
+        let _inside = runtime.enter();
+        signal(SignalKind::terminate())?
+    };
+    let is_told = Arc::clone(&told);
+    std::thread::spawn(move || {
+        runtime.block_on(terminate.recv());
+        is_told.store(true, Ordering::Relaxed);
+    });
+    Ok(told)
+}
+
+#[allow(clippy::print_stderr, reason = "an example prints")]
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[allow(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "an example prints"
 )]
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn run() -> Result<ExitCode, Box<dyn Error>> {
     let arguments = Arguments::parse()?;
     let (images, labels) = (&IMAGES[HEADER_BYTES..], &LABELS[HEADER_BYTES..]);
+    let told_to_end = told_to_end()?;
     let client = Client::builder()
         .name("digits")
         .request_bytes(1 << 20)
@@ -110,8 +143,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut request = client.model("digits")?.request_batch(1)?.build()?;
     let (mut total, mut recent, mut reported) =
         (Tally::default(), Tally::default(), Instant::now());
-    for _ in 0..arguments.passes.unwrap_or(usize::MAX) {
+    'passes: for _ in 0..arguments.passes.unwrap_or(usize::MAX) {
         for (pixels, label) in images.chunks_exact(PIXELS).zip(labels) {
+            if told_to_end.load(Ordering::Relaxed) {
+                break 'passes;
+            }
             let began = Instant::now();
             match read(&mut request, pixels) {
                 Ok(digit) => {

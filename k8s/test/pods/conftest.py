@@ -101,7 +101,10 @@ def wait_for_answers(client: Container, servers: int = 1, more: int = 1) -> None
         good = [t for t in tallies(client)[seen:] if t["answered"] > 0 and t["servers"] == servers]
         return len(good) >= more
 
-    wait_until(f"{client.name} gets answers of server {servers}", is_served)
+    try:
+        wait_until(f"{client.name} gets answers of server {servers}", is_served)
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}; its state is {client.state}, and its log\n{client.log()}") from None
 
 
 def metric(text: str, name: str, **labels: str) -> float:

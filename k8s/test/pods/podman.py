@@ -33,6 +33,8 @@ default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+[network]
+network_backend = "netavark"
 """
     )
     return path

@@ -11,6 +11,7 @@ from pathlib import Path
 import probes
 from conftest import Documents, descriptors, find, memory_bytes, metric, status, tallies, wait_for_answers
 from kubelet import Pod, wait_until
+from podman import inspect
 from volumes import Node
 
 Render = Callable[[str], Documents]
@@ -143,3 +144,8 @@ def test_the_image_with_onnx_runtime_finds_it(render: Render, node: Node) -> Non
         wait_for_answers(pod["digits"])
         assert "onnxruntime 1." in pod["adjoin"].log()
         assert metric(metrics(pod), "adjoin_requests_in_place_total", model="digits") > 0
+
+
+def test_the_servers_image_is_small() -> None:
+    # The command, and nothing else.
+    assert inspect("image", "localhost/adjoin:0.1.0")["Size"] < 25_000_000
