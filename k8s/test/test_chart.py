@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,50 @@ def test_a_release_scrapes_its_own_pods_or_all() -> None:
         assert rendered.only("PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] in names
     everybody = charted(VALUES["monitoring"]).only("PodMonitor")["spec"]["selector"]
     assert everybody == {"matchExpressions": [{"key": "adjoin/server", "operator": "Exists"}]}
+
+
+def effective(document: dict[str, Any]) -> dict[str, Any]:
+    """What the server's container comes to, however it is written: flags and environment, contexts of pod and container."""
+    pod = document["spec"]["template"]["spec"]
+    container = server(document)
+    variables = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
+    flags = [argument for argument in container["args"] if argument.startswith("--")]
+    flags += [
+        f"--{name.removeprefix('ADJOIN_').lower().replace('_', '-')}={value}"
+        for name, value in variables.items()
+        if name.startswith("ADJOIN_")
+    ]
+    # What the chart says though it is the default.
+    flags = sorted(set(flags) - {"--log=info"})
+    context = {**pod.get("securityContext", {}), **container["securityContext"]}
+    preserved = ("runAsUser", "runAsGroup", "runAsNonRoot", "seccompProfile", "allowPrivilegeEscalation")
+    return {
+        "flags": flags,
+        "ports": {port["name"]: port["containerPort"] for port in container["ports"]},
+        "probes": {probe: container[probe] for probe in ("readinessProbe", "livenessProbe")},
+        "context": {key: context[key] for key in (*preserved, "readOnlyRootFilesystem", "capabilities")},
+        "mounts": sorted(mount["mountPath"] for mount in container["volumeMounts"]),
+        "hooks": sorted(container.get("lifecycle", {})),
+        "label": document["spec"]["template"]["metadata"]["labels"]["adjoin/server"],
+        "grace": pod.get("terminationGracePeriodSeconds"),
+    }
+
+
+def test_chart_and_kustomize_run_the_same_server() -> None:
+    models = 'models={"source":"image","path":"/models","image":{"reference":"m:1"}}'
+    default = 'config="[access]\\ntcp_rights = [\\"health\\", \\"inspect\\"]\\n"'
+    node = charted(VALUES["daemonset"], models, default, "server.httpPort=null", "server.extraArgs=[]").only("DaemonSet")
+    assert effective(node) == effective(manifests.kustomized(K8S / "base" / "node").only("DaemonSet"))
+    sidecar = effective(charted(VALUES["sidecar"], models, default).only("Deployment"))
+    kustomized = effective(manifests.kustomized(K8S / "overlays" / "demo-sidecar").only("Deployment"))
+    # How long an app of theirs may take to end is not ours to say.
+    assert {**sidecar, "grace": None} == {**kustomized, "grace": None}
+
+
+def test_the_configuration_is_that_of_the_kustomize_files() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    for folder in ("base/node", "components/sidecar"):
+        assert tomllib.loads(values["config"]) == tomllib.loads((K8S / folder / "adjoin.toml").read_text(encoding="utf-8"))
 
 
 def test_a_package_holds_files_and_no_links(tmp_path: Path) -> None:
