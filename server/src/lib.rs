@@ -11,6 +11,7 @@ pub mod batch;
 pub mod cgroup;
 pub mod config;
 pub mod control;
+pub mod devices;
 pub mod engine;
 pub mod ensemble;
 mod log_limit;

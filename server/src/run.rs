@@ -19,6 +19,7 @@ use crate::control::{
     self, ADMIN_SOCKET, CONTROL_SOCKET, Listeners, Phase, Predecessor, Shared, SocketDir,
     SocketDirError,
 };
+use crate::devices::{DeviceError, Devices};
 use crate::engine::{Engine, EngineOptions};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
@@ -47,6 +48,9 @@ pub enum RunError {
     /// TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The device that is configured cannot be used.
+    #[error("[cuda]: {0}")]
+    Device(#[from] DeviceError),
     /// The engine that was named cannot be used.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -111,6 +115,7 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     warn_of_plain_tokens(&config);
     let regions = regions(&config)?;
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    let devices = Devices::new(config.file.cuda)?;
     let (backends, missing) = engines(config.onnxruntime.as_deref())?;
     let names: Vec<String> = backends
         .iter()
@@ -144,6 +149,7 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     };
     let engine = Engine::new(Arc::default(), Arc::clone(&metrics), options)
         .map_err(|errno| system("make an event descriptor")(errno.into()))?;
+    engine.use_devices(devices);
     let parts = ManagerParts {
         repository: config.repository.clone(),
         control: config.model_control.clone(),

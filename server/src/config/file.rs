@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::access::AccessSection;
+use crate::devices::DeviceSettings;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -18,6 +19,8 @@ pub struct ConfigFile {
     pub access: AccessSection,
     /// Traces of requests.
     pub trace: TraceSection,
+    /// The GPU. Without this section it is opened when an engine wants it.
+    pub cuda: Option<CudaSection>,
     /// What holds for models that do not say otherwise.
     pub defaults: ModelSection,
     /// Models by name.
@@ -75,6 +78,18 @@ pub struct TraceSection {
     pub rate: u32,
 }
 
+/// `[cuda]`, of a server that is built with the feature `cuda`: it does not start without the device.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CudaSection {
+    /// Number of the device, from 0, in the driver's order. Default 0.
+    pub device: u32,
+    /// Bytes of sessions' regions that are pinned for it; those of further sessions are staged. Default 4 GiB.
+    pub registered_bytes: u64,
+    /// Bytes of pinned memory for what is not registered. Default 256 MiB.
+    pub staging_bytes: usize,
+}
+
 /// `[defaults]` and `[models.NAME]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -126,6 +141,31 @@ impl Default for ServerSection {
             drain_timeout_ms: 30_000,
             socket_mode: "660".into(),
             allow_uids: Vec::new(),
+        }
+    }
+}
+
+impl Default for CudaSection {
+    fn default() -> Self {
+        let DeviceSettings {
+            device,
+            registered_bytes,
+            staging_bytes,
+        } = DeviceSettings::default();
+        Self {
+            device,
+            registered_bytes,
+            staging_bytes,
+        }
+    }
+}
+
+impl From<CudaSection> for DeviceSettings {
+    fn from(section: CudaSection) -> Self {
+        Self {
+            device: section.device,
+            registered_bytes: section.registered_bytes,
+            staging_bytes: section.staging_bytes,
         }
     }
 }

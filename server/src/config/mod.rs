@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::batch::policy::BatchPolicy;
 use crate::batch::queue_policy::QueuePolicies;
+use crate::devices::DeviceSettings;
 use crate::model::ModelSettings;
 use crate::oip::LogSettings;
 use crate::oip::regions::RegionLimits;
@@ -79,6 +80,8 @@ pub struct CheckedFile {
     pub access: AccessConfig,
     /// Traces of requests, if a collector is named.
     pub trace: Option<TraceConfig>,
+    /// The GPU, if it must be there.
+    pub cuda: Option<DeviceSettings>,
     defaults: ModelSection,
     models: BTreeMap<String, ModelSection>,
 }
@@ -262,6 +265,7 @@ impl CheckedFile {
             connection_count_max: connections,
             access: file.access.checked()?,
             trace: trace(file.trace)?,
+            cuda: file.cuda.map(DeviceSettings::from),
             defaults: file.defaults,
             models: file.models,
         };

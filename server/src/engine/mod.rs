@@ -31,6 +31,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
 use crate::batch::queue::Ticket;
+use crate::devices::Devices;
 use crate::ensemble::Runs;
 use crate::log_limit::LogLimit;
 use crate::metrics::{MemoryValues, Metrics};
@@ -109,6 +110,7 @@ pub struct Engine {
     runs: Runs,
     /// The thread that calls [`Engine::help`].
     helper: OnceLock<ThreadId>,
+    devices: OnceLock<Devices>,
 }
 
 impl Engine {
@@ -147,6 +149,7 @@ impl Engine {
             request_ids: AtomicU64::new(1),
             runs: Runs::default(),
             helper: OnceLock::new(),
+            devices: OnceLock::new(),
         }))
     }
 
@@ -191,8 +194,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Has the memory of sessions that come from now on registered with these. Only the first call counts.
+    pub fn use_devices(&self, devices: Devices) {
+        self.metrics.device.tell_of(devices.clone());
+        let _ = self.devices.set(devices);
+    }
+
     /// Takes a fresh session in.
     pub fn attach(&self, session: Arc<Session>) {
+        let devices = self.devices.get();
+        if let Some(registered) = devices.and_then(|devices| devices.register(session.memory())) {
+            session.set_registered(registered);
+        }
         self.metrics.sessions_opened.inc();
         self.sessions.insert(Arc::clone(&session));
         if !self.is_serving() {

@@ -1,5 +1,6 @@
 //! What is counted, by whom, under which name. The only module that names the metrics library.
 
+mod device;
 mod distribution;
 pub mod endpoint;
 mod memory;
@@ -19,6 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub use device::DeviceMetrics;
 use distribution::Distribution;
 pub use memory::{MemoryGauges, MemoryValues};
 
@@ -129,6 +131,8 @@ pub struct Metrics {
     pub traces_sent: Counter,
     /// Traces that found no room or no collector.
     pub traces_dropped: Counter,
+    /// What goes between sessions and a device.
+    pub device: DeviceMetrics,
 }
 
 impl Metrics {
@@ -170,6 +174,7 @@ impl Metrics {
             models,
             traces_sent: Counter::default(),
             traces_dropped: Counter::default(),
+            device: DeviceMetrics::default(),
         };
         metrics.register(version);
         metrics
@@ -259,6 +264,7 @@ impl Metrics {
             self.region_bytes.clone(),
         );
         registry.register_collector(Box::new(self.memory.clone()));
+        registry.register_collector(Box::new(self.device.clone()));
         registry.register(
             "sessions_opened",
             "Sessions opened",

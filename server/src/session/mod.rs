@@ -8,8 +8,8 @@ pub mod response;
 pub mod table;
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use adjoin_schema::attach::Token;
 use adjoin_schema::descriptor::Rejection;
@@ -23,6 +23,7 @@ use adjoin_shm::{Arena, SessionMemory};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use crate::devices::Registered;
 use crate::model::request::{Job, Outcome, Request, Sink};
 use response::ResponseBlock;
 use table::QuotaGrant;
@@ -72,7 +73,9 @@ pub struct Session {
     // Dropped in this order: ranges of the arena before the memory, the memory before its quota.
     state: Mutex<State>,
     arena: Arena,
-    memory: SessionMemory,
+    /// Shared with the device, which may have to keep it for a while.
+    memory: Arc<SessionMemory>,
+    registered: OnceLock<Registered>,
     id: u64,
     secret: Token,
     client_name: String,
@@ -84,7 +87,15 @@ pub struct Session {
     in_flight: AtomicU32,
     requests: AtomicU64,
     stream: tokio::sync::Notify,
-    _grant: QuotaGrant,
+    grant: Arc<QuotaGrant>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(registered) = self.registered.get() {
+            registered.retire((Arc::clone(&self.memory), Arc::clone(&self.grant)));
+        }
+    }
 }
 
 /// A prepared request, taken out for a run.
@@ -109,7 +120,8 @@ impl Session {
         Self {
             state: Mutex::new(state),
             arena: parts.memory.response_arena(),
-            memory: parts.memory,
+            memory: Arc::new(parts.memory),
+            registered: OnceLock::new(),
             id: parts.id,
             secret: parts.secret,
             client_name: parts.client_name,
@@ -121,8 +133,14 @@ impl Session {
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             stream: tokio::sync::Notify::new(),
-            _grant: parts.grant,
+            grant: Arc::new(parts.grant),
         }
+    }
+
+    /// Notes that a device knows the regions, which it has to let go of before they are given back. Only the first call
+    /// counts.
+    pub fn set_registered(&self, registered: Registered) {
+        let _ = self.registered.set(registered);
     }
 
     /// Number of the session.

@@ -1,0 +1,143 @@
+//! NVIDIA's GPUs, one of which a server uses.
+
+use std::sync::Arc;
+
+use adjoin_cuda::{CopiedBytes, Driver, Path, RegionKey, Registry, TransferSettings, Transfers};
+use adjoin_shm::SessionMemory;
+use parking_lot::Mutex;
+
+use super::{BytesByPath, DeviceError, DeviceNumbers, DeviceSettings};
+
+/// The device of a server, opened when an engine wants it. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Devices {
+    settings: DeviceSettings,
+    opened: Arc<Mutex<Opened>>,
+}
+
+#[derive(Debug)]
+enum Opened {
+    NotYet,
+    Transfers(Transfers),
+    Failed(String),
+}
+
+/// The regions of a session, as a device knows them.
+#[derive(Debug)]
+pub struct Registered {
+    registry: Arc<Registry>,
+    keys: [RegionKey; 2],
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self {
+            settings: DeviceSettings::default(),
+            opened: Arc::new(Mutex::new(Opened::NotYet)),
+        }
+    }
+}
+
+impl Devices {
+    /// As configured; who configures a device wants it opened now.
+    ///
+    /// # Errors
+    /// If a device is configured, and cannot be used.
+    pub fn new(settings: Option<DeviceSettings>) -> Result<Self, DeviceError> {
+        let devices = Self {
+            settings: settings.unwrap_or_default(),
+            ..Self::default()
+        };
+        if settings.is_some() {
+            devices.open()?;
+        }
+        Ok(devices)
+    }
+
+    /// The device, for an engine that runs on it.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be used; the same each time.
+    pub fn open(&self) -> Result<Transfers, DeviceError> {
+        let mut opened = self.opened.lock();
+        match &*opened {
+            Opened::Transfers(transfers) => return Ok(transfers.clone()),
+            Opened::Failed(reason) => return Err(DeviceError::Before(reason.clone())),
+            Opened::NotYet => {}
+        }
+        let transfers = Driver::find()
+            .and_then(|driver| driver.device(self.settings.device))
+            .and_then(|device| {
+                let settings = TransferSettings {
+                    registered_bytes: self.settings.registered_bytes,
+                    staging_bytes: self.settings.staging_bytes,
+                    thresholds: None,
+                };
+                Transfers::start(&device, settings)
+            });
+        match transfers {
+            Ok(transfers) => {
+                tracing::info!(device = ?transfers.device().facts(), "opened a device");
+                *opened = Opened::Transfers(transfers.clone());
+                Ok(transfers)
+            }
+            Err(error) => {
+                *opened = Opened::Failed(error.to_string());
+                Err(error.into())
+            }
+        }
+    }
+
+    fn transfers(&self) -> Option<Transfers> {
+        match &*self.opened.lock() {
+            Opened::Transfers(transfers) => Some(transfers.clone()),
+            Opened::NotYet | Opened::Failed(_) => None,
+        }
+    }
+
+    /// Has the device, if it is open, register a session's memory.
+    #[must_use]
+    pub fn register(&self, memory: &SessionMemory) -> Option<Registered> {
+        let registry = Arc::clone(self.transfers()?.registry());
+        let keys = [memory.request(), memory.response()].map(|region| registry.register(region));
+        Some(Registered { registry, keys })
+    }
+
+    /// Numbers of the device, if it is open.
+    #[must_use]
+    pub fn numbers(&self) -> Option<DeviceNumbers> {
+        let transfers = self.transfers()?;
+        let counters = transfers.device().counters();
+        let stats = transfers.registry().stats();
+        Some(DeviceNumbers {
+            to_device: by_path(&counters.to_device),
+            to_host: by_path(&counters.to_host),
+            budget_bytes: stats.budget_bytes,
+            registered_bytes: stats.registered_bytes,
+            registered: stats.registered,
+            pending: stats.pending,
+            refused: stats.refused,
+            retired: stats.retired,
+        })
+    }
+}
+
+impl Registered {
+    /// Has the device let go of the regions; `owner` is kept until it has.
+    pub fn retire(&self, owner: impl Clone + Send + 'static) {
+        for key in self.keys {
+            self.registry.retire(key, owner.clone());
+        }
+    }
+}
+
+fn by_path(bytes: &CopiedBytes) -> BytesByPath {
+    BytesByPath {
+        direct: bytes.get(Path::Direct),
+        staged: bytes.get(Path::Staged),
+        pageable: bytes.get(Path::Pageable),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Devices that read and write the memory of sessions by themselves.
+//!
+//! A device is opened when an engine wants it. From then on the regions of each session are registered with its driver
+//! when the session opens, off the path of requests, and until that is done, or where it cannot be, batches of the session
+//! are staged and counted as such. When the session ends its memory stays until the device has let go of it.
+//!
+//! Without the feature `cuda` there are no devices.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(not(feature = "cuda"))]
+mod none;
+
+use thiserror::Error;
+
+#[cfg(feature = "cuda")]
+pub use cuda::{Devices, Registered};
+#[cfg(not(feature = "cuda"))]
+pub use none::{Devices, Registered};
+
+/// `[cuda]` of the configuration, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSettings {
+    /// Number of the device, from 0, in the order of the driver (`CUDA_VISIBLE_DEVICES`).
+    pub device: u32,
+    /// Bytes of sessions' regions that may be pinned.
+    pub registered_bytes: u64,
+    /// Bytes of pinned memory for what is not registered.
+    pub staging_bytes: usize,
+}
+
+impl Default for DeviceSettings {
+    fn default() -> Self {
+        Self {
+            device: 0,
+            registered_bytes: 4 << 30,
+            staging_bytes: 256 << 20,
+        }
+    }
+}
+
+/// Bytes that went one way between host and device, by path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BytesByPath {
+    /// Between a registered region and the device: no processor touched them.
+    pub direct: u64,
+    /// Through pinned staging memory.
+    pub staged: u64,
+    /// Through the driver's own staging memory.
+    pub pageable: u64,
+}
+
+/// Numbers of a device, as of now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceNumbers {
+    /// From host to device.
+    pub to_device: BytesByPath,
+    /// From device to host.
+    pub to_host: BytesByPath,
+    /// Bytes of regions that may be registered.
+    pub budget_bytes: u64,
+    /// Bytes that are.
+    pub registered_bytes: u64,
+    /// Regions that the device reads and writes by itself.
+    pub registered: usize,
+    /// Regions that wait to be registered.
+    pub pending: usize,
+    /// Regions that cannot be registered, and are staged.
+    pub refused: usize,
+    /// Regions of sessions that are over, which the device has not let go of.
+    pub retired: usize,
+}
+
+/// Why there is no device.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The driver, or what it says.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] adjoin_cuda::CudaError),
+    /// Another engine has tried it before.
+    #[error("the device could not be opened: {0}")]
+    Before(String),
+    /// This program cannot use any.
+    #[error("this build uses no GPU; build it with the feature \"cuda\"")]
+    NotBuilt,
+}
