@@ -3,6 +3,7 @@
 use crate::mapping::Mapping;
 use crate::memfd::MemfdError;
 use crate::payload::{Payload, PayloadMut};
+use crate::view::Element;
 
 /// Page-aligned private memory whose pages are there from the start.
 #[derive(Debug, Default)]
@@ -80,6 +81,32 @@ impl AlignedBuffer {
     }
 }
 
+impl AlignedBuffer {
+    /// The first `count` elements, to be written. The memory is this process's alone, so they may be a slice.
+    ///
+    /// # Panics
+    /// If the buffer is smaller.
+    pub fn as_mut_slice<T: Element>(&mut self, count: usize) -> &mut [T] {
+        let byte_size = count.checked_mul(size_of::<T>());
+        assert!(
+            byte_size.is_some_and(|byte_size| byte_size <= self.byte_size()),
+            "{count} elements of {} bytes in a buffer of {}",
+            size_of::<T>(),
+            self.byte_size()
+        );
+        match &self.mapping {
+            // SAFETY:
+            // - `count` elements lie in the mapping, checked above, which starts at a page and is writable;
+            // - every bit pattern is a `T` (Pod), so bytes of any history are initialised values;
+            // - the mapping is private to this process, and borrowed exclusively.
+            Some(mapping) => unsafe {
+                std::slice::from_raw_parts_mut(mapping.start().cast::<T>().as_ptr(), count)
+            },
+            None => &mut [],
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +120,7 @@ mod tests {
         Payload::from_slice(&[7; 5000]).copy_to(&mut buffer.payload_mut(5000));
         assert_eq!(buffer.payload(5000).to_vec(), vec![7; 5000]);
         assert_eq!(buffer.payload(1).as_ptr() as usize % 4096, 0);
+        buffer.as_mut_slice::<f32>(2)[1] = 1.0;
+        assert_eq!(buffer.payload(8).to_vec()[4..], 1f32.to_le_bytes());
     }
 }

@@ -15,6 +15,7 @@ mod control;
 mod documents;
 mod engines;
 mod infer;
+mod input_transforms;
 mod lifecycle;
 mod memory_limit;
 mod model_config;

@@ -17,6 +17,7 @@ tells when a file is not what the script would write.
   text       strings
   ints       int32 and int64
   shades     a convolution that scores small images, for pipelines
+  negatives  images of any size in float32 and float16, each with its sign changed
 
 Needs: pip install -r demo/digits/requirements.txt
 """
@@ -243,10 +244,25 @@ def shades() -> onnx.GraphProto:
     )
 
 
+def negatives() -> onnx.GraphProto:
+    """What it is given can be read off what it gives, to the last bit."""
+    shape = ["batch", 3, "height", "width"]
+    return graph(
+        "negatives",
+        [("single", FLOAT, shape), ("half", FLOAT16, shape)],
+        [("single_out", FLOAT, shape), ("half_out", FLOAT16, shape)],
+        [
+            helper.make_node("Neg", ["single"], ["single_out"]),
+            helper.make_node("Neg", ["half"], ["half_out"]),
+        ],
+    )
+
+
 MODELS: dict[str, Callable[[], onnx.GraphProto]] = {
     function.__name__: function
     for function in (
-        add, scale_u8, gather, nonzero, fixed, slow, half, bf16, text, ints, shades
+        add, scale_u8, gather, nonzero, fixed, slow, half, bf16, text, ints, shades,
+        negatives,
     )
 }
 
@@ -304,6 +320,10 @@ def examples(rng: np.random.Generator) -> list[tuple[str, Arrays, Arrays]]:
         raw = np.einsum("ncyixj,ocij->noyx", blocks, shades_weights())
         scores = np.maximum(raw, 0).mean(axis=(2, 3), dtype=np.float32)
         case("shades", {"pixels": x}, scores=scores)
+
+        x = rng.standard_normal((batch, 3, 2, 5), np.float32)
+        h = x.astype(np.float16)
+        case("negatives", {"single": x, "half": h}, single_out=-x, half_out=-h)
 
     for values in ([], [0, 0, 0], [0, 3, 0, -1, 0], [1, 2]):
         x = np.array(values, np.float32)

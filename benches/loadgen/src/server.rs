@@ -82,6 +82,7 @@ impl Counters {
                 + counted.copied_first_bytes
                 + counted.dynamic_output_bytes
                 + counted.message_body_bytes
+                + counted.transformed_bytes
         };
         let of_server = |of: fn(&ServerStatusResponse) -> u64| {
             of(&self.status).saturating_sub(of(&earlier.status))
@@ -128,10 +129,11 @@ mod tests {
         later.statistics.copied_first_bytes = 8;
         later.statistics.dynamic_output_bytes = 16;
         later.statistics.message_body_bytes = 32;
+        later.statistics.transformed_bytes = 64;
         let grown = later.since(&earlier);
         assert_eq!(
             (grown.cpu_ns, grown.requests, grown.bytes_copied),
-            (3000, 5, 63)
+            (3000, 5, 127)
         );
         assert_eq!(earlier.since(&later), Growth::default());
     }

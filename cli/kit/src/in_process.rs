@@ -48,11 +48,7 @@ impl Place {
 
     fn input(&self) -> Input<'_> {
         let payload = self.buffer.payload(self.byte_size.unwrap_or(0));
-        Input {
-            dtype: self.dtype,
-            shape: &self.shape,
-            payload,
-        }
+        Input::whole(self.dtype, &self.shape, payload)
     }
 
     fn output(&mut self) -> Output<'_> {

@@ -35,6 +35,7 @@ impl Counted {
                     + counted.copied_first_bytes
                     + counted.dynamic_output_bytes
                     + counted.message_body_bytes
+                    + counted.transformed_bytes
             }),
         }
     }

@@ -174,6 +174,7 @@ fn statistics_json(counted: &ModelStatistics) -> Value {
         "copied_first_bytes": counted.copied_first_bytes,
         "dynamic_output_bytes": counted.dynamic_output_bytes,
         "message_body_bytes": counted.message_body_bytes,
+        "transformed_bytes": counted.transformed_bytes,
         "max_batch_rows": counted.max_batch_rows,
         "queue_ns": counted.queue_ns,
         "execute_ns": counted.execute_ns,

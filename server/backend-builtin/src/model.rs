@@ -168,6 +168,9 @@ fn put<S: Step>(
             sink.accept(index, dtype, &result.shape, payload)?;
             Ok(0)
         }
+        Output::Pieces { .. } => Err(ExecuteError::Mismatch {
+            reason: format!("output {index} is wanted in pieces"),
+        }),
         Output::Skipped => Ok(0),
     }
 }

@@ -97,13 +97,14 @@ fn values_that_are_none_are_refused_and_the_next_batch_runs() {
     assert!(!model.runs_on_zeros());
     let mut instance = model.instance().unwrap();
     let mut run = |bytes: &[u8], rows: i64| {
+        let shape = [rows, 1];
         let execution = Execution {
             key: None,
-            inputs: &[Input {
-                dtype: DataType::Bytes,
-                shape: &[rows, 1],
-                payload: Payload::from_slice(bytes),
-            }],
+            inputs: &[Input::whole(
+                DataType::Bytes,
+                &shape,
+                Payload::from_slice(bytes),
+            )],
             outputs: &mut [Output::Unbound],
         };
         instance.run(execution, &mut Taker::default())

@@ -13,20 +13,26 @@
 
 mod cache;
 mod environment;
-mod find;
 mod instance;
 mod model;
 mod raw;
 
 use std::path::{Path, PathBuf};
 
-use adjoin_backend::{Backend, BackendError, LoadError, Model, ModelSource};
+use adjoin_backend::{Backend, BackendError, LibrarySearch, LoadError, Model, ModelSource};
 
 use crate::environment::Runtime;
 use crate::model::OnnxRuntimeModel;
 
 /// The engine's name in configuration, logs, metrics and errors.
 const NAME: &str = "onnxruntime";
+
+/// Its library; that of shared execution providers has another name.
+const SEARCH: LibrarySearch<'static> = LibrarySearch {
+    engine: NAME,
+    file_names: &["libonnxruntime.so"],
+    last_place: "/opt/onnxruntime/lib",
+};
 
 /// ONNX Runtime.
 ///
@@ -55,7 +61,7 @@ impl OnnxRuntimeBackend {
     /// # Errors
     /// [`BackendError::LibraryMissing`] with the places that were looked at.
     pub fn find(explicit: Option<&Path>) -> Result<PathBuf, BackendError> {
-        find::find(explicit)
+        SEARCH.find(explicit)
     }
 
     /// Loads the library and makes this process's environment with it; telemetry and the engine's own

@@ -79,7 +79,7 @@ impl Instance for RtenInstance {
         execution.check(&graph.metadata)?;
         let mut copied = Copied {
             input_bytes: self.fill(execution.inputs)?,
-            output_bytes: 0,
+            ..Copied::default()
         };
         let is_wanted = |output: &Output<'_>| !matches!(output, Output::Skipped);
         let wanted: Vec<usize> = (0..execution.outputs.len())
@@ -140,6 +140,7 @@ fn put(
             sink.accept(index, dtype, shape, payload)?;
             Ok(if bytes.is_converted { byte_size } else { 0 })
         }
+        Output::Pieces { .. } => Err(failed(format!("output {index} is wanted in pieces"))),
         Output::Skipped => Ok(0),
     }
 }

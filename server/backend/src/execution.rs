@@ -4,7 +4,7 @@ use adjoin_schema::DataType;
 use adjoin_shm::{Payload, PayloadMut};
 use thiserror::Error;
 
-use crate::{Dimension, ExecuteError, ModelMetadata, TensorMetadata};
+use crate::{Dimension, ExecuteError, InputAccess, ModelMetadata, TensorMetadata};
 
 /// Names a set of pointers and shapes that comes back run after run, so that an engine may keep the
 /// values that it made for them. A key is never used for another set.
@@ -18,8 +18,35 @@ pub struct Input<'a> {
     pub dtype: DataType,
     /// All dimensions, none below zero.
     pub shape: &'a [i64],
-    /// The bytes.
+    /// The bytes; of an input in pieces, the first piece.
     pub payload: Payload<'a>,
+    /// The further pieces, in the order of the rows. Empty unless the model takes this input in pieces
+    /// ([`InputAccess::InPieces`]) and several requests run together.
+    pub rest: &'a [Payload<'a>],
+}
+
+impl<'a> Input<'a> {
+    /// An input whose bytes lie in one place.
+    #[must_use]
+    pub fn whole(dtype: DataType, shape: &'a [i64], payload: Payload<'a>) -> Self {
+        Self {
+            dtype,
+            shape,
+            payload,
+            rest: &[],
+        }
+    }
+
+    /// All pieces, in the order of the rows; one if the input is whole.
+    pub fn pieces(&self) -> impl Iterator<Item = Payload<'a>> + use<'a> {
+        std::iter::once(self.payload).chain(self.rest.iter().copied())
+    }
+
+    /// Bytes of all pieces.
+    #[must_use]
+    pub fn byte_size(&self) -> usize {
+        self.pieces().map(|piece| piece.byte_size()).sum()
+    }
 }
 
 /// An output of one run.
@@ -33,6 +60,16 @@ pub enum Output<'a> {
         shape: &'a [i64],
         /// Room of exactly the bytes that type and shape make.
         payload: PayloadMut<'a>,
+    },
+    /// As [`Output::Bound`], in pieces: the rows of the first request go to the first, and so on. Only where the model gives
+    /// this output so ([`InputAccess::InPieces`]), and several requests run together.
+    Pieces {
+        /// Type of the elements.
+        dtype: DataType,
+        /// All dimensions of the whole.
+        shape: &'a [i64],
+        /// Room of exactly the bytes that type and shape make, all together.
+        pieces: Vec<PayloadMut<'a>>,
     },
     /// Its shape is known after the run only: goes to the sink.
     Unbound,
@@ -69,17 +106,38 @@ impl Execution<'_, '_> {
             }
         }
         for (tensor, input) in model.inputs.iter().zip(self.inputs) {
-            let byte_size = input.payload.byte_size();
-            check_tensor(tensor, input.dtype, input.shape, byte_size)?;
+            if !input.rest.is_empty() && tensor.access != InputAccess::InPieces {
+                let count = input.rest.len() + 1;
+                return mismatch(format!(
+                    "{:?} is given in {count} pieces, and the model takes it in one",
+                    tensor.name
+                ));
+            }
+            check_tensor(tensor, input.dtype, input.shape, input.byte_size())?;
         }
         for (tensor, output) in model.outputs.iter().zip(self.outputs.iter()) {
-            if let Output::Bound {
-                dtype,
-                shape,
-                payload,
-            } = output
-            {
-                check_tensor(tensor, *dtype, shape, payload.byte_size())?;
+            match output {
+                Output::Bound {
+                    dtype,
+                    shape,
+                    payload,
+                } => check_tensor(tensor, *dtype, shape, payload.byte_size())?,
+                Output::Pieces {
+                    dtype,
+                    shape,
+                    pieces,
+                } if tensor.access == InputAccess::InPieces => {
+                    let byte_size = pieces.iter().map(PayloadMut::byte_size).sum();
+                    check_tensor(tensor, *dtype, shape, byte_size)?;
+                }
+                Output::Pieces { pieces, .. } => {
+                    let count = pieces.len();
+                    return mismatch(format!(
+                        "{:?} is wanted in {count} pieces, and the model gives it in one",
+                        tensor.name
+                    ));
+                }
+                Output::Unbound | Output::Skipped => {}
             }
         }
         Ok(())
@@ -129,6 +187,8 @@ pub struct Copied {
     pub input_bytes: u64,
     /// From results to where they were wanted.
     pub output_bytes: u64,
+    /// Of inputs that were read where they lay and became the model's own input in the same pass.
+    pub transformed_bytes: u64,
 }
 
 /// Where results go whose shape was not known before.
@@ -157,7 +217,6 @@ pub struct SinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::InputAccess;
 
     fn model() -> ModelMetadata {
         let tensor = |dtype| TensorMetadata {
@@ -174,11 +233,7 @@ mod tests {
 
     fn reason(dtype: DataType, shape: &[i64], bytes: usize, output: Output<'_>) -> String {
         let bytes = vec![0; bytes];
-        let inputs = [Input {
-            dtype,
-            shape,
-            payload: Payload::from_slice(&bytes),
-        }];
+        let inputs = [Input::whole(dtype, shape, Payload::from_slice(&bytes))];
         let execution = Execution {
             key: None,
             inputs: &inputs,
@@ -211,6 +266,34 @@ mod tests {
             payload: PayloadMut::from_slice(&mut room),
         };
         assert!(reason(fp32, &[3, 2], 24, bound).contains("not 20"));
+    }
+
+    #[test]
+    fn pieces_are_for_inputs_that_are_taken_so_and_add_up() {
+        let mut model = model();
+        let bytes = [0; 24];
+        let pieces = [8, 16].map(|size| Payload::from_slice(&bytes[..size]));
+        let check = |model: &ModelMetadata, shape: &[i64]| {
+            let input = Input {
+                dtype: DataType::Fp32,
+                shape,
+                payload: pieces[0],
+                rest: &pieces[1..],
+            };
+            let execution = Execution {
+                key: None,
+                inputs: &[input],
+                outputs: &mut [Output::Skipped],
+            };
+            let checked = execution.check(model);
+            checked.map_err(|error| error.to_string())
+        };
+        let refused = check(&model, &[3, 2]).unwrap_err();
+        assert!(refused.contains("in 2 pieces"), "{refused}");
+        model.inputs[0].access = InputAccess::InPieces;
+        assert_eq!(check(&model, &[3, 2]), Ok(()));
+        let short = check(&model, &[4, 2]).unwrap_err();
+        assert!(short.contains("32 bytes"), "{short}");
     }
 
     #[test]

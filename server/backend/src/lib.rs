@@ -19,15 +19,18 @@
 pub mod conformance;
 mod error;
 mod execution;
+mod library;
 mod metadata;
 pub mod strings;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 pub use error::{BackendError, ExecuteError, LoadError};
 pub use execution::{BindingKey, Copied, Execution, Input, Output, OutputSink, SinkError};
+pub use library::LibrarySearch;
 pub use metadata::{Dimension, InputAccess, ModelMetadata, TensorMetadata};
 
 /// What to load, and how.
@@ -71,6 +74,13 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// Whether it runs on inputs of zeros (strings: of no length), as warm-up does. One that refuses values cannot.
     fn runs_on_zeros(&self) -> bool {
         true
+    }
+
+    /// The sizes that each dimension of each input may have, where the model limits what it leaves open: a list for each
+    /// input, in its order. Empty if it does not. Requests beyond are refused before they wait, and batches stay within the
+    /// limit of the rows.
+    fn sizes(&self) -> &[Vec<RangeInclusive<i64>>] {
+        &[]
     }
 
     /// An instance, which runs one batch at a time.

@@ -22,6 +22,10 @@ pub enum InputAccess {
     InPlace,
     /// Its values may steer memory accesses (indices, shapes, lengths): it is copied before it is looked at.
     CopyFirst,
+    /// The engine brings it to where it is needed itself, and reads each request's piece once, wherever it
+    /// lies and however it is aligned. A batch is not gathered for it. For an output: the engine takes a batch
+    /// apart itself.
+    InPieces,
 }
 
 /// An input or output of a model.
@@ -33,7 +37,7 @@ pub struct TensorMetadata {
     pub dtype: DataType,
     /// Its dimensions, outermost first.
     pub dimensions: Vec<Dimension>,
-    /// How the engine may get it; of no meaning for outputs.
+    /// How the engine may get it; for outputs, whether it gives them in pieces.
     pub access: InputAccess,
 }
 

@@ -14,6 +14,8 @@ use crate::checked::{Engine, word};
 
 /// The file of a version where the configuration names none.
 pub const MODEL_FILENAME: &str = "model.onnx";
+/// The same of a model for TensorRT.
+const PLAN_FILENAME: &str = "model.plan";
 
 /// What holds where neither configuration nor model says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +52,12 @@ pub fn complete(
     };
     fill(&mut config.platform, engine.platform());
     fill(&mut config.backend, engine.backend());
-    if matches!(engine, Engine::OnnxRuntime | Engine::Rten) {
-        fill(&mut config.default_model_filename, MODEL_FILENAME);
+    match engine {
+        Engine::OnnxRuntime | Engine::Rten => {
+            fill(&mut config.default_model_filename, MODEL_FILENAME)
+        }
+        Engine::TensorRt => fill(&mut config.default_model_filename, PLAN_FILENAME),
+        Engine::Ensemble | Engine::BuiltIn(_) => {}
     }
     let policy = config.version_policy.get_or_insert_default();
     complete_version_policy(policy);
@@ -66,7 +72,11 @@ pub fn complete(
         config.scheduling_choice = Some(SchedulingChoice::DynamicBatching(batching));
     }
     if !is_ensemble {
-        complete_instances(&mut config.instance_group);
+        let kind = match engine {
+            Engine::TensorRt => Kind::Gpu,
+            _ => Kind::Cpu,
+        };
+        complete_instances(&mut config.instance_group, kind);
     }
     config
 }
@@ -82,7 +92,7 @@ fn complete_version_policy(policy: &mut ModelVersionPolicy) {
     policy.policy_choice.get_or_insert(newest);
 }
 
-fn complete_instances(groups: &mut Vec<ModelInstanceGroup>) {
+fn complete_instances(groups: &mut Vec<ModelInstanceGroup>, kind: Kind) {
     if groups.is_empty() {
         groups.push(ModelInstanceGroup::default());
     }
@@ -91,7 +101,7 @@ fn complete_instances(groups: &mut Vec<ModelInstanceGroup>) {
             group.count = 1;
         }
         if group.kind() == Kind::Auto {
-            group.set_kind(Kind::Cpu);
+            group.set_kind(kind);
         }
     }
 }

@@ -22,6 +22,7 @@ pub use adjoin_control_api::inference::ModelConfig;
 pub use checked::{
     Checked, DynamicBatching, Engine, Ensemble, InputConfig, OutputConfig, QueuePolicy, Step,
     TensorConfig, TimeoutAction, VersionPolicy, WarmUp, WarmUpData, WarmUpInput,
+    input_transform_key,
 };
 pub use complete::{Defaults, MODEL_FILENAME, complete};
 pub use error::{ConfigError, Refusal, Warning};

@@ -9,20 +9,23 @@ mod sinks;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use adjoin_backend::{Copied, ExecuteError, Execution, Input, Output};
+use adjoin_backend::{
+    Copied, ExecuteError, Execution, Input, InputAccess, ModelMetadata, Output, TensorMetadata,
+};
 use adjoin_schema::Shape;
 use adjoin_schema::status::Status;
+use adjoin_shm::PayloadMut;
 use adjoin_shm::clock::now_ns;
 use smallvec::SmallVec;
 
 use self::sinks::{Alone, Joined, NoRoom, Tally};
-use super::gather::{self, Plan};
+use super::gather::{self, Parts, Plan};
 use super::queue::Ticket;
 use crate::log_limit::LogLimit;
 use crate::metrics::{BatchTimes, CopyPath, RequestCount};
-use crate::model::request::{Job, Outcome};
-use crate::model::{InstanceSlot, ModelVersion};
-use crate::session::response::Dynamic;
+use crate::model::request::{Job, Outcome, Request};
+use crate::model::{InstanceSlot, ModelVersion, ResolvedOutput};
+use crate::session::response::{Dynamic, ResponseBlock};
 
 /// What is to be counted of a batch. Kept until the outcomes are told: those who wait for them should not
 /// wait for this.
@@ -204,13 +207,14 @@ fn attempt(
     let end_ns = if scattered > 0 { now_ns() } else { done_ns };
     let gathered_bytes = plans.iter().filter_map(|plan| match plan {
         Plan::Buffer { byte_size, path } => Some((*path, *byte_size as u64)),
-        Plan::InPlace => None,
+        Plan::InPlace | Plan::Pieces => None,
     });
     let other_bytes = [
         (CopyPath::Scatter, scattered),
         (CopyPath::DynamicOutput, dynamic_bytes),
         (CopyPath::EngineInput, copied.input_bytes),
         (CopyPath::EngineOutput, copied.output_bytes),
+        (CopyPath::Transform, copied.transformed_bytes),
     ];
     let all_bytes = gathered_bytes.chain(other_bytes);
     let copied = all_bytes.filter(|&(_, bytes)| bytes > 0).collect();
@@ -291,35 +295,45 @@ fn run_alone(
 fn run_joined(
     version: &ModelVersion,
     instance: &mut InstanceSlot,
-    jobs: &[(Ticket, Job)],
+    jobs: &mut [(Ticket, Job)],
     plans: &[Plan],
     rows: u32,
 ) -> Result<Ran, ExecuteError> {
-    let first = &jobs[0].1.request;
+    let metadata = version.signature().metadata();
+    let count = jobs.len();
+    let mut requests: SmallVec<[&Request; 32]> = SmallVec::new();
+    let mut responses: SmallVec<[(u32, &mut ResponseBlock); 32]> = SmallVec::new();
+    for (ticket, job) in jobs {
+        requests.push(&job.request);
+        responses.push((ticket.rows, &mut job.response));
+    }
+    let first = requests[0];
     let input_shapes: SmallVec<[Shape; 4]> = first
         .inputs
         .iter()
         .map(|place| gather::batch_shape(&place.shape, rows, true))
         .collect();
+    let parts: SmallVec<[Parts<'_>; 4]> = (plans.iter().enumerate())
+        .map(|(index, plan)| match plan {
+            Plan::Buffer { .. } => Parts::new(),
+            Plan::InPlace | Plan::Pieces => gather::parts(index, requests.iter().copied()),
+        })
+        .collect();
     let inputs: SmallVec<[Input<'_>; 4]> = (plans.iter().enumerate())
         .map(|(index, plan)| {
-            gather::input(
-                index,
-                plan,
-                jobs,
-                &input_shapes[index],
-                &instance.inputs[index],
-            )
+            let dtype = first.inputs[index].dtype;
+            let (shape, parts) = (&input_shapes[index], &parts[index]);
+            gather::input(plan, dtype, shape, parts, &instance.inputs[index])
         })
         .collect();
     let mut output_shapes: SmallVec<[Shape; 4]> = SmallVec::new();
-    for (index, output) in first.outputs.iter().enumerate() {
+    for (index, (output, spec)) in first.outputs.iter().zip(&metadata.outputs).enumerate() {
         let shape = output
             .known
             .as_ref()
             .map(|(shape, _)| gather::batch_shape(shape, rows, true));
-        if output.wanted && shape.is_some() {
-            let byte_size = joined_bytes(jobs, index);
+        if output.wanted && shape.is_some() && spec.access != InputAccess::InPieces {
+            let byte_size = joined_bytes(requests.iter().copied(), index);
             let reserved = instance.outputs[index].reserve(byte_size);
             reserved.map_err(|error| ExecuteError::Mismatch {
                 reason: error.to_string(),
@@ -327,6 +341,13 @@ fn run_joined(
         }
         output_shapes.push(shape.unwrap_or_default());
     }
+    let is_unbound = |output: &ResolvedOutput| output.wanted && output.known.is_none();
+    let target = |(rows, response): &(u32, &mut ResponseBlock)| (*rows, response.dynamic_target());
+    let targets = match first.outputs.iter().any(is_unbound) {
+        true => responses.iter().map(target).collect(),
+        false => SmallVec::new(),
+    };
+    let mut rooms = rooms_in_pieces(metadata, &requests, &mut responses);
     let mut outputs: SmallVec<[Output<'_>; 4]> = SmallVec::new();
     for (index, ((output, shape), buffer)) in first
         .outputs
@@ -335,13 +356,20 @@ fn run_joined(
         .zip(&mut instance.outputs)
         .enumerate()
     {
+        let dtype = output.dtype;
+        let pieces = rooms.get_mut(index).map(std::mem::take).unwrap_or_default();
         outputs.push(match &output.known {
             _ if !output.wanted => Output::Skipped,
             None => Output::Unbound,
+            Some(_) if metadata.outputs[index].access == InputAccess::InPieces => Output::Pieces {
+                dtype,
+                shape,
+                pieces,
+            },
             Some(_) => {
-                let payload = buffer.payload_mut(joined_bytes(jobs, index));
+                let payload = buffer.payload_mut(joined_bytes(requests.iter().copied(), index));
                 Output::Bound {
-                    dtype: output.dtype,
+                    dtype,
                     shape,
                     payload,
                 }
@@ -349,10 +377,10 @@ fn run_joined(
         });
     }
     let mut sink = Joined {
-        jobs,
+        targets,
         rows,
         outputs: Vec::new(),
-        tallies: SmallVec::from_elem(Tally::default(), jobs.len()),
+        tallies: SmallVec::from_elem(Tally::default(), count),
     };
     let execution = Execution {
         key: None,
@@ -360,15 +388,38 @@ fn run_joined(
         outputs: &mut outputs,
     };
     let copied = instance.engine.run(execution, &mut sink)?;
-    debug_assert_eq!(version.signature().metadata().outputs.len(), outputs.len());
+    debug_assert_eq!(metadata.outputs.len(), outputs.len());
     let no_room = Tally::without_room(&sink.tallies);
     Ok((copied, sink.outputs, no_room))
 }
 
-fn joined_bytes(jobs: &[(Ticket, Job)], output: usize) -> usize {
-    let bytes = jobs
-        .iter()
-        .filter_map(|(_, job)| job.request.outputs[output].known.as_ref())
+/// For each output, the room for it in each response; empty unless the model gives some in pieces.
+fn rooms_in_pieces<'a>(
+    metadata: &ModelMetadata,
+    requests: &[&'a Request],
+    responses: &'a mut [(u32, &mut ResponseBlock)],
+) -> Vec<Vec<PayloadMut<'a>>> {
+    let is_in_pieces = |spec: &TensorMetadata| spec.access == InputAccess::InPieces;
+    if !metadata.outputs.iter().any(is_in_pieces) {
+        return Vec::new();
+    }
+    let mut rooms: Vec<Vec<PayloadMut<'a>>> = Vec::new();
+    rooms.resize_with(metadata.outputs.len(), Vec::new);
+    for (request, (_, response)) in requests.iter().zip(responses) {
+        let mut bound: SmallVec<[Output<'a>; 4]> = SmallVec::new();
+        response.bind(request, &mut bound);
+        for (room, output) in rooms.iter_mut().zip(bound) {
+            if let Output::Bound { payload, .. } = output {
+                room.push(payload);
+            }
+        }
+    }
+    rooms
+}
+
+fn joined_bytes<'r>(requests: impl Iterator<Item = &'r Request>, output: usize) -> usize {
+    let bytes = requests
+        .filter_map(|request| request.outputs[output].known.as_ref())
         .map(|(_, bytes)| bytes);
     usize::try_from(bytes.sum::<u64>()).unwrap_or(usize::MAX)
 }
@@ -376,11 +427,11 @@ fn joined_bytes(jobs: &[(Ticket, Job)], output: usize) -> usize {
 /// Hands the rows of each joined output back; the bytes copied.
 fn scatter(version: &ModelVersion, instance: &InstanceSlot, jobs: &mut [(Ticket, Job)]) -> u64 {
     let mut copied = 0;
-    for index in 0..version.signature().metadata().outputs.len() {
-        let total = joined_bytes(jobs, index);
-        if !jobs[0].1.request.outputs[index].wanted
-            || jobs[0].1.request.outputs[index].known.is_none()
-        {
+    for (index, spec) in version.signature().metadata().outputs.iter().enumerate() {
+        let total = joined_bytes(jobs.iter().map(|(_, job)| &*job.request), index);
+        let output = &jobs[0].1.request.outputs[index];
+        let is_given_out = spec.access == InputAccess::InPieces;
+        if !output.wanted || output.known.is_none() || is_given_out {
             continue;
         }
         let all = instance.outputs[index].payload(total);

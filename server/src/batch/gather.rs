@@ -7,13 +7,15 @@ use smallvec::SmallVec;
 
 use crate::batch::queue::Ticket;
 use crate::metrics::CopyPath;
-use crate::model::request::Job;
+use crate::model::request::{Job, Request};
 
 /// An input as it will be given to the engine.
 #[derive(Debug)]
 pub(super) enum Plan {
     /// Where the one request has it, or where all have it side by side.
     InPlace,
+    /// Where each request has it: the engine brings the pieces together.
+    Pieces,
     /// In the instance's buffer, copied for that reason.
     Buffer { byte_size: usize, path: CopyPath },
 }
@@ -25,6 +27,9 @@ pub(super) fn prepare(
     jobs: &[(Ticket, Job)],
     buffer: &mut AlignedBuffer,
 ) -> Result<Plan, ExecuteError> {
+    if spec.access == InputAccess::InPieces {
+        return Ok(Plan::Pieces);
+    }
     let is_shared = |(_, job): &(Ticket, Job)| job.request.is_shared(index);
     let copy_first = spec.access == InputAccess::CopyFirst && jobs.iter().any(is_shared);
     let is_aligned = |(_, job): &(Ticket, Job)| job.request.is_aligned(index);
@@ -33,10 +38,7 @@ pub(super) fn prepare(
     if may_be_in_place && jobs.len() == 1 {
         return Ok(Plan::InPlace);
     }
-    let parts: SmallVec<[Payload<'_>; 32]> = jobs
-        .iter()
-        .map(|(_, job)| job.request.payload(index))
-        .collect();
+    let parts = parts(index, jobs.iter().map(|(_, job)| &*job.request));
     let are_strings = spec.dtype == DataType::Bytes;
     if may_be_in_place && !are_strings && Payload::joined(&parts).is_some() {
         return Ok(Plan::InPlace);
@@ -90,30 +92,36 @@ fn check_strings(
     Ok(())
 }
 
-/// The input as the plan says. `shape` is that of the whole batch.
+/// An input's payload in each request.
+pub(super) type Parts<'a> = SmallVec<[Payload<'a>; 32]>;
+
+/// Where each request has an input.
+pub(super) fn parts<'a>(index: usize, requests: impl Iterator<Item = &'a Request>) -> Parts<'a> {
+    requests.map(|request| request.payload(index)).collect()
+}
+
+/// The input of a batch of several as the plan says. `shape` is that of the whole batch, `parts` where each request has
+/// it.
 pub(super) fn input<'a>(
-    index: usize,
     plan: &Plan,
-    jobs: &'a [(Ticket, Job)],
+    dtype: DataType,
     shape: &'a Shape,
+    parts: &'a [Payload<'a>],
     buffer: &'a AlignedBuffer,
 ) -> Input<'a> {
-    let dtype = jobs[0].1.request.inputs[index].dtype;
-    let payload = match plan {
-        Plan::Buffer { byte_size, .. } => buffer.payload(*byte_size),
-        Plan::InPlace if jobs.len() == 1 => jobs[0].1.request.payload(index),
+    match plan {
+        Plan::Buffer { byte_size, .. } => Input::whole(dtype, shape, buffer.payload(*byte_size)),
         Plan::InPlace => {
-            let parts: SmallVec<[Payload<'a>; 32]> = jobs
-                .iter()
-                .map(|(_, job)| job.request.payload(index))
-                .collect();
-            Payload::joined(&parts).expect("found to lie side by side when the plan was made")
+            let joined = Payload::joined(parts);
+            let payload = joined.expect("found to lie side by side when the plan was made");
+            Input::whole(dtype, shape, payload)
         }
-    };
-    Input {
-        dtype,
-        shape,
-        payload,
+        Plan::Pieces => Input {
+            dtype,
+            shape,
+            payload: parts[0],
+            rest: &parts[1..],
+        },
     }
 }
 

@@ -94,7 +94,7 @@ pub struct CudaSection {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSection {
-    /// `onnxruntime` or `rten`. Default: ONNX Runtime where its library is found, else rten.
+    /// `onnxruntime`, `rten` or `tensorrt`. Default: ONNX Runtime where its library is found, else rten.
     pub engine: Option<String>,
     /// Instances, each running one batch at a time. Default 1.
     pub instances: Option<u32>,
@@ -120,6 +120,20 @@ pub struct ModelSection {
     pub labels: Option<BTreeMap<String, u64>>,
     /// Whether to run the model before it is ready. Default true.
     pub warm_up: Option<bool>,
+    /// Inputs of floats, channels first, that clients send as bytes, channels last. Not in `[defaults]`.
+    pub input_transforms: Option<BTreeMap<String, InputTransformSection>>,
+}
+
+/// `[models.NAME.input_transforms.INPUT]`: each byte becomes (byte * scale - mean) / std.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InputTransformSection {
+    /// What each byte is multiplied with. Default 1/255.
+    pub scale: Option<f32>,
+    /// One number for all channels, or one for each. Default 0.
+    pub mean: Option<Vec<f32>>,
+    /// As `mean`. Default 1.
+    pub std: Option<Vec<f32>>,
 }
 
 /// Which versions of a model are served.
@@ -216,6 +230,7 @@ impl ModelSection {
             version_policy: self.version_policy.or(defaults.version_policy),
             labels: self.labels.or(defaults.labels),
             warm_up: self.warm_up.or(defaults.warm_up),
+            input_transforms: self.input_transforms.or(defaults.input_transforms),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adjoin_input_transform::{InputTransform, SpecError};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
@@ -24,7 +25,7 @@ use crate::session::table::SessionLimits;
 use access::AccessConfig;
 pub use model_control::{ControlMode, ModelControl, POLL_INTERVAL_DEFAULT};
 
-use file::{ConfigFile, ModelSection, TraceSection, VersionPolicySection};
+use file::{ConfigFile, InputTransformSection, ModelSection, TraceSection, VersionPolicySection};
 
 /// Everything that a server needs to know.
 #[derive(Clone, Debug)]
@@ -100,6 +101,8 @@ pub struct TraceConfig {
 pub struct ModelConfig {
     /// Name of the engine; `None`: the first that is there and accepts the file.
     pub engine: Option<String>,
+    /// Inputs that clients send as bytes of pixels, by name, as the server's file has them.
+    pub input_transforms: BTreeMap<String, InputTransform>,
     /// Which versions are served.
     pub version_policy: VersionPolicy,
     /// Version labels.
@@ -149,6 +152,14 @@ pub enum ConfigError {
         value: String,
         /// What it may be.
         expected: &'static str,
+    },
+    /// Numbers that are no input transform.
+    #[error("configuration: {key}: {source}")]
+    InputTransform {
+        /// Its place in the file.
+        key: String,
+        /// What is wrong.
+        source: SpecError,
     },
 }
 
@@ -279,6 +290,13 @@ impl CheckedFile {
             checked.model(name)?;
         }
         checked.model("defaults")?;
+        let of_all = checked.defaults.input_transforms.as_ref();
+        check(
+            of_all.is_none(),
+            "defaults.input_transforms",
+            "set",
+            "models have inputs of their own; it belongs into [models.NAME]",
+        )?;
         Ok(checked)
     }
 
@@ -309,12 +327,12 @@ impl ModelConfig {
     pub fn new(name: &str, section: ModelSection) -> Result<Self, ConfigError> {
         let key = |field: &str| format!("models.{name}.{field}");
         if let Some(engine) = &section.engine {
-            let is_known = ["onnxruntime", "rten"].contains(&engine.as_str());
+            let is_known = ["onnxruntime", "rten", "tensorrt"].contains(&engine.as_str());
             check(
                 is_known,
                 &key("engine"),
                 engine,
-                "it is \"onnxruntime\" or \"rten\"",
+                "it is \"onnxruntime\", \"rten\" or \"tensorrt\"",
             )?;
         }
         let instances = section.instances.unwrap_or(1);
@@ -385,8 +403,19 @@ impl ModelConfig {
             format!("{version_policy:?}"),
             "it serves at least one version",
         )?;
+        let transforms = section.input_transforms.unwrap_or_default();
+        let transforms = transforms.into_iter().map(|(input, section)| {
+            let key = key(&format!("input_transforms.{input}"));
+            let InputTransformSection { scale, mean, std } = section;
+            let transform = InputTransform::new(scale, mean, std);
+            let transform =
+                transform.map_err(|source| ConfigError::InputTransform { key, source })?;
+            Ok((input, transform))
+        });
+        let input_transforms = transforms.collect::<Result<_, ConfigError>>()?;
         Ok(Self {
             engine: section.engine,
+            input_transforms,
             version_policy,
             labels: section.labels.unwrap_or_default(),
             intra_op_threads,

@@ -303,6 +303,7 @@ fn statistics(version: &ModelVersion) -> api::ModelStatistics {
         copied_first_bytes: copied(CopyPath::CopyFirst),
         dynamic_output_bytes: copied(CopyPath::DynamicOutput),
         message_body_bytes: copied(CopyPath::MessageBody),
+        transformed_bytes: copied(CopyPath::Transform),
         max_batch_rows: counted.max_batch_rows,
         queue_ns: counted.queue_ns,
         execute_ns: counted.execute_ns,

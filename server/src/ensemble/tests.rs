@@ -242,7 +242,7 @@ fn each_step_gets_what_the_one_before_has_made_where_it_lies() {
         version.metrics().statistics()
     };
     // The request's bytes came in a message; the tensor between the steps is read where the first one wrote it.
-    assert_eq!(statistics("next").copied, [0; 8]);
+    assert_eq!(statistics("next").copied, [0; 9]);
     assert_eq!(place.lock().unwrap()[0] % 64, 0);
     let both = statistics("both");
     assert_eq!((both.request_count, both.inference_count), (1, 2));

@@ -70,10 +70,12 @@ pub enum CopyPath {
     MessageBody,
     /// Outputs of an ensemble, from the step that made them to where they are wanted.
     StepOutput,
+    /// Inputs that became the model's own on their way into the batch.
+    Transform,
 }
 
 impl CopyPath {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Gather, "gather"),
         (Self::Scatter, "scatter"),
         (Self::CopyFirst, "copy_first"),
@@ -82,6 +84,7 @@ impl CopyPath {
         (Self::EngineOutput, "engine_output"),
         (Self::MessageBody, "message_body"),
         (Self::StepOutput, "step_output"),
+        (Self::Transform, "transform"),
     ];
 }
 

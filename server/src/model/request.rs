@@ -152,11 +152,7 @@ impl Request {
     /// An input as the engine gets it when the request runs where it lies.
     pub fn input(&self, index: usize) -> Input<'_> {
         let place = &self.inputs[index];
-        Input {
-            dtype: place.dtype,
-            shape: &place.shape,
-            payload: self.payload(index),
-        }
+        Input::whole(place.dtype, &place.shape, self.payload(index))
     }
 }
 

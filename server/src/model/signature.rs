@@ -2,6 +2,7 @@
 //! requests all pass before they reach the batcher.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::RangeInclusive;
 
 use adjoin_backend::{Dimension, ModelMetadata, TensorMetadata};
 use adjoin_schema::descriptor::Rejection;
@@ -55,6 +56,8 @@ pub struct Signature {
     max_batch_size: u32,
     /// Outputs whose shape is not to be trusted, because a run has shown another one.
     unpredictable: Vec<bool>,
+    /// For each input, the sizes that each dimension may have; empty if the model has no limits.
+    sizes: Vec<Vec<RangeInclusive<i64>>>,
 }
 
 /// Sizes that the request gave to named dimensions.
@@ -69,7 +72,15 @@ impl Signature {
             metadata,
             max_batch_size,
             unpredictable,
+            sizes: Vec::new(),
         }
+    }
+
+    /// The same for a model that limits the sizes of its open dimensions.
+    #[must_use]
+    pub fn with_sizes(mut self, sizes: &[Vec<RangeInclusive<i64>>]) -> Self {
+        self.sizes = sizes.to_vec();
+        self
     }
 
     /// Inputs and outputs of the model.
@@ -108,6 +119,7 @@ impl Signature {
             let spec = &self.metadata.inputs[model_index];
             let input = &inputs[request_index];
             check_input(spec, input, request_index, &mut bound)?;
+            self.check_sizes(model_index, input, request_index)?;
             if self.max_batch_size > 0 {
                 let first = input.shape.first().copied().unwrap_or(0);
                 // A batch of nothing has no rows to run, and all inputs have as many rows as the first.
@@ -140,6 +152,27 @@ impl Signature {
             rows,
             compatibility: hasher.finish(),
         })
+    }
+
+    fn check_sizes(
+        &self,
+        model_index: usize,
+        input: &InputFacts<'_>,
+        request_index: usize,
+    ) -> Result<(), Rejection> {
+        let Some(ranges) = self.sizes.get(model_index) else {
+            return Ok(());
+        };
+        let mut sizes = ranges.iter().zip(input.shape);
+        match sizes.position(|(range, size)| !range.contains(size)) {
+            // Too many rows are told as such, with the limit.
+            Some(0) if self.max_batch_size > 0 && input.shape[0] > *ranges[0].start() => Ok(()),
+            Some(at) => Err(Rejection::new(
+                Status::ShapeMismatch,
+                [request_index as u64, at as u64],
+            )),
+            None => Ok(()),
+        }
     }
 
     /// For each input of the model, where it is in the request.
@@ -398,6 +431,26 @@ mod tests {
             status(&[short, b], &[]),
             Rejection::new(Status::ByteSizeMismatch, [0, 60])
         );
+    }
+
+    #[test]
+    fn sizes_beyond_the_models_limits_are_refused() {
+        let limits = [vec![1..=8, 2..=5], vec![2..=8, 2..=2]];
+        let resolve = |rows: i64, n: i64| {
+            let (a, b) = ([rows, n], [rows, 2]);
+            let signature = pair().with_sizes(&limits);
+            signature
+                .resolve(&[facts("a", &a), facts("b", &b)], &[])
+                .map(drop)
+        };
+        assert_eq!(resolve(2, 5), Ok(()));
+        let refused = |at: [u64; 2]| Err(Rejection::new(Status::ShapeMismatch, at));
+        assert_eq!(resolve(2, 6), refused([0, 1]));
+        assert_eq!(resolve(2, 1), refused([0, 1]));
+        // A batch alone that is smaller than the least.
+        assert_eq!(resolve(1, 5), refused([1, 0]));
+        let many = Rejection::new(Status::BatchTooLarge, [9, 8]);
+        assert_eq!(resolve(9, 5), Err(many));
     }
 
     #[test]

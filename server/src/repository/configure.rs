@@ -3,6 +3,7 @@
 //! `[models.NAME]` of the server's file stands over `config.pbtxt`, key by key, that over `[defaults]`, and what nobody
 //! says comes from the model itself. The JSON of a load request takes the place of `config.pbtxt`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
@@ -11,10 +12,13 @@ use adjoin_backend::ModelMetadata;
 use adjoin_control_api::inference::model_config::SchedulingChoice;
 use adjoin_control_api::inference::model_instance_group::Kind;
 use adjoin_control_api::inference::model_version_policy::{All, Latest, PolicyChoice, Specific};
-use adjoin_control_api::inference::{ModelDynamicBatching, ModelInstanceGroup, ModelVersionPolicy};
+use adjoin_control_api::inference::{
+    ModelDynamicBatching, ModelInstanceGroup, ModelParameter, ModelVersionPolicy,
+};
+use adjoin_input_transform::InputTransform;
 use adjoin_model_config::{
     CONFIG_BYTES_MAX, Checked, ConfigError as ModelConfigError, Defaults, Engine,
-    ModelConfig as Message, complete, parse_json, parse_text,
+    ModelConfig as Message, complete, input_transform_key, parse_json, parse_text,
 };
 use thiserror::Error;
 
@@ -108,7 +112,8 @@ impl Configured {
         }
         let own = file.section(&found.name);
         let mut message = written.unwrap_or_default();
-        put_over(&mut message, &own);
+        let transforms = file.model(&found.name)?.input_transforms;
+        put_over(&mut message, &own, &transforms);
         let (checked, _) = Checked::new(&found.name, &without_tensors(&message)).map_err(wrong)?;
         let section = own.over(&section(&message, &checked).over(&defaults));
         let config = ModelConfig::new(&found.name, section)?;
@@ -130,7 +135,8 @@ impl Configured {
         }
     }
 
-    /// With what the model says itself, as the engine of that name has read it.
+    /// With what the model says itself, as the engine of that name has read it; `rows_max` is the most rows that it takes,
+    /// if it says so.
     ///
     /// # Errors
     /// [`ConfigureError::Model`] if the whole cannot be.
@@ -138,23 +144,25 @@ impl Configured {
         &self,
         engine: &str,
         metadata: &ModelMetadata,
+        rows_max: Option<u32>,
     ) -> Result<Complete, ConfigureError> {
         let wrong = |error| ConfigureError::Model {
             place: self.place,
             error,
         };
         let name = &self.checked.name;
+        let of_model = rows_max
+            .unwrap_or(u32::MAX)
+            .min(self.max_batch_size_default);
         let defaults = Defaults {
             engine: match engine {
                 "rten" => Engine::Rten,
                 "onnxruntime" => Engine::OnnxRuntime,
+                "tensorrt" => Engine::TensorRt,
                 ensemble::ENGINE => Engine::Ensemble,
                 other => Engine::BuiltIn(other.to_owned()),
             },
-            max_batch_size: self
-                .config
-                .max_batch_size
-                .unwrap_or(self.max_batch_size_default),
+            max_batch_size: self.config.max_batch_size.unwrap_or(of_model),
         };
         let mut message = self.message.clone();
         if let (Some(size), 0) = (self.config.max_batch_size, message.max_batch_size) {
@@ -216,7 +224,11 @@ fn read_text(found: &FoundModel) -> Result<Option<String>, ConfigureError> {
 }
 
 /// Puts what the server's file says into the message, as far as the check of the rest depends on it.
-fn put_over(message: &mut Message, own: &ModelSection) {
+fn put_over(
+    message: &mut Message,
+    own: &ModelSection,
+    transforms: &BTreeMap<String, InputTransform>,
+) {
     if let Some(engine) = &own.engine {
         message.platform.clear();
         message.backend.clone_from(engine);
@@ -226,6 +238,12 @@ fn put_over(message: &mut Message, own: &ModelSection) {
     }
     if let (Some(sizes), Some(batching)) = (&own.preferred_batch_sizes, batching_of(message)) {
         batching.preferred_batch_size = sizes.iter().map(|&size| size.cast_signed()).collect();
+    }
+    for (input, transform) in transforms {
+        let value = ModelParameter {
+            string_value: transform.to_string(),
+        };
+        message.parameters.insert(input_transform_key(input), value);
     }
 }
 
@@ -262,6 +280,7 @@ fn section(message: &Message, checked: &Checked) -> ModelSection {
         engine: match checked.engine {
             Some(Engine::OnnxRuntime) => Some("onnxruntime".into()),
             Some(Engine::Rten) => Some("rten".into()),
+            Some(Engine::TensorRt) => Some("tensorrt".into()),
             _ => None,
         },
         instances: (!message.instance_group.is_empty()).then_some(checked.instances),
@@ -290,6 +309,7 @@ fn section(message: &Message, checked: &Checked) -> ModelSection {
             }),
         labels: None,
         warm_up: None,
+        input_transforms: None,
     }
 }
 
@@ -408,7 +428,9 @@ mod tests {
 
     fn completed(toml: &str, text: Option<&str>) -> Complete {
         let configured = configure(toml, text, None).unwrap();
-        configured.complete("onnxruntime", &metadata()).unwrap()
+        configured
+            .complete("onnxruntime", &metadata(), None)
+            .unwrap()
     }
 
     #[test]
@@ -515,7 +537,7 @@ mod tests {
             None,
         );
         let configured = configured.unwrap();
-        let Complete { checked, .. } = configured.complete("rten", &metadata()).unwrap();
+        let Complete { checked, .. } = configured.complete("rten", &metadata(), None).unwrap();
         let misfit = configured
             .check_fit(&checked, &metadata())
             .unwrap_err()

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use adjoin_backend::{Backend, BackendError, InputAccess, LoadError, ModelMetadata, ModelSource};
+use adjoin_backend::{
+    Backend, BackendError, InputAccess, LoadError, Model, ModelMetadata, ModelSource,
+};
 use adjoin_backend_onnxruntime::OnnxRuntimeBackend;
 use adjoin_backend_rten::RtenBackend;
+use adjoin_input_transform::{TransformError, transformed};
 use adjoin_schema::attach::{AttachMessage, ModelInfo};
 use adjoin_schema::descriptor::response_descriptor_bytes;
 use adjoin_schema::limits::{
@@ -63,6 +66,17 @@ pub enum LoadVersionError {
         kind: &'static str,
         /// Name of the tensor.
         name: String,
+    },
+    /// It has no input that could be transformed as configured.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+    /// Batches of the configured size do not fit it.
+    #[error("max_batch_size is {max_batch_size}, and the model takes at most {rows} rows")]
+    RowsBeyondModel {
+        /// The configured size.
+        max_batch_size: u32,
+        /// What the model takes.
+        rows: u32,
     },
     /// It should be made of steps, and its whole configuration has none.
     #[error("the ensemble has no steps")]
@@ -281,19 +295,22 @@ impl Loader {
             intra_op_threads: configured.config.intra_op_threads,
             parameters: configured.checked.parameters.clone(),
         };
-        let model = engine.load(&source)?;
+        let transforms = &configured.checked.input_transforms;
+        let model = transformed(engine.load(&source)?, transforms)?;
         let Complete {
             message,
             checked,
             settings,
-        } = configured.complete(engine.name(), model.metadata())?;
+        } = configured.complete(engine.name(), model.metadata(), rows_max(&*model))?;
+        check_rows(settings.max_batch_size, rows_max(&*model))?;
         check_limits(model.metadata(), settings.max_batch_size)?;
         configured.check_fit(&checked, model.metadata())?;
         let model = view(model, &checked);
         let metadata = model.metadata().clone();
         check_messages(name, &metadata)?;
         let labels = labels::read(&plan.directory, &checked, &metadata)?;
-        let mut signature = Signature::new(metadata, settings.max_batch_size);
+        let signature = Signature::new(metadata, settings.max_batch_size);
+        let mut signature = signature.with_sizes(model.sizes());
         let mut instances = Vec::new();
         let timing = Timing::default();
         for _ in 0..settings.instances {
@@ -348,7 +365,7 @@ impl Loader {
             message,
             checked,
             settings,
-        } = plan.configured.complete(ensemble::ENGINE, &nothing)?;
+        } = plan.configured.complete(ensemble::ENGINE, &nothing, None)?;
         let steps = EnsemblePlan::new(&checked).ok_or(LoadVersionError::NoSteps)?;
         let metadata = steps.metadata().clone();
         check_limits(&metadata, settings.max_batch_size)?;
@@ -368,6 +385,23 @@ impl Loader {
             timing: Timing::default(),
         };
         Ok(ModelVersion::new(parts).with_plan(Arc::new(steps)))
+    }
+}
+
+/// Most rows that all inputs of a model may have, if it limits them.
+fn rows_max(model: &dyn Model) -> Option<u32> {
+    let rows = model.sizes().iter().filter_map(|sizes| sizes.first());
+    let most = rows.map(|range| *range.end()).min()?;
+    u32::try_from(most).ok()
+}
+
+fn check_rows(max_batch_size: u32, rows: Option<u32>) -> Result<(), LoadVersionError> {
+    match rows {
+        Some(rows) if max_batch_size > rows => Err(LoadVersionError::RowsBeyondModel {
+            max_batch_size,
+            rows,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -2,6 +2,8 @@
 //! and the batcher see the view; the engine gets what its model has. Models without a configuration that differs from
 //! them do without.
 
+use std::ops::RangeInclusive;
+
 use adjoin_backend::{
     Copied, Dimension, ExecuteError, Execution, Input, Instance, LoadError, Model, ModelMetadata,
     Output, OutputSink, SinkError, TensorMetadata,
@@ -34,6 +36,17 @@ impl Reshape {
             .collect()
     }
 
+    /// The sizes that clients' dimensions may have, from those of the model's.
+    fn ranges_to_client(&self, sizes: &[RangeInclusive<i64>]) -> Vec<RangeInclusive<i64>> {
+        let open = self.model.iter().zip(sizes).filter(|(dim, _)| **dim < 0);
+        let mut ranges = open.map(|(_, range)| range.clone());
+        let range = |&dim: &i64| match dim {
+            -1 => ranges.next().unwrap_or(0..=i64::MAX),
+            size => size..=size,
+        };
+        self.client.iter().map(range).collect()
+    }
+
     fn to_model(&self, shape: &[i64]) -> Shape {
         Self::apply(&self.client, &self.model, shape)
     }
@@ -63,6 +76,7 @@ struct Differences {
 struct ViewedModel {
     model: Box<dyn Model>,
     metadata: ModelMetadata,
+    sizes: Vec<Vec<RangeInclusive<i64>>>,
     differences: Differences,
 }
 
@@ -106,9 +120,16 @@ pub(super) fn view(model: Box<dyn Model>, checked: &Checked) -> Box<dyn Model> {
     if metadata == *own {
         return model;
     }
+    let limits = model.sizes().iter().zip(&differences.inputs);
+    let sizes = limits.map(|(sizes, reshape)| match reshape {
+        Some(reshape) => reshape.ranges_to_client(sizes),
+        None => sizes.clone(),
+    });
+    let sizes = sizes.collect();
     Box::new(ViewedModel {
         model,
         metadata,
+        sizes,
         differences,
     })
 }
@@ -148,6 +169,10 @@ impl Model for ViewedModel {
 
     fn runs_on_zeros(&self) -> bool {
         self.model.runs_on_zeros()
+    }
+
+    fn sizes(&self) -> &[Vec<RangeInclusive<i64>>] {
+        &self.sizes
     }
 
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
@@ -190,8 +215,12 @@ impl Instance for ViewedInstance {
             .iter()
             .map(|viewed| match viewed {
                 Some((place, reshape)) => match (&execution.outputs[*place], reshape) {
-                    (Output::Bound { shape, .. }, Some(reshape)) => reshape.to_model(shape),
-                    (Output::Bound { shape, .. }, None) => (*shape).into(),
+                    (Output::Bound { shape, .. } | Output::Pieces { shape, .. }, Some(reshape)) => {
+                        reshape.to_model(shape)
+                    }
+                    (Output::Bound { shape, .. } | Output::Pieces { shape, .. }, None) => {
+                        (*shape).into()
+                    }
                     _ => Shape::new(),
                 },
                 None => Shape::new(),
@@ -210,6 +239,11 @@ impl Instance for ViewedInstance {
                         dtype,
                         shape,
                         payload,
+                    },
+                    Some(Output::Pieces { dtype, pieces, .. }) => Output::Pieces {
+                        dtype,
+                        shape,
+                        pieces,
                     },
                     Some(other) => other,
                     None => Output::Skipped,
@@ -288,6 +322,7 @@ mod tests {
                     Output::Unbound => sink
                         .accept(index, input.dtype, input.shape, input.payload)
                         .unwrap(),
+                    Output::Pieces { .. } => unreachable!("it gives no output in pieces"),
                     Output::Skipped => {}
                 }
             }
@@ -360,10 +395,8 @@ mod tests {
         );
         let bytes: Vec<u8> = (0..20).collect();
         let inputs =
-            [([1, 2, 1, 5].as_slice(), 10), ([1, 3].as_slice(), 3)].map(|(shape, size)| Input {
-                dtype: DataType::Uint8,
-                shape,
-                payload: Payload::from_slice(&bytes[..size]),
+            [([1, 2, 1, 5].as_slice(), 10), ([1, 3].as_slice(), 3)].map(|(shape, size)| {
+                Input::whole(DataType::Uint8, shape, Payload::from_slice(&bytes[..size]))
             });
         let mut room = [0; 10];
         let mut outputs = [
@@ -399,12 +432,9 @@ mod tests {
     fn outputs_that_are_not_configured_are_not_given() {
         let model = viewed("max_batch_size: 4 output { name: 'd' data_type: TYPE_UINT8 dims: -1 }");
         assert_eq!(model.metadata().outputs.len(), 1);
-        let inputs =
-            [([1, 2, 1].as_slice(), 2), ([1, 3].as_slice(), 3)].map(|(shape, size)| Input {
-                dtype: DataType::Uint8,
-                shape,
-                payload: Payload::from_slice(&[7; 3][..size]),
-            });
+        let inputs = [([1, 2, 1].as_slice(), 2), ([1, 3].as_slice(), 3)].map(|(shape, size)| {
+            Input::whole(DataType::Uint8, shape, Payload::from_slice(&[7; 3][..size]))
+        });
         let mut shapes = Shapes(Vec::new());
         let execution = Execution {
             key: None,

@@ -105,10 +105,8 @@ fn inputs<'a>(
     let specs = signature.metadata().inputs.iter();
     let zipped = specs.zip(shapes).zip(buffers).zip(sizes);
     zipped
-        .map(|(((spec, shape), buffer), &bytes)| Input {
-            dtype: spec.dtype,
-            shape,
-            payload: buffer.payload(bytes),
+        .map(|(((spec, shape), buffer), &bytes)| {
+            Input::whole(spec.dtype, shape, buffer.payload(bytes))
         })
         .collect()
 }

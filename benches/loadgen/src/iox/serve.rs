@@ -251,11 +251,8 @@ impl Model {
         let (places, _) = layout(&self.inputs);
         let mut inputs = Vec::with_capacity(places.len());
         for (tensor, place) in self.inputs.iter().zip(places) {
-            inputs.push(Input {
-                dtype: tensor.dtype()?,
-                shape: &tensor.shape,
-                payload: Payload::from_slice(&input[place]),
-            });
+            let payload = Payload::from_slice(&input[place]);
+            inputs.push(Input::whole(tensor.dtype()?, &tensor.shape, payload));
         }
         let (places, _) = layout(&self.outputs);
         let mut outputs = Vec::with_capacity(places.len());

@@ -147,6 +147,10 @@ impl BoundOutput {
             } => (*dtype, *shape, payload),
             Output::Unbound => return Ok(Self::Unbound),
             Output::Skipped => return Ok(Self::Skipped),
+            Output::Pieces { .. } => {
+                let reason = "an output is wanted in pieces".to_owned();
+                return Err(ExecuteError::Mismatch { reason });
+            }
         };
         if dtype == DataType::Bytes {
             let reason = "an output of strings has a size only after the run".to_owned();

@@ -69,7 +69,7 @@ impl Runner {
         let Ready { binding, execution } = ready;
         let mut copied = Copied {
             input_bytes: binding.copied_input_bytes,
-            output_bytes: 0,
+            ..Copied::default()
         };
         let ran = self.call(&binding.names, &mut binding.arrays);
         let made = take_made(&mut binding.arrays);

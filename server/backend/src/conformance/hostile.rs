@@ -118,13 +118,9 @@ fn run(
     for (index, tensor) in metadata.inputs.iter().enumerate() {
         let payload = match tensor.access {
             InputAccess::CopyFirst => copies[index].payload(payloads[index].byte_size()),
-            InputAccess::InPlace => payloads[index],
+            InputAccess::InPlace | InputAccess::InPieces => payloads[index],
         };
-        inputs.push(Input {
-            dtype: tensor.dtype,
-            shape: &shapes[index],
-            payload,
-        });
+        inputs.push(Input::whole(tensor.dtype, &shapes[index], payload));
     }
     let output = &metadata.outputs[0];
     let mut room = Room::new(output.dtype, &shape_of(output));

@@ -108,11 +108,7 @@ impl Placed {
     /// As an engine gets it.
     #[must_use]
     pub fn input(&self) -> Input<'_> {
-        Input {
-            dtype: self.dtype,
-            shape: &self.shape,
-            payload: self.buffer.payload(self.byte_size),
-        }
+        Input::whole(self.dtype, &self.shape, self.buffer.payload(self.byte_size))
     }
 }
 

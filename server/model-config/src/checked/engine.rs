@@ -9,6 +9,8 @@ pub enum Engine {
     OnnxRuntime,
     /// rten.
     Rten,
+    /// TensorRT, with plans of its own.
+    TensorRt,
     /// Other models of the repository, step by step.
     Ensemble,
     /// A step model of the server itself, by its name, such as `adjoin_softmax`. Whether there is one of that name is for
@@ -59,9 +61,10 @@ impl Engine {
             "" => Ok(None),
             "onnxruntime_onnx" => Ok(Some(Self::OnnxRuntime)),
             "rten_onnx" => Ok(Some(Self::Rten)),
+            "tensorrt_plan" => Ok(Some(Self::TensorRt)),
             "ensemble" => Ok(Some(Self::Ensemble)),
             other => {
-                let expected = "it is onnxruntime_onnx, rten_onnx or ensemble";
+                let expected = "it is onnxruntime_onnx, rten_onnx, tensorrt_plan or ensemble";
                 Err(ConfigError::value("platform", quoted(other), expected))
             }
         }
@@ -78,11 +81,11 @@ impl Engine {
             "" => Ok(None),
             "onnxruntime" => Ok(Some(Self::OnnxRuntime)),
             "rten" | "adjoin_rten" => Ok(Some(Self::Rten)),
+            "tensorrt" => Ok(Some(Self::TensorRt)),
             "ensemble" => Ok(Some(Self::Ensemble)),
             name if is_built_in(name) => Ok(Some(Self::BuiltIn(name.to_owned()))),
             other => {
-                let expected =
-                    "it is onnxruntime, adjoin_rten, or a step model that is built in (adjoin_...)";
+                let expected = "it is onnxruntime, adjoin_rten, tensorrt, or a step model that is built in (adjoin_...)";
                 Err(ConfigError::value("backend", quoted(other), expected))
             }
         }
@@ -94,6 +97,7 @@ impl Engine {
         match self {
             Self::OnnxRuntime => "onnxruntime_onnx",
             Self::Rten => "rten_onnx",
+            Self::TensorRt => "tensorrt_plan",
             Self::Ensemble => "ensemble",
             Self::BuiltIn(_) => "",
         }
@@ -105,6 +109,7 @@ impl Engine {
         match self {
             Self::OnnxRuntime => "onnxruntime",
             Self::Rten => "adjoin_rten",
+            Self::TensorRt => "tensorrt",
             Self::Ensemble => "",
             Self::BuiltIn(name) => name,
         }

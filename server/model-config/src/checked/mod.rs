@@ -4,6 +4,7 @@
 mod batching;
 mod engine;
 mod ensemble;
+mod parameters;
 mod tensors;
 mod warm_up;
 
@@ -13,18 +14,21 @@ use adjoin_control_api::inference::model_config::SchedulingChoice;
 use adjoin_control_api::inference::model_instance_group::Kind;
 use adjoin_control_api::inference::model_version_policy::PolicyChoice;
 use adjoin_control_api::inference::{ModelConfig, ModelInstanceGroup, ModelVersionPolicy};
+use adjoin_input_transform::InputTransform;
 use adjoin_schema::text::is_model_name;
 
 pub use batching::{DynamicBatching, QueuePolicy, TimeoutAction};
 pub use engine::Engine;
 pub use ensemble::{Ensemble, Step};
+pub use parameters::input_transform_key;
 pub(crate) use tensors::word;
 pub use tensors::{InputConfig, OutputConfig, TensorConfig};
 pub use warm_up::{WarmUp, WarmUpData, WarmUpInput};
 
 use crate::error::{ConfigError, Warning, quoted};
-use crate::limits::{FILE_NAME_BYTES_MAX, INSTANCES_MAX, INTRA_OP_THREADS_MAX, MAX_BATCH_SIZE_MAX};
+use crate::limits::{FILE_NAME_BYTES_MAX, INSTANCES_MAX, MAX_BATCH_SIZE_MAX};
 use crate::{fields, parse};
+use parameters::Parameters;
 
 /// A model's configuration, checked. It may be a partial one: what only the model's file can say is then absent, and
 /// [`complete`](crate::complete()) adds it.
@@ -55,8 +59,10 @@ pub struct Checked {
     pub default_model_filename: Option<String>,
     /// Threads of one instance for one operator; `None`: the server's own.
     pub intra_op_threads: Option<u32>,
-    /// Parameters of a step model that is built in; it checks the keys and values. Of no other engine.
+    /// Parameters for the engine, which checks them: all of a step model that is built in, those that TensorRT knows.
     pub parameters: BTreeMap<String, String>,
+    /// Inputs that clients send as bytes of pixels, by name. Of no step model and no ensemble.
+    pub input_transforms: BTreeMap<String, InputTransform>,
     /// Runs before an instance is ready, in this order.
     pub warm_up: Vec<WarmUp>,
     /// Whether responses are kept to answer equal requests.
@@ -79,9 +85,6 @@ pub enum VersionPolicy {
         versions: Vec<u64>,
     },
 }
-
-/// The parameter that engines know.
-const INTRA_OP_THREADS_KEY: &str = "intra_op_thread_count";
 
 impl Checked {
     /// Checks the configuration of the model whose directory is `name`. Beside the checked form, what is set in vain.
@@ -112,18 +115,12 @@ impl Checked {
             _ => DynamicBatching::default(),
         };
         let engine = Engine::new(&config.platform, &config.backend, ensemble.is_some())?;
-        let parameters = config
-            .parameters
-            .iter()
-            .map(|(key, value)| (key.clone(), value.string_value.clone()))
-            .collect();
-        let (intra_op_threads, parameters) = match engine {
-            Some(Engine::BuiltIn(_)) => (None, parameters),
-            _ => (
-                intra_op_threads(&parameters, &mut warnings)?,
-                BTreeMap::new(),
-            ),
-        };
+        let Parameters {
+            intra_op_threads,
+            input_transforms,
+            of_engine,
+        } = Parameters::new(&config.parameters, engine.as_ref(), &mut warnings)?;
+        let on_device = engine == Some(Engine::TensorRt);
         let checked = Self {
             name: name.to_owned(),
             engine,
@@ -133,13 +130,14 @@ impl Checked {
             outputs,
             batching,
             ensemble,
-            instances: instances(&config.instance_group)?,
+            instances: instances(&config.instance_group, on_device)?,
             default_model_filename: file_name(
                 "default_model_filename",
                 &config.default_model_filename,
             )?,
             intra_op_threads,
-            parameters,
+            parameters: of_engine,
+            input_transforms,
             warm_up: warm_up::samples(&config.model_warmup, max_batch_size)?,
             response_cache: config.response_cache.is_some_and(|cache| cache.enable),
         };
@@ -195,14 +193,21 @@ fn check_name(directory: &str, configured: &str) -> Result<(), ConfigError> {
     Err(ConfigError::value("name", quoted(configured), expected))
 }
 
-fn instances(groups: &[ModelInstanceGroup]) -> Result<u32, ConfigError> {
+fn instances(groups: &[ModelInstanceGroup], on_device: bool) -> Result<u32, ConfigError> {
     let mut sum = 0_u32;
     for (index, group) in groups.iter().enumerate() {
         let path = |field: &str| format!("instance_group[{index}].{field}");
         match Kind::try_from(group.kind) {
-            Ok(Kind::Auto | Kind::Cpu | Kind::Model) => {}
+            Ok(Kind::Auto | Kind::Model) => {}
+            Ok(Kind::Cpu) if !on_device => {}
+            Ok(Kind::Gpu) if on_device => {}
+            Ok(Kind::Cpu) => {
+                let expected =
+                    "plans of TensorRT run on a device: KIND_GPU, or no instance_group at all";
+                return Err(ConfigError::value(path("kind"), "KIND_CPU", expected));
+            }
             Ok(Kind::Gpu) => {
-                let expected = "this server runs models on the processor: KIND_CPU, or no instance_group at all";
+                let expected = "this engine runs models on the processor: KIND_CPU, or no instance_group at all";
                 return Err(ConfigError::value(path("kind"), "KIND_GPU", expected));
             }
             Err(_) => {
@@ -218,35 +223,6 @@ fn instances(groups: &[ModelInstanceGroup]) -> Result<u32, ConfigError> {
     }
     Ok(sum.max(1))
 }
-
-fn intra_op_threads(
-    parameters: &BTreeMap<String, String>,
-    warnings: &mut Vec<Warning>,
-) -> Result<Option<u32>, ConfigError> {
-    let mut threads = None;
-    for (key, value) in parameters {
-        let path = format!("parameters[{}]", quoted(key));
-        if key == INTRA_OP_THREADS_KEY {
-            let count = value
-                .parse()
-                .ok()
-                .filter(|&n: &u32| n <= INTRA_OP_THREADS_MAX);
-            let count = count.ok_or_else(|| {
-                let expected =
-                    format!("it is 1 to {INTRA_OP_THREADS_MAX}, or 0 for the server's own");
-                ConfigError::value(path, quoted(value), expected)
-            })?;
-            threads = Some(count).filter(|&count| count > 0);
-        } else if warnings.len() < WARNINGS_MAX {
-            let note = "engines know intra_op_thread_count";
-            warnings.push(Warning { path, note });
-        }
-    }
-    Ok(threads)
-}
-
-/// Most warnings of one configuration; a reader needs no more.
-const WARNINGS_MAX: usize = 64;
 
 /// A number within bounds.
 fn bounded<T>(

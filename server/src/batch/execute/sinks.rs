@@ -5,8 +5,6 @@ use adjoin_schema::{DataType, Shape, element_count};
 use adjoin_shm::Payload;
 use smallvec::SmallVec;
 
-use crate::batch::queue::Ticket;
-use crate::model::request::Job;
 use crate::session::response::{Dynamic, DynamicTarget};
 
 /// Requests whose outputs of unknown size found no room, and the bytes of all those outputs.
@@ -59,15 +57,17 @@ impl OutputSink for Alone {
 }
 
 /// Divides outputs of unknown size among the requests of a batch by rows.
-pub(super) struct Joined<'a> {
-    pub(super) jobs: &'a [(Ticket, Job)],
+pub(super) struct Joined {
+    /// For each job, its rows and where its outputs find room; empty where no output is of unknown size.
+    pub(super) targets: SmallVec<[(u32, DynamicTarget); 32]>,
+    /// Rows of all jobs.
     pub(super) rows: u32,
     pub(super) outputs: Vec<(usize, Dynamic)>,
     /// One for each job.
     pub(super) tallies: SmallVec<[Tally; 32]>,
 }
 
-impl OutputSink for Joined<'_> {
+impl OutputSink for Joined {
     fn accept(
         &mut self,
         index: usize,
@@ -86,20 +86,16 @@ impl OutputSink for Joined<'_> {
         }
         let row = Row::of(dtype, shape, payload, rows).ok_or_else(|| error.clone())?;
         let mut at = 0;
-        for (of, (ticket, job)) in self.jobs.iter().enumerate() {
-            let byte_size = row.bytes(payload, at, ticket.rows as usize);
+        for (of, (rows, target)) in self.targets.iter().enumerate() {
+            let byte_size = row.bytes(payload, at, *rows as usize);
             let part = byte_size.and_then(|byte_size| payload.part(at, byte_size));
             let part = part.ok_or_else(|| error.clone())?;
             let byte_size = part.byte_size();
             at += byte_size;
             self.tallies[of].byte_size += byte_size as u64;
             let mut shape = Shape::from_slice(shape);
-            shape[0] = i64::from(ticket.rows);
-            match job
-                .response
-                .dynamic_target()
-                .store(index, dtype, &shape, part)
-            {
+            shape[0] = i64::from(*rows);
+            match target.store(index, dtype, &shape, part) {
                 Ok(output) => self.outputs.push((of, output)),
                 Err(_) => self.tallies[of].is_full = true,
             }

@@ -1,0 +1,235 @@
+//! A model behind its input transforms.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use adjoin_backend::{
+    BindingKey, Copied, Dimension, ExecuteError, Execution, Input, InputAccess, Instance,
+    LoadError, Model, ModelMetadata, Output, OutputSink, TensorMetadata,
+};
+use adjoin_schema::DataType;
+use smallvec::SmallVec;
+use thiserror::Error;
+
+use crate::input::{Made, TransformedInput};
+use crate::normaliser::Normaliser;
+use crate::spec::{CHANNELS_MAX, InputTransform};
+
+/// Why a model cannot have a transform.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TransformError {
+    /// It has no input of this name.
+    #[error("input_transform: the model has no input {name:?}; it has {inputs}")]
+    InputMissing {
+        /// The name.
+        name: String,
+        /// What there is.
+        inputs: String,
+    },
+    /// The input is no image of floats with channels first.
+    #[error("input_transform of {name:?}: the model's input is {is}; {expected}")]
+    Input {
+        /// Name of the input.
+        name: String,
+        /// What it is.
+        is: String,
+        /// What it has to be.
+        expected: &'static str,
+    },
+    /// There are numbers for other channels.
+    #[error(
+        "input_transform of {name:?} has numbers for {given} channels; the model's input has {channels}"
+    )]
+    Channels {
+        /// Name of the input.
+        name: String,
+        /// How many channels have numbers.
+        given: usize,
+        /// How many there are.
+        channels: usize,
+    },
+}
+
+/// The model with bytes in the place of those inputs that `transforms` names.
+///
+/// # Errors
+/// If there is no such input, or it cannot be transformed.
+pub fn transformed(
+    model: Box<dyn Model>,
+    transforms: &BTreeMap<String, InputTransform>,
+) -> Result<Box<dyn Model>, TransformError> {
+    if transforms.is_empty() {
+        return Ok(model);
+    }
+    let mut metadata = model.metadata().clone();
+    if let Some(name) = transforms
+        .keys()
+        .find(|name| metadata.inputs.iter().all(|input| input.name != **name))
+    {
+        let names: Vec<_> = metadata
+            .inputs
+            .iter()
+            .map(|input| format!("{:?}", input.name))
+            .collect();
+        return Err(TransformError::InputMissing {
+            name: name.clone(),
+            inputs: names.join(", "),
+        });
+    }
+    let mut normalisers = Vec::new();
+    for input in &mut metadata.inputs {
+        normalisers.push(match transforms.get(&input.name) {
+            Some(transform) => Some(transform_input(input, transform)?),
+            None => None,
+        });
+    }
+    let mut sizes = model.sizes().to_vec();
+    for (sizes, normaliser) in sizes.iter_mut().zip(&normalisers) {
+        if normaliser.is_some() {
+            let at = sizes.len().saturating_sub(3);
+            sizes[at..].rotate_left(1);
+        }
+    }
+    Ok(Box::new(TransformedModel {
+        model,
+        metadata,
+        sizes,
+        normalisers,
+    }))
+}
+
+/// Makes the description of an input that of its bytes; what makes the one of the other.
+fn transform_input(
+    input: &mut TensorMetadata,
+    transform: &InputTransform,
+) -> Result<Normaliser, TransformError> {
+    let name = &input.name;
+    let wrong = |is: String, expected| {
+        let name = name.clone();
+        Err(TransformError::Input { name, is, expected })
+    };
+    let rank = input.dimensions.len();
+    if rank != 3 && rank != 4 {
+        let expected =
+            "it has to be (batch, channels, height, width), or (channels, height, width)";
+        return wrong(format!("of {rank} dimensions"), expected);
+    }
+    let at = rank - 3;
+    let channels = match &input.dimensions[at] {
+        Dimension::Fixed(count) => usize::try_from(*count).unwrap_or(0),
+        Dimension::Named(_) | Dimension::Unknown => 0,
+    };
+    if !(1..=CHANNELS_MAX).contains(&channels) {
+        let shape = input.open_shape();
+        let expected = "dimension channels, the third from the end, has to be fixed, and 1 to 1024";
+        return wrong(format!("of shape {:?}", shape.as_slice()), expected);
+    }
+    if let Some(given) = transform.channels().filter(|&given| given != channels) {
+        let name = name.clone();
+        return Err(TransformError::Channels {
+            name,
+            given,
+            channels,
+        });
+    }
+    let Some(normaliser) = transform.normaliser(channels, input.dtype) else {
+        return wrong(input.dtype.to_string(), "it has to be FP32, FP16 or BF16");
+    };
+    input.dtype = DataType::Uint8;
+    // What the model gets is the wrapper's own memory, so values that steer accesses are copies in any case.
+    input.access = InputAccess::InPieces;
+    input.dimensions[at..].rotate_left(1);
+    Ok(normaliser)
+}
+
+#[derive(Debug)]
+struct TransformedModel {
+    model: Box<dyn Model>,
+    metadata: ModelMetadata,
+    sizes: Vec<Vec<RangeInclusive<i64>>>,
+    /// For each input, if it is transformed.
+    normalisers: Vec<Option<Normaliser>>,
+}
+
+#[derive(Debug)]
+struct TransformedInstance {
+    instance: Box<dyn Instance>,
+    metadata: ModelMetadata,
+    inputs: Vec<Option<TransformedInput>>,
+    /// How often memory of an input has moved. It is part of the key under which the engine sees a set that the server
+    /// names: the server's key says nothing of our memory, and one key never names two sets. The server counts its keys
+    /// from 0, so their upper bits are free; memory only ever doubles, so an input moves fewer than 64 times.
+    moves: u16,
+}
+
+impl Model for TransformedModel {
+    fn metadata(&self) -> &ModelMetadata {
+        &self.metadata
+    }
+
+    fn runs_on_zeros(&self) -> bool {
+        self.model.runs_on_zeros()
+    }
+
+    fn sizes(&self) -> &[Vec<RangeInclusive<i64>>] {
+        &self.sizes
+    }
+
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+        let input = |own: &Option<Normaliser>| own.clone().map(TransformedInput::new);
+        Ok(Box::new(TransformedInstance {
+            instance: self.model.instance()?,
+            metadata: self.metadata.clone(),
+            inputs: self.normalisers.iter().map(input).collect(),
+            moves: 0,
+        }))
+    }
+}
+
+impl Instance for TransformedInstance {
+    fn run(
+        &mut self,
+        execution: Execution<'_, '_>,
+        sink: &mut dyn OutputSink,
+    ) -> Result<Copied, ExecuteError> {
+        execution.check(&self.metadata)?;
+        let mut made: SmallVec<[Option<Made>; 4]> = SmallVec::new();
+        let mut transformed_bytes = 0;
+        for (input, given) in self.inputs.iter_mut().zip(execution.inputs) {
+            made.push(match input {
+                Some(input) => Some(input.make(given)?),
+                None => None,
+            });
+            if let Some(Some(made)) = made.last() {
+                transformed_bytes += given.byte_size() as u64;
+                self.moves = self.moves.wrapping_add(u16::from(made.is_moved));
+            }
+        }
+        let inputs: SmallVec<[Input<'_>; 4]> = execution
+            .inputs
+            .iter()
+            .zip(&self.inputs)
+            .zip(&made)
+            .map(|((given, input), made)| match (input, made) {
+                (Some(input), Some(made)) => {
+                    Input::whole(made.dtype, &made.shape, input.payload(made.byte_size))
+                }
+                _ => *given,
+            })
+            .collect();
+        let mut outputs: SmallVec<[Output<'_>; 4]> = (execution.outputs.iter_mut())
+            .map(|output| std::mem::replace(output, Output::Skipped))
+            .collect();
+        let key = execution
+            .key
+            .map(|key| BindingKey(key.0 ^ (u64::from(self.moves) << 48)));
+        let of_model = Execution {
+            key,
+            inputs: &inputs,
+            outputs: &mut outputs,
+        };
+        let mut copied = self.instance.run(of_model, sink)?;
+        copied.transformed_bytes += transformed_bytes;
+        Ok(copied)
+    }
+}
