@@ -10,7 +10,7 @@ use adjoin_server::config::{
     CheckedFile, ConfigError, ControlMode, ModelControl, POLL_INTERVAL_DEFAULT, ServerConfig,
 };
 use adjoin_server::oip::LogSettings;
-use adjoin_server::repository::Repository;
+use adjoin_server::repository::{EngineLibraries, Repository};
 use clap::{Args, ValueEnum};
 use rustix::process::Signal;
 use tracing_subscriber::filter::LevelFilter;
@@ -123,6 +123,12 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "FILE", env = "ADJOIN_ONNXRUNTIME")]
     onnxruntime: Option<PathBuf>,
 
+    /// TensorRT's library, for plans [default: next to the command, then the system's library directories; none without a
+    /// device]
+    #[cfg(feature = "tensorrt")]
+    #[arg(long, value_name = "FILE", env = "ADJOIN_TENSORRT")]
+    tensorrt: Option<PathBuf>,
+
     #[command(flatten)]
     parent: ParentArguments,
 }
@@ -162,7 +168,13 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         grpc_addr: arguments.grpc_addr,
         http_addr: arguments.http_addr,
         metrics_addr: arguments.metrics_addr,
-        onnxruntime: arguments.onnxruntime,
+        libraries: EngineLibraries {
+            onnxruntime: arguments.onnxruntime,
+            #[cfg(feature = "tensorrt")]
+            tensorrt: arguments.tensorrt,
+            #[cfg(not(feature = "tensorrt"))]
+            tensorrt: None,
+        },
         named_shm: arguments.allow_named_shm,
         log,
         file,

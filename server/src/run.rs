@@ -116,7 +116,7 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     let regions = regions(&config)?;
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let devices = Devices::new(config.file.cuda)?;
-    let (backends, missing) = engines(config.onnxruntime.as_deref())?;
+    let (backends, missing) = engines(&config.libraries, &devices)?;
     let names: Vec<String> = backends
         .iter()
         .map(|backend| format!("{} {}", backend.name(), backend.version()))

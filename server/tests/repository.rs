@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adjoin_server::config::{CheckedFile, ControlMode, ModelControl};
+use adjoin_server::devices::Devices;
 use adjoin_server::engine::{Engine, EngineOptions};
 use adjoin_server::metrics::Metrics;
 use adjoin_server::repository::{
-    Loader, ManageError, Manager, ManagerParts, RepositoryError, engines,
+    EngineLibraries, Loader, ManageError, Manager, ManagerParts, RepositoryError, engines,
 };
 use adjoin_server::session::budget::MemoryBudget;
 
@@ -57,7 +58,7 @@ impl Repository {
             memory: MemoryBudget::default(),
         };
         let engine = Engine::new(Arc::default(), Arc::clone(&metrics), options).unwrap();
-        let (backends, _) = engines(None).unwrap();
+        let (backends, _) = engines(&EngineLibraries::default(), &Devices::default()).unwrap();
         let parts = ManagerParts {
             repository: adjoin_server::repository::Repository {
                 path: self.path(),

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use adjoin_backend::BackendError;
 use adjoin_backend_onnxruntime::OnnxRuntimeBackend;
-use adjoin_server::repository::engines;
+use adjoin_server::devices::Devices;
+use adjoin_server::repository::{EngineLibraries, engines};
 
 use super::Finding;
 
@@ -12,7 +13,11 @@ const ONNX_RUNTIME: &str = "ONNX Runtime";
 const BUILT_IN: &str = "built-in engine";
 
 pub(super) fn findings(onnxruntime: Option<&Path>) -> Vec<Finding> {
-    match engines(onnxruntime) {
+    let libraries = EngineLibraries {
+        onnxruntime: onnxruntime.map(Path::to_owned),
+        tensorrt: None,
+    };
+    match engines(&libraries, &Devices::default()) {
         Ok((engines, missing)) => {
             let mut findings = Vec::new();
             for engine in engines {

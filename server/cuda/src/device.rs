@@ -64,6 +64,14 @@ impl Device {
         &self.shared.counters
     }
 
+    /// Makes the context current on this thread, for libraries that work in whichever is.
+    ///
+    /// # Errors
+    /// If the context is lost.
+    pub fn make_current(&self) -> Result<(), CudaError> {
+        self.context().enter().map(drop)
+    }
+
     /// Counts the contexts that this device has had: 1 at first, one more with each reset.
     #[must_use]
     pub fn generation(&self) -> u64 {

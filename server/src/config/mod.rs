@@ -20,7 +20,7 @@ use crate::devices::DeviceSettings;
 use crate::model::ModelSettings;
 use crate::oip::LogSettings;
 use crate::oip::regions::RegionLimits;
-use crate::repository::{Repository, VersionPolicy};
+use crate::repository::{EngineLibraries, Repository, VersionPolicy};
 use crate::session::table::SessionLimits;
 use access::AccessConfig;
 pub use model_control::{ControlMode, ModelControl, POLL_INTERVAL_DEFAULT};
@@ -46,8 +46,8 @@ pub struct ServerConfig {
     pub http_addr: Option<SocketAddr>,
     /// TCP address of `/metrics`, if wanted.
     pub metrics_addr: Option<SocketAddr>,
-    /// Where ONNX Runtime's library is, if not in the usual places.
-    pub onnxruntime: Option<PathBuf>,
+    /// Where libraries of engines are, if not in the usual places.
+    pub libraries: EngineLibraries,
     /// Directory whose files callers may register as regions, if any.
     pub named_shm: Option<PathBuf>,
     /// What is logged, and how that is changed.

@@ -22,6 +22,7 @@ use super::view::view;
 use super::{FoundModel, labels, sample, warm_up};
 use crate::cgroup::Cgroup;
 use crate::config::CheckedFile;
+use crate::devices::Devices;
 use crate::ensemble::{self, EnsemblePlan};
 use crate::metrics::Metrics;
 use crate::model::version::VersionParts;
@@ -104,14 +105,32 @@ pub enum LoadVersionError {
 /// Engines in the order of preference, and why ONNX Runtime is not among them, if it is not.
 pub type Engines = (Vec<Arc<dyn Backend>>, Option<BackendError>);
 
-/// The engines of this machine: ONNX Runtime first, if its library is found, then rten, then the built-in models,
-/// which run nothing that does not ask for them by name. Beside them, why ONNX Runtime is not there, if it is not.
+/// Libraries of engines that were named, and are not to be searched for.
+#[derive(Clone, Debug, Default)]
+pub struct EngineLibraries {
+    /// That of ONNX Runtime.
+    pub onnxruntime: Option<PathBuf>,
+    /// That of TensorRT; of no meaning in a build without the feature.
+    pub tensorrt: Option<PathBuf>,
+}
+
+/// The engines of this machine: ONNX Runtime first, if its library is found, then rten, TensorRT, if its library and a
+/// device of `devices` are found, then the built-in models, which run nothing that does not ask for them by name. Beside them, why ONNX
+/// Runtime is not there, if it is not.
 ///
 /// # Errors
 /// If a library was named and cannot be used: that is a mistake, not a reason to take another engine.
-pub fn engines(onnxruntime: Option<&Path>) -> Result<Engines, BackendError> {
+pub fn engines(libraries: &EngineLibraries, devices: &Devices) -> Result<Engines, BackendError> {
     let mut engines: Vec<Arc<dyn Backend>> = vec![Arc::new(RtenBackend)];
+    #[cfg(not(feature = "tensorrt"))]
+    let _ = devices;
+    #[cfg(feature = "tensorrt")]
+    engines.extend(super::tensorrt::open(
+        libraries.tensorrt.as_deref(),
+        devices,
+    )?);
     engines.extend(adjoin_backend_builtin::backends());
+    let onnxruntime = libraries.onnxruntime.as_deref();
     let found =
         OnnxRuntimeBackend::find(onnxruntime).and_then(|path| OnnxRuntimeBackend::open(&path));
     match found {

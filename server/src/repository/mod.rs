@@ -11,13 +11,15 @@ mod retire;
 mod sample;
 mod scan;
 mod stamp;
+#[cfg(feature = "tensorrt")]
+mod tensorrt;
 mod version_policy;
 mod view;
 mod warm_up;
 
 pub use configure::ConfigureError;
 pub use index::{IndexEntry, IndexState, public_reason};
-pub use load::{Engines, LoadVersionError, Loader, engines};
+pub use load::{EngineLibraries, Engines, LoadVersionError, Loader, engines};
 pub use manager::{ManageError, Manager, ManagerParts, Started};
 pub use scan::{FoundModel, Repository, RepositoryError, Scan};
 pub use version_policy::VersionPolicy;

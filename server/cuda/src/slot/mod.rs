@@ -128,6 +128,12 @@ impl BatchSlot {
         }
     }
 
+    /// What it shares with all batches on its device.
+    #[must_use]
+    pub fn transfers(&self) -> &Transfers {
+        &self.transfers
+    }
+
     /// What it was made for.
     #[must_use]
     pub fn spec(&self) -> &SlotSpec {

@@ -34,6 +34,11 @@ pub(crate) enum Operation {
         byte_size: usize,
     },
     Kernel(Launch),
+    /// A function of the host, with the address that it takes.
+    HostCall {
+        function: extern "C" fn(usize),
+        data: usize,
+    },
 }
 
 /// Which way, for counting.
@@ -165,6 +170,7 @@ impl Operation {
         match self {
             Self::Copy { .. } | Self::Fill { .. } => "exec.copy",
             Self::Kernel(_) => "exec.kernel",
+            Self::HostCall { .. } => "exec.host_call",
         }
     }
 
@@ -186,6 +192,10 @@ impl Operation {
                 Ok(())
             }
             Self::Kernel(launch) => launch.run(driver),
+            Self::HostCall { function, data } => {
+                function(*data);
+                Ok(())
+            }
         }
     }
 }

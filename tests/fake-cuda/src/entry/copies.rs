@@ -106,6 +106,20 @@ pub extern "C" fn cuMemsetD8Async(to: u64, value: u8, byte_size: usize, handle: 
     })
 }
 
+/// The function must not call the driver; here it would wait for itself.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuLaunchHostFunc(
+    handle: u64,
+    function: Option<extern "C" fn(usize)>,
+    data: usize,
+) -> Status {
+    answer("cuLaunchHostFunc", |driver| {
+        driver.current()?;
+        let function = function.ok_or(INVALID_VALUE)?;
+        enqueue(driver, handle, Operation::HostCall { function, data })
+    })
+}
+
 /// As in drivers from 12.8 on. Copies before one that cannot be done are done, as NVIDIA documents it.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyBatchAsync(
