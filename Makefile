@@ -40,7 +40,7 @@ STATIC_BUILD := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locke
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
 
-.PHONY: help demo test check fmt clippy doc unit loom system c python oip check-k8s test-peers test-pods images image-binaries models tools generate header gpu check-kernels \
+.PHONY: help demo test check fmt clippy doc unit loom system c python oip check-k8s test-peers test-pods images image-binaries models tools generate header gpu tensorrt-headers check-kernels \
 	bench bench-load bench-python bench-instructions bench-peers bench-peers-full install-c clean
 
 help:
@@ -56,20 +56,28 @@ test: fmt clippy doc unit gpu system c python oip loom check-models check-k8s te
 fmt: need-cargo
 	$(CARGO) fmt --all --check
 
-clippy: need-cargo
+clippy: tensorrt-headers
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 
 doc: need-cargo
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 
 # Unit tests, property tests, conformance of both engines, generated code, golden bytes.
-unit: tools
+unit: tools tensorrt-headers
 	$(CARGO) test --locked --workspace --all-features --exclude adjoin-tests --exclude adjoin-loadgen --exclude adjoin-c \
-		--exclude adjoin-cuda --exclude adjoin-fake-cuda
+		--exclude adjoin-cuda --exclude adjoin-fake-cuda --exclude adjoin-backend-tensorrt
 
 # The GPU parts. On a machine without a GPU nothing is skipped: the driver is ours (tests/fake-cuda/README.md).
-gpu: need-cargo
+gpu: tensorrt-headers need-cxx need-python
 	$(CARGO) test --locked -p adjoin-cuda -p adjoin-fake-cuda
+	$(CARGO) test --locked -p adjoin-backend-tensorrt --features engine
+	$(CARGO) build --locked -p adjoin-cuda --example gpu_check
+	cd tools && $(PYTHON) -m unittest --quiet gpu_check.test_gpu_check
+	tools/gpu-check --dry-run
+
+# What the feature `tensorrt` is compiled against (server/backend-tensorrt/README.md).
+tensorrt-headers: need-cargo
+	tools/tensorrt-headers.sh $(TOOLS)/tensorrt/include
 
 check-kernels: need-cargo need-python
 	PYTHON="$(PYTHON)" ADJOIN_KERNEL_TOOLS=$(abspath target/kernels) $(CARGO) test --locked -p adjoin-cuda --test suite -- --ignored ptx::

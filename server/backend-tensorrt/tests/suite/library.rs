@@ -42,7 +42,8 @@ fn what_is_no_library_of_this_release_is_refused_with_the_reason() {
         let missing = open(&directory.path().join("none.so"));
         assert!(missing.contains("none.so"), "{missing}");
         // A library, but of something else.
-        let driver = std::env::var("LD_LIBRARY_PATH").unwrap() + "/libcuda.so";
+        let paths = std::env::var("LD_LIBRARY_PATH").unwrap();
+        let driver = paths.split(':').next().unwrap().to_owned() + "/libcuda.so";
         let other = open(driver.as_ref());
         assert!(other.contains("no runtime of TensorRT"), "{other}");
         let major = adjoin_fake_nvinfer::major();

@@ -61,7 +61,7 @@ fn plans_that_cannot_be_served_are_refused_with_the_reason() {
         for (bytes, reason) in [
             (b"\x7fELF".to_vec(), "magic tag does not match"),
             (Vec::new(), "magic tag"),
-            (whole[..20].to_vec(), "cut short"),
+            (whole[..17].to_vec(), "cut short"),
             (
                 adjoin_fake_nvinfer::Plan::affine(major - 1).into_bytes(),
                 "not compatible with this version of TensorRT",

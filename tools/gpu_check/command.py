@@ -1,0 +1,134 @@
+"""The command line of tools/gpu-check."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from . import bundle, fatbin, report
+from .steps import STEPS, TOTAL_SECONDS, Outcome, Place, Result, take
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS = ROOT / "benches" / "results"
+FAKE_DRIVER = "libfake_cuda.so"
+# What the loader looks for.
+DRIVER = "libcuda.so"
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="tools/gpu-check",
+        description="Checks and measures adjoin on a machine with a GPU, in less than ten minutes. Each step has a limit "
+        "of its own; what a machine lacks is skipped, with the reason. Results are JSON and a table.",
+        epilog="Before: cargo build --release -p adjoin-cuda --example gpu_check; "
+        "cargo test --release -p adjoin-cuda --no-run",
+    )
+    made.add_argument("--dry-run", action="store_true", help="walk all steps on the fake driver, with few turns; not a measurement")
+    made.add_argument("--programs", type=Path, metavar="DIR", help="where cargo put the programs (target/release; with --dry-run target/debug)")
+    made.add_argument("--end-to-end", metavar="COMMAND", help="command that serves a model to 16 clients and writes JSON as its last line")
+    made.add_argument("--bundle", type=Path, metavar="DIR", help="libraries in pieces, put beside each other before the steps (--pack makes them)")
+    made.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes (benches/results/gpu.json; with --dry-run nowhere)")
+    made.add_argument(
+        "--pack", type=Path, metavar="DIR",
+        help="make such a bundle of --libraries for --architecture instead of taking steps: pieces of at most 60 MiB",
+    )
+    made.add_argument("--libraries", type=Path, nargs="+", default=[], metavar="FILE", help="libraries for --pack")
+    made.add_argument("--architecture", type=int, metavar="N", help="GPU code that --pack leaves in them, such as 90; all if absent")
+    return made
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    if arguments.pack:
+        return pack(arguments)
+    is_fake = arguments.dry_run
+    out = arguments.out or (None if is_fake else RESULTS / "gpu.json")
+    if is_fake and out and RESULTS in out.resolve().parents:
+        print("gpu-check: figures of the fake driver are no results; give another place", file=sys.stderr)
+        return 2
+    programs = arguments.programs or ROOT / "target" / ("debug" if is_fake else "release")
+    with tempfile.TemporaryDirectory(prefix="gpu-check-") as directory:
+        try:
+            place = prepare(arguments, programs, Path(directory))
+        except (FileNotFoundError, bundle.BundleError) as error:
+            print(f"gpu-check: {error}", file=sys.stderr)
+            return 2
+        results = run(place)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report.as_json(results, sys.argv, is_fake), indent=2) + "\n")
+    print(report.table(results, is_fake))
+    return 0 if report.is_good(results) else 1
+
+
+def pack(arguments: argparse.Namespace) -> int:
+    files = {}
+    for library in arguments.libraries:
+        has_gpu_code = arguments.architecture and any(fatbin.entries(library.read_bytes()))
+        files[library.name] = (
+            fatbin.prune(library, arguments.architecture) if has_gpu_code else library.read_bytes()
+        )
+    for packed in bundle.pack(files, arguments.pack):
+        print(f"{packed.name}: {packed.byte_size} bytes in {len(packed.pieces)} pieces")
+    return 0
+
+
+def prepare(arguments: argparse.Namespace, programs: Path, directory: Path) -> Place:
+    """Finds programs and libraries."""
+    program = programs / "examples" / "gpu_check"
+    if not program.is_file():
+        raise FileNotFoundError(f"{program} is not there: cargo build -p adjoin-cuda --example gpu_check")
+    libraries = []
+    environment = dict(os.environ)
+    if arguments.dry_run:
+        driver = programs / FAKE_DRIVER
+        if not driver.is_file():
+            raise FileNotFoundError(f"{driver} is not there: cargo build -p adjoin-fake-cuda")
+        (directory / "fake").mkdir()
+        # A directory of its own, so that nothing else of the build is found through it.
+        for name in (DRIVER, f"{DRIVER}.1"):
+            (directory / "fake" / name).symlink_to(driver.resolve())
+        libraries.append(directory / "fake")
+    else:
+        environment["ADJOIN_REAL_CUDA"] = "1"
+    if arguments.bundle:
+        bundle.unpack(arguments.bundle, directory / "libraries")
+        libraries.append(directory / "libraries")
+    paths = [str(path) for path in libraries]
+    environment["LD_LIBRARY_PATH"] = ":".join(filter(None, [*paths, environment.get("LD_LIBRARY_PATH", "")]))
+    return Place(
+        device_program=program,
+        tests=test_programs(programs),
+        environment=environment,
+        is_quick=arguments.dry_run,
+        end_to_end=shlex.split(arguments.end_to_end) if arguments.end_to_end else None,
+    )
+
+
+def test_programs(programs: Path) -> list[Path]:
+    """Test programs of adjoin-cuda that cargo has built, the newest of each."""
+    newest: dict[str, Path] = {}
+    for path in sorted(programs.glob("deps/*"), key=lambda path: path.stat().st_mtime):
+        name = path.name.rpartition("-")[0]
+        if not path.suffix and os.access(path, os.X_OK) and path.is_file() and name in TESTS:
+            newest[name] = path
+    return list(newest.values())
+
+
+TESTS = {"suite"}
+
+
+def run(place: Place) -> list[Result]:
+    """Takes all steps. Without a device, those behind the first are of no use."""
+    assert sum(step.limit_seconds for step in STEPS) <= TOTAL_SECONDS, "the limits add up to less than ten minutes"
+    results: list[Result] = []
+    for step in STEPS:
+        if results and results[0].outcome != Outcome.PASSED:
+            results.append(Result(step.name, Outcome.SKIPPED, reason="there is no device"))
+            continue
+        results.append(take(step, place))
+        print(f"gpu-check: {step.name}: {results[-1].outcome.value}", file=sys.stderr)
+    return results

@@ -1,0 +1,82 @@
+"""A run of all steps as JSON, and as a table for people."""
+
+import datetime
+import os
+import platform
+
+from .steps import Outcome, Result
+
+FAKE = "FAKE DRIVER: nothing here was measured on a GPU"
+
+
+def as_json(results: list[Result], command: list[str], is_fake: bool) -> dict:
+    probe = next((r.figures for r in results if "devices" in r.figures), {})
+    return {
+        "fake": is_fake,
+        "note": FAKE if is_fake else "",
+        "command": " ".join(command),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "kernel": platform.release(),
+            "driver": probe.get("cuda", ""),
+            "devices": [device["name"] for device in probe.get("devices", [])],
+        },
+        "steps": [
+            {
+                "name": result.name,
+                "outcome": result.outcome.value,
+                "seconds": round(result.seconds, 2),
+                "reason": result.reason,
+                "figures": result.figures,
+            }
+            for result in results
+        ],
+    }
+
+
+def processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+            return next(names, platform.machine())
+    except OSError:
+        return platform.machine()
+
+
+def table(results: list[Result], is_fake: bool) -> str:
+    rows = [(r.name, r.outcome.value, f"{r.seconds:.1f} s", r.reason or headline(r)) for r in results]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) + "  " + row[3] for row in rows]
+    if is_fake:
+        lines.insert(0, FAKE)
+        lines.append(FAKE)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def headline(result: Result) -> str:
+    """The one figure of a step that people look for."""
+    figures = result.figures
+    sizes = figures.get("sizes", [])
+    last = sizes[-1] if sizes else {}
+    if "devices" in figures:
+        return ", ".join(device["name"] for device in figures["devices"])
+    if "register_us_per_mib" in last:
+        return f"{last['register_us_per_mib']:.1f} us per MiB at {last['mebibytes']} MiB"
+    if "to_device_gbs" in last:
+        speeds = last["to_device_gbs"]
+        return f"registered {speeds['registered']:.1f} of {speeds['pinned_by_the_driver']:.1f} GB/s"
+    if "one_copy_us" in last:
+        forms = [last[f"{form}_us"] for form in ("copies", "batched", "kernel") if f"{form}_us" in last]
+        return f"{min(forms):.0f} us, one copy {last['one_copy_us']:.0f} us, processor {last['processor_us']:.0f} us"
+    if "bytes_compared" in figures:
+        return f"{figures['bytes_compared']} bytes as expected"
+    if "deaths" in figures:
+        return f"{figures['deaths']} clients killed, {figures['batches_after_a_death']} batches after"
+    return ""
+
+
+def is_good(results: list[Result]) -> bool:
+    """Whether nothing that was run failed."""
+    return all(result.outcome in (Outcome.PASSED, Outcome.SKIPPED) for result in results)

@@ -1,0 +1,146 @@
+"""What is checked and measured, in this order, each with a limit of its own."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+# All limits together stay below ten minutes.
+TOTAL_SECONDS = 600
+
+
+class Outcome(str, Enum):
+    """What became of a step."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    TIMED_OUT = "timed out"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What steps run, and where."""
+
+    device_program: Path
+    """`gpu_check`, an example of the crate adjoin-cuda."""
+    tests: list[Path]
+    """Test programs of adjoin-cuda."""
+    environment: dict[str, str]
+    is_quick: bool
+    """Few turns and small sizes: a walk through the steps, not a measurement."""
+    end_to_end: list[str] | None
+    """A command that serves a model on the device to 16 clients and writes JSON; none if there is none."""
+
+
+@dataclass
+class Result:
+    """A step that was taken."""
+
+    name: str
+    outcome: Outcome
+    seconds: float = 0.0
+    reason: str = ""
+    figures: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, or why there is none."""
+
+    name: str
+    limit_seconds: int
+    command: Callable[[Place], list[str] | str]
+    """The command, or as text why it is skipped."""
+
+
+def device(step: str) -> Callable[[Place], list[str]]:
+    """A step of the device program."""
+
+    def command(place: Place) -> list[str]:
+        quick = ["--quick"] if place.is_quick else []
+        return [str(place.device_program), step, *quick]
+
+    return command
+
+
+def sanitizer(place: Place) -> list[str] | str:
+    tool = shutil.which("compute-sanitizer", path=place.environment.get("PATH"))
+    if tool is None:
+        return "compute-sanitizer is not on this machine; it comes with the CUDA toolkit"
+    program = [str(place.device_program), "ordering", "--quick"]
+    return [tool, "--tool", "memcheck", "--error-exitcode", "1", *program]
+
+
+def driver_tests(place: Place) -> list[str] | str:
+    if not place.tests:
+        return "no test programs of adjoin-cuda; build them with `cargo test -p adjoin-cuda --no-run`"
+    # One shell, so that the step has one limit.
+    return ["/bin/sh", "-ec", 'for test in "$@"; do "$test"; done', "tests", *map(str, place.tests)]
+
+
+def end_to_end(place: Place) -> list[str] | str:
+    if place.end_to_end is None:
+        return "no command; give one with --end-to-end"
+    return place.end_to_end
+
+
+def probe(place: Place) -> list[str]:
+    return [str(place.device_program), "probe"]
+
+
+STEPS = [
+    Step("driver and devices", 20, probe),
+    Step("cost of registering", 60, device("register")),
+    Step("copies by size", 60, device("copies")),
+    Step("gather of 32 sessions", 60, device("gather")),
+    Step("order of work", 60, device("ordering")),
+    Step("clients that die", 60, device("death")),
+    Step("tests on this driver", 120, driver_tests),
+    Step("16 clients end to end", 100, end_to_end),
+    Step("memory checker", 50, sanitizer),
+]
+
+
+def take(step: Step, place: Place) -> Result:
+    """Takes a step, within its limit."""
+    command = step.command(place)
+    if isinstance(command, str):
+        return Result(step.name, Outcome.SKIPPED, reason=command)
+    begin = time.monotonic()
+    try:
+        ended = subprocess.run(
+            command,
+            env=place.environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=step.limit_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"not done after {step.limit_seconds} s"
+        return Result(step.name, Outcome.TIMED_OUT, time.monotonic() - begin, reason)
+    except OSError as error:
+        return Result(step.name, Outcome.FAILED, time.monotonic() - begin, f"{command[0]}: {error}")
+    seconds = time.monotonic() - begin
+    if ended.returncode != 0:
+        last = (ended.stderr or ended.stdout).strip().splitlines()[-3:]
+        reason = f"ended with {ended.returncode}: {' / '.join(last)}"
+        return Result(step.name, Outcome.FAILED, seconds, reason)
+    return Result(step.name, Outcome.PASSED, seconds, figures=figures(ended.stdout))
+
+
+def figures(output: str) -> dict:
+    """The JSON object that a program wrote as its last line; nothing if it wrote none."""
+    lines = output.strip().splitlines()
+    if not lines or not lines[-1].startswith("{"):
+        return {}
+    try:
+        return json.loads(lines[-1])
+    except json.JSONDecodeError:
+        return {}
