@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use adjoin_cuda::{BatchSlot, CudaError, DeviceBuffer, Graph, Stream};
+use adjoin_cuda::{BatchGraph, BatchSlot, CudaError, DeviceBuffer, Lane};
 use adjoin_schema::Shape;
 use smallvec::SmallVec;
 
@@ -26,7 +26,7 @@ const GRAPH_BYTES_MAX: usize = 1 << 20;
 enum Known {
     /// It ran once.
     Once,
-    Captured(Graph),
+    Captured(BatchGraph),
     /// It cannot be captured.
     Never,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Graphs {
 /// How to run a batch.
 #[derive(Debug)]
 pub(crate) enum Step {
-    Replay(Graph),
+    Replay(BatchGraph),
     Enqueue,
 }
 
@@ -50,7 +50,11 @@ impl Graphs {
         shapes: Shapes,
         byte_size: usize,
         slot: &mut BatchSlot,
-        enqueue: &mut impl FnMut(&Stream, &[DeviceBuffer], &[DeviceBuffer]) -> Result<(), EnqueueError>,
+        enqueue: &mut impl FnMut(
+            &mut Lane,
+            &[DeviceBuffer],
+            &[DeviceBuffer],
+        ) -> Result<(), EnqueueError>,
     ) -> Result<Step, CudaError> {
         let is_full = self.sizes.len() >= GRAPHS_MAX && !self.sizes.contains_key(&shapes);
         if byte_size > GRAPH_BYTES_MAX || is_full {

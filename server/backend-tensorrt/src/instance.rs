@@ -5,7 +5,7 @@ use std::sync::Arc;
 use adjoin_backend::{
     Copied, ExecuteError, Execution, Input, Instance, Output, OutputSink, TensorMetadata,
 };
-use adjoin_cuda::{BatchSlot, CudaError, DeviceBuffer, Stream};
+use adjoin_cuda::{BatchSlot, CudaError, DeviceBuffer, Lane};
 use adjoin_schema::Shape;
 use adjoin_shm::{AlignedBuffer, Payload, PayloadMut};
 use smallvec::SmallVec;
@@ -192,22 +192,29 @@ impl TensorRtInstance {
         let shapes = execution.inputs.iter().map(|input| input.shape.into());
         let sizes = execution.inputs.iter().map(Input::byte_size);
         let byte_size = sizes.chain(bytes.iter().copied()).sum();
-        let mut enqueue = |stream: &Stream, _: &[DeviceBuffer], _: &[DeviceBuffer]| {
-            context.enqueue(stream).map_err(EnqueueError::TensorRt)
+        let mut enqueue = |lane: &mut Lane, _: &[DeviceBuffer], _: &[DeviceBuffer]| {
+            context
+                .enqueue(lane.stream())
+                .map_err(EnqueueError::TensorRt)
         };
         let step = graphs.step(shapes.collect(), byte_size, slot, &mut enqueue);
         let step = step.map_err(EnqueueError::Cuda)?;
         let mut run = slot.begin().map_err(EnqueueError::Cuda)?;
         match step {
             Step::Replay(graph) => {
-                let replayed = run.replay(&graph, inputs, rooms);
-                replayed.map_err(EnqueueError::Cuda)?;
+                for (index, pieces) in inputs.iter().enumerate() {
+                    run.place_input(index, pieces).map_err(EnqueueError::Cuda)?;
+                }
+                for (index, room) in rooms.into_iter().enumerate() {
+                    run.place_output(index, room).map_err(EnqueueError::Cuda)?;
+                }
+                run.replay(&graph).map_err(EnqueueError::Cuda)?;
             }
             Step::Enqueue => {
                 for (index, pieces) in inputs.iter().enumerate() {
                     run.gather(index, pieces).map_err(EnqueueError::Cuda)?;
                 }
-                run.with_lane(|lane, inputs, outputs| enqueue(lane.stream(), inputs, outputs))?;
+                run.with_lane(&mut enqueue)?;
                 for (index, room) in rooms.into_iter().enumerate() {
                     run.scatter(index, room).map_err(EnqueueError::Cuda)?;
                 }
