@@ -198,7 +198,7 @@ fn failures_of_the_driver_fail_the_batch_and_leave_nothing_under_way() {
     for failure in [
         "cuMemcpyHtoDAsync_v2:4:1",
         "cuMemcpyDtoHAsync_v2:6:1",
-        "cuStreamEndCapture:1:900",
+        "cuGraphInstantiateWithFlags:1:2",
         "cuGraphLaunch:2:1",
     ] {
         let fake = FakeCuda::new().fail(failure).delay_us("0-200");
