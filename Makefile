@@ -71,6 +71,7 @@ unit: tools tensorrt-headers
 gpu: tensorrt-headers need-cxx need-python
 	$(CARGO) test --locked -p adjoin-cuda -p adjoin-fake-cuda
 	$(CARGO) test --locked -p adjoin-backend-tensorrt --features engine
+	$(CARGO) build --locked -p adjoin-fake-cuda
 	$(CARGO) build --locked -p adjoin-cuda --example gpu_check
 	cd tools && $(PYTHON) -m unittest --quiet gpu_check.test_gpu_check
 	tools/gpu-check --dry-run

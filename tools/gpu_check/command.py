@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -84,9 +85,11 @@ def prepare(arguments: argparse.Namespace, programs: Path, directory: Path) -> P
     libraries = []
     environment = dict(os.environ)
     if arguments.dry_run:
-        driver = programs / FAKE_DRIVER
-        if not driver.is_file():
-            raise FileNotFoundError(f"{driver} is not there: cargo build -p adjoin-fake-cuda")
+        # Cargo puts it beside the programs if it was asked for it, else with what tests link.
+        places = [programs / FAKE_DRIVER, programs / "deps" / FAKE_DRIVER]
+        driver = next((place for place in places if place.is_file()), None)
+        if driver is None:
+            raise FileNotFoundError(f"{places[0]} is not there: cargo build -p adjoin-fake-cuda")
         (directory / "fake").mkdir()
         # A directory of its own, so that nothing else of the build is found through it.
         for name in (DRIVER, f"{DRIVER}.1"):
@@ -103,22 +106,25 @@ def prepare(arguments: argparse.Namespace, programs: Path, directory: Path) -> P
         device_program=program,
         tests=test_programs(programs),
         environment=environment,
+        library_path=os.environ.get("LD_LIBRARY_PATH", ""),
         is_quick=arguments.dry_run,
         end_to_end=shlex.split(arguments.end_to_end) if arguments.end_to_end else None,
     )
 
 
 def test_programs(programs: Path) -> list[Path]:
-    """Test programs of adjoin-cuda that cargo has built, the newest of each."""
-    newest: dict[str, Path] = {}
-    for path in sorted(programs.glob("deps/*"), key=lambda path: path.stat().st_mtime):
-        name = path.name.rpartition("-")[0]
-        if not path.suffix and os.access(path, os.X_OK) and path.is_file() and name in TESTS:
-            newest[name] = path
-    return list(newest.values())
+    """The newest test program of adjoin-cuda that cargo has built; other crates have one of the same name."""
+    built = [path for path in programs.glob("deps/suite-*") if not path.suffix and os.access(path, os.X_OK)]
+    built.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path for path in built if has_test(path, KNOWN_TEST)][:1]
 
 
-TESTS = {"suite"}
+KNOWN_TEST = "machine::no_driver"
+
+
+def has_test(program: Path, name: str) -> bool:
+    listed = subprocess.run([program, "--list"], capture_output=True, text=True, check=False, timeout=60)
+    return f"{name}: test" in listed.stdout
 
 
 def run(place: Place) -> list[Result]:

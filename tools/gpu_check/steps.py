@@ -31,6 +31,8 @@ class Place:
     tests: list[Path]
     """Test programs of adjoin-cuda."""
     environment: dict[str, str]
+    library_path: str
+    """LD_LIBRARY_PATH as it was: tests bring their own driver, or mean the machine's."""
     is_quick: bool
     """Few turns and small sizes: a walk through the steps, not a measurement."""
     end_to_end: list[str] | None
@@ -80,7 +82,8 @@ def driver_tests(place: Place) -> list[str] | str:
     if not place.tests:
         return "no test programs of adjoin-cuda; build them with `cargo test -p adjoin-cuda --no-run`"
     # One shell, so that the step has one limit.
-    return ["/bin/sh", "-ec", 'for test in "$@"; do "$test"; done', "tests", *map(str, place.tests)]
+    path = f"LD_LIBRARY_PATH={place.library_path}"
+    return ["/usr/bin/env", path, "/bin/sh", "-ec", 'for test in "$@"; do "$test"; done', "tests", *map(str, place.tests)]
 
 
 def end_to_end(place: Place) -> list[str] | str:

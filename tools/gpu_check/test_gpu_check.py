@@ -18,6 +18,7 @@ def place(**changed) -> steps.Place:
         "device_program": Path("/nonexistent/gpu_check"),
         "tests": [],
         "environment": {"PATH": "/usr/bin:/bin"},
+        "library_path": "",
         "is_quick": True,
         "end_to_end": None,
     }

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use adjoin_cuda::{BatchSlot, SlotSpec, Transfers};
+use adjoin_cuda::{BatchSlot, Device, DeviceBuffer, SlotSpec, Stream, Transfers};
 use adjoin_shm::{AlignedBuffer, OwnedRange, Payload};
-use cudarc::driver::CudaContext;
 use cudarc::driver::sys::CU_MEMHOSTALLOC_PORTABLE;
+use cudarc::driver::{CudaContext, result};
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -57,7 +57,7 @@ pub(crate) fn run(is_quick: bool) -> Result<Value, Failure> {
             byte_size,
             || Ok(private.payload(byte_size)),
         )?;
-        let (pinned, pinned_back) = by_driver(turns, byte_size)?;
+        let (pinned, pinned_back) = by_driver(with_staging.device(), turns, byte_size)?;
         let speed = |time| gigabytes(byte_size, time);
         rows.push(json!({
             "bytes": byte_size,
@@ -112,20 +112,36 @@ fn to_host(
 }
 
 /// The driver's own copies between its pinned memory and the device, without this crate: there and back.
-fn by_driver(turns: usize, byte_size: usize) -> Result<(Duration, Duration), Failure> {
-    let context = CudaContext::new(0)?;
-    let stream = context.new_stream()?;
+fn by_driver(
+    device: &Device,
+    turns: usize,
+    byte_size: usize,
+) -> Result<(Duration, Duration), Failure> {
+    device.make_current()?;
+    let context = CudaContext::new(usize::try_from(device.facts().index)?)?;
+    let stream = Stream::new(device)?;
+    let raw = stream.as_ptr().cast();
+    let buffer = DeviceBuffer::new(device, byte_size)?;
+    let address = buffer.device_address();
     #[allow(unsafe_code, reason = "a measure of the driver alone")]
-    // SAFETY: the memory is not initialised, and any bytes are bytes; nothing here reads them as values.
+    // SAFETY: any bytes are bytes, so memory that is not initialised is.
     let mut host =
         unsafe { context.alloc_pinned_with_flags::<u8>(byte_size, CU_MEMHOSTALLOC_PORTABLE)? };
-    let mut device = stream.alloc_zeros::<u8>(byte_size)?;
+    let host = host.as_mut_slice()?;
     let to_device = median(turns, || {
-        stream.memcpy_htod(&host, &mut device)?;
+        #[allow(unsafe_code, reason = "a measure of the driver alone")]
+        // SAFETY: both ranges have `byte_size` bytes, and live until the stream is synchronised below.
+        unsafe {
+            result::memcpy_htod_async(address, host, raw)?;
+        }
         Ok(stream.synchronize()?)
     })?;
     let to_host = median(turns, || {
-        stream.memcpy_dtoh(&device, &mut host)?;
+        #[allow(unsafe_code, reason = "a measure of the driver alone")]
+        // SAFETY: as above, and `host` is borrowed exclusively.
+        unsafe {
+            result::memcpy_dtoh_async(host, address, raw)?;
+        }
         Ok(stream.synchronize()?)
     })?;
     Ok((to_device, to_host))

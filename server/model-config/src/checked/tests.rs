@@ -108,6 +108,10 @@ fn engines_are_told_by_platform_backend_or_steps() {
         ("platform: 'onnxruntime_onnx'", Engine::OnnxRuntime),
         ("backend: 'onnxruntime'", Engine::OnnxRuntime),
         ("backend: 'rten'", Engine::Rten),
+        (
+            "platform: 'tensorrt_plan' backend: 'tensorrt' instance_group { kind: KIND_GPU }",
+            Engine::TensorRt,
+        ),
         ("backend: 'adjoin_rten' platform: 'rten_onnx'", Engine::Rten),
         (
             "backend: 'adjoin_softmax'",
@@ -118,8 +122,8 @@ fn engines_are_told_by_platform_backend_or_steps() {
     }
     assert_errors(&[
         (
-            "platform: 'tensorrt_plan'",
-            ["platform is \"tensorrt_plan\"", "onnxruntime_onnx"],
+            "platform: 'tensorflow_savedmodel'",
+            ["platform is \"tensorflow_savedmodel\"", "onnxruntime_onnx"],
         ),
         (
             "backend: 'python'",
@@ -134,6 +138,38 @@ fn engines_are_told_by_platform_backend_or_steps() {
         (
             "platform: 'ensemble'",
             ["ensemble_scheduling is absent", "steps"],
+        ),
+    ]);
+}
+
+#[test]
+fn plans_run_on_devices_and_have_parameters_of_their_own() {
+    let text = "platform: 'tensorrt_plan'
+        parameters { key: 'optimization_profile' value { string_value: '1' } }
+        parameters { key: 'input_transform:x' value { string_value: 'std=2' } }";
+    let plan = checked(text);
+    assert_eq!(plan.parameters["optimization_profile"], "1");
+    assert_eq!(plan.input_transforms["x"], "std=2".parse().unwrap());
+    // Other engines have no profiles.
+    assert!(
+        checked(&text.replace("tensorrt_plan", "rten_onnx"))
+            .parameters
+            .is_empty()
+    );
+    assert_errors(&[
+        (
+            "platform: 'tensorrt_plan' instance_group { kind: KIND_CPU }",
+            ["KIND_CPU", "KIND_GPU"],
+        ),
+        (
+            "parameters { key: 'input_transform:x' value { string_value: 'std=0' } }",
+            ["input_transform:x", "std is 0"],
+        ),
+        (
+            "platform: 'ensemble' parameters { key: 'input_transform:x' } ensemble_scheduling { step {
+                model_name: 'a' input_map { key: 'i' value: 'x' } output_map { key: 'o' value: 'y' } } }
+             input { name: 'x' data_type: TYPE_FP32 dims: 1 } output { name: 'y' data_type: TYPE_FP32 dims: 1 }",
+            ["input_transform:x", "the model of a step may have"],
         ),
     ]);
 }
