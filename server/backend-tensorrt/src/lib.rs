@@ -2,16 +2,16 @@
 //!
 //! A plan (`model.plan`) is what `trtexec` or TensorRT's builder writes for one kind of device. This crate loads it
 //! through a thin C++ shim of virtual calls (`shim/`), gives its inputs and outputs to the server as every engine does, and
-//! runs batches on a device of [`adjoin_cuda`]: the copy engine brings each request's piece to its row of the device batch,
+//! runs batches on a device of `adjoin_cuda`: the copy engine brings each request's piece to its row of the device batch,
 //! the plan runs, and results go straight to where the clients read them. Up to the rows that a graph pays for, all
 //! of that is one CUDA graph, captured once for each size of batch and replayed.
 //!
 //! Neither TensorRT nor a CUDA toolkit is needed to build it, but TensorRT's headers are (README.md).
 //!
 //! # Order of things
-//! `nvinfer` is not touched before a device of [`adjoin_cuda`] is there: the lean runtime, asked on a machine without a
-//! driver, returns an object that is none and ends the process at the next call. [`TensorRtBackend::open`] takes the
-//! device's [`Transfers`](adjoin_cuda::Transfers), so it cannot be done in the wrong order.
+//! `nvinfer` is not touched before a device of `adjoin_cuda` is there: the lean runtime, asked on a machine without a
+//! driver, returns an object that is none and ends the process at the next call. `TensorRtBackend::open` takes the
+//! device's `Transfers`, so it cannot be done in the wrong order.
 //!
 //! # The crate `tensorrt-rs`
 //! Whoever looks for it: it supports TensorRT 5 and 7, whose libraries its build wants by their exact names, and parses
