@@ -270,7 +270,7 @@ fn model(version: &ModelVersion) -> api::ModelVersion {
             data_type: dtype.name().into(),
             shape: shape.to_vec(),
             dimension_names,
-            in_place: tensor.access == adjoin_backend::InputAccess::InPlace,
+            in_place: tensor.access != adjoin_backend::InputAccess::CopyFirst,
         }
     };
     api::ModelVersion {
