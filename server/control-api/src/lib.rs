@@ -16,6 +16,9 @@
     reason = "written by the code generator"
 )]
 
+mod bounds;
+pub mod codec;
+
 /// adjoin's control plane.
 pub mod control {
     tonic::include_proto!("adjoin.control.v1");
@@ -25,6 +28,10 @@ pub mod control {
 pub mod inference {
     tonic::include_proto!("inference");
 }
+
+/// Largest message of the Open Inference Protocol, in bytes: what its clients expect to pass. The parts of a request take
+/// no more either once it is decoded.
+pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 /// Socket of the control plane and of the Open Inference Protocol, in the server's socket directory.
 pub const CONTROL_SOCKET: &str = "control.sock";

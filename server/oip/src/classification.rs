@@ -116,7 +116,9 @@ mod tests {
         let (shape, bytes) =
             classify(DataType::Fp32, shape, &bytes, classes, is_batched, &labels).unwrap();
         let count = shape.iter().product::<i64>().unsigned_abs();
-        let texts = string_elements(&bytes, count).unwrap();
+        let texts: Vec<_> = string_elements(&bytes, count)
+            .collect::<Result<_, _>>()
+            .unwrap();
         let texts = texts
             .iter()
             .map(|text| String::from_utf8(text.to_vec()).unwrap())

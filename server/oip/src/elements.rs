@@ -10,45 +10,54 @@ use serde_json::value::RawValue;
 
 use crate::Fault;
 
-/// The strings of a BYTES tensor, `count` of them and nothing after.
-///
-/// # Errors
-/// A text that says at which element the lengths do not add up.
-pub fn string_elements(bytes: &[u8], count: u64) -> Result<Vec<&[u8]>, Fault> {
+/// The strings of a BYTES tensor, `count` of them and nothing after. Where the lengths do not add up, the last item is a
+/// text that says at which element.
+pub fn string_elements(bytes: &[u8], count: u64) -> impl Iterator<Item = Result<&[u8], Fault>> {
     let mut rest = bytes;
-    // Each element takes four bytes at least, so the room is bounded by what came in.
-    let mut elements = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(bytes.len() / 4));
-    for index in 0..count {
-        let Some((length, after)) = rest.split_first_chunk::<4>() else {
-            let left = rest.len();
-            return Err(Fault::invalid(format!(
-                "{left} bytes are left for the length of string {index} of {count}; it takes 4"
-            )));
-        };
-        let length = u32::from_le_bytes(*length);
-        let end = usize::try_from(length).unwrap_or(usize::MAX);
-        let Some((element, after)) = after.split_at_checked(end) else {
-            let left = after.len();
-            return Err(Fault::invalid(format!(
-                "string {index} of {count} has {length} bytes, and {left} are left"
-            )));
-        };
-        elements.push(element);
-        rest = after;
-    }
-    if !rest.is_empty() {
+    let mut index = 0;
+    std::iter::from_fn(move || {
+        if index >= count {
+            let left = std::mem::take(&mut rest).len();
+            return (left > 0).then(|| {
+                Err(Fault::invalid(format!(
+                    "{left} bytes are left after {count} strings"
+                )))
+            });
+        }
+        let element = first_string(&mut rest, index, count);
+        index += 1;
+        if element.is_err() {
+            // After a fault there is nothing more to say.
+            index = count;
+            rest = &[];
+        }
+        Some(element)
+    })
+}
+
+fn first_string<'a>(rest: &mut &'a [u8], index: u64, count: u64) -> Result<&'a [u8], Fault> {
+    let Some((length, after)) = rest.split_first_chunk::<4>() else {
         let left = rest.len();
         return Err(Fault::invalid(format!(
-            "{left} bytes are left after {count} strings"
+            "{left} bytes are left for the length of string {index} of {count}; it takes 4"
         )));
-    }
-    Ok(elements)
+    };
+    let length = u32::from_le_bytes(*length);
+    let end = usize::try_from(length).unwrap_or(usize::MAX);
+    let Some((element, after)) = after.split_at_checked(end) else {
+        let left = after.len();
+        return Err(Fault::invalid(format!(
+            "string {index} of {count} has {length} bytes, and {left} are left"
+        )));
+    };
+    *rest = after;
+    Ok(element)
 }
 
 /// Checks that bytes are those of `count` elements.
 pub(crate) fn check_bytes(dtype: DataType, count: u64, bytes: &[u8]) -> Result<(), Fault> {
     let Some(element) = dtype.element_bytes() else {
-        return string_elements(bytes, count).map(|_| ());
+        return string_elements(bytes, count).try_for_each(|element| element.map(|_| ()));
     };
     let (expected, got) = (count.saturating_mul(element), bytes.len());
     if got as u64 != expected {
@@ -367,8 +376,8 @@ pub(crate) fn to_json(
     out.push(b'[');
     match dtype {
         DataType::Bytes => {
-            for (index, element) in string_elements(bytes, count)?.into_iter().enumerate() {
-                let text = std::str::from_utf8(element)
+            for (index, element) in string_elements(bytes, count).enumerate() {
+                let text = std::str::from_utf8(element?)
                     .map_err(|_| Fault::invalid(format!("string {index} is no UTF-8: {BINARY}")))?;
                 separate(out, index);
                 write_json(out, text)?;

@@ -355,7 +355,8 @@ proptest! {
             ..message(vec![input("BYTES", &[count])], &[])
         };
         if let Ok(call) = grpc::call(message) {
-            let elements = adjoin_oip::string_elements(bytes(&call, 0), count.unsigned_abs()).unwrap();
+            let elements = adjoin_oip::string_elements(bytes(&call, 0), count.unsigned_abs());
+            let elements: Vec<_> = elements.collect::<Result<_, _>>().unwrap();
             let sum: usize = elements.iter().map(|element| 4 + element.len()).sum();
             prop_assert_eq!(sum, raw.len());
         }

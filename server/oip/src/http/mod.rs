@@ -1,5 +1,6 @@
 //! Calls as HTTP bodies: JSON, and JSON followed by raw bytes (the binary tensor extension).
 
+mod bounded;
 mod reply;
 mod request;
 

@@ -1,29 +1,26 @@
 //! From an HTTP body to a call.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
+use super::bounded::{Parameters, list};
 use crate::call::{check_count, check_name, check_outputs};
 use crate::elements::{check_bytes, from_json};
 use crate::parameters::TensorParameters;
-use crate::{
-    Call, CallInput, CallOutput, CallParameters, Content, Fault, Target, Value, VersionChoice,
-};
+use crate::{Call, CallInput, CallOutput, CallParameters, Content, Fault, Target, VersionChoice};
 
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(borrow, default)]
     id: Cow<'a, str>,
     #[serde(default)]
-    parameters: BTreeMap<String, Json>,
-    #[serde(borrow)]
+    parameters: Parameters,
+    #[serde(borrow, deserialize_with = "list")]
     inputs: Vec<Input<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "list")]
     outputs: Vec<Output<'a>>,
 }
 
@@ -33,9 +30,10 @@ struct Input<'a> {
     name: Cow<'a, str>,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
+    #[serde(deserialize_with = "list")]
     shape: Vec<i64>,
     #[serde(default)]
-    parameters: BTreeMap<String, Json>,
+    parameters: Parameters,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -45,28 +43,7 @@ struct Output<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(default)]
-    parameters: BTreeMap<String, Json>,
-}
-
-fn value(json: &Json) -> Value<'_> {
-    match json {
-        Json::Bool(value) => Value::Bool(*value),
-        Json::String(text) => Value::Text(text),
-        Json::Number(number) => match (number.as_i128(), number.as_f64()) {
-            (Some(number), _) => Value::Int(number),
-            (None, Some(number)) => Value::Float(number),
-            (None, None) => Value::Other,
-        },
-        Json::Null | Json::Array(_) | Json::Object(_) => Value::Other,
-    }
-}
-
-fn tensor(parameters: &BTreeMap<String, Json>) -> Result<TensorParameters, Fault> {
-    TensorParameters::read(
-        parameters
-            .iter()
-            .map(|(name, json)| (name.as_str(), value(json))),
-    )
+    parameters: Parameters,
 }
 
 /// Reads a body that asks for `model` in `version`, both from the path. `json_bytes` is what the header
@@ -87,8 +64,8 @@ pub fn call(
     check_count("input", message.inputs.len())?;
     check_count("output", message.outputs.len())?;
     let mut parameters = CallParameters::default();
-    for (name, json) in &message.parameters {
-        parameters.take(name, value(json))?;
+    for (name, value) in message.parameters.iter() {
+        parameters.take(name, value)?;
     }
     let mut inputs = Vec::with_capacity(message.inputs.len());
     for it in message.inputs {
@@ -130,8 +107,8 @@ fn json_length(body: usize, header: Option<&str>) -> Result<usize, Fault> {
 }
 
 fn input(input: Input<'_>, raw: &mut Bytes) -> Result<CallInput, Fault> {
-    let parameters =
-        tensor(&input.parameters).map_err(|fault| fault.about("input", &input.name))?;
+    let parameters = TensorParameters::read(input.parameters.iter())
+        .map_err(|fault| fault.about("input", &input.name))?;
     CallInput::new(
         input.name.into_owned(),
         &input.datatype,
@@ -164,7 +141,8 @@ fn input(input: Input<'_>, raw: &mut Bytes) -> Result<CallInput, Fault> {
 fn output(output: Output<'_>, is_binary_by_default: bool) -> Result<CallOutput, Fault> {
     let name = output.name.into_owned();
     check_name("output", &name)?;
-    let parameters = tensor(&output.parameters).map_err(|fault| fault.about("output", &name))?;
+    let parameters = TensorParameters::read(output.parameters.iter())
+        .map_err(|fault| fault.about("output", &name))?;
     let target = match (parameters.region, parameters.binary_data) {
         // Clients that mean a region say that they want no binary data.
         (Some(_), is_binary) if parameters.classes > 0 || is_binary == Some(true) => {
