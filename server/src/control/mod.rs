@@ -5,6 +5,7 @@ pub mod access;
 mod admin;
 mod attach;
 mod http;
+mod http_server;
 mod inference;
 pub mod listen;
 mod model_health;
@@ -24,10 +25,10 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adjoin_control_api::FILE_DESCRIPTOR_SET;
 use adjoin_control_api::control::admin_server::AdminServer;
 use adjoin_control_api::control::control_server::ControlServer;
 use adjoin_control_api::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use adjoin_control_api::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
 use adjoin_shm::socket::AttachListener;
 use tokio::sync::{mpsc, watch};
 use tonic::codec::CompressionEncoding;
@@ -43,11 +44,8 @@ use crate::oip::regions::Regions;
 use crate::oip::{LogSettings, Oip};
 use crate::repository::Manager;
 use access::{Access, GrpcGuard, guarded};
-use listen::{Caller, Incoming, ListenerKind, Socket, Tls};
+use listen::{ListenerKind, Socket, Tls};
 use tokens::Tokens;
-
-/// Largest gRPC message, in bytes: what clients of the protocol expect to pass.
-const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes that a peer may send before it is read, per stream and per connection.
 const WINDOW_BYTES: u32 = 64 << 20;
@@ -56,6 +54,10 @@ const FRAME_BYTES: u32 = 1 << 20;
 
 /// Calls of one connection that are worked on at once; further ones wait.
 const CALLS_PER_CONNECTION_MAX: usize = 128;
+/// Calls of one connection that are open at once, with those that wait and streams. Each may hold a header of 16 KiB.
+const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
+/// Streams of one connection that the server may have to reset for the client's faults until it ends the connection.
+const FAULTY_STREAMS_MAX: usize = 1024;
 
 /// Names of the health service for the server as a whole: whether new clients are meant for it, under two names, and
 /// whether it works, which also one does that drains. No model can have these names.
@@ -236,6 +238,7 @@ pub(crate) async fn serve(
     let limits = listen::Limits {
         connections: shared.config.connection_count_max,
         handshake: listen::HANDSHAKE_TIMEOUT,
+        unread: listen::UNREAD_TIMEOUT,
         ended,
     };
     let access = Arc::new(listeners.access);
@@ -286,7 +289,9 @@ pub(crate) async fn serve(
     for (kind, listener, router) in routers {
         if let Some(listener) = listener {
             let router = guarded(router, Arc::clone(&access));
-            let server = http_server(tcp(listener, kind)?, router, ending(&shared));
+            let incoming = tcp(listener, kind)?;
+            let server =
+                http_server::serve(incoming, router, http_server::PATIENCE, ending(&shared));
             tokio::spawn(logged(kind, server));
         }
     }
@@ -327,20 +332,11 @@ fn grpc_server(access: &Arc<Access>) -> Server<Stack<GrpcGuard, Identity>> {
     Server::builder()
         .layer(GrpcGuard::new(Arc::clone(access)))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_max_local_error_reset_streams(Some(FAULTY_STREAMS_MAX))
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-}
-
-async fn http_server(
-    incoming: Incoming,
-    router: axum::Router,
-    ending: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let service = router.into_make_service_with_connect_info::<Caller>();
-    axum::serve(incoming, service)
-        .with_graceful_shutdown(ending)
-        .await
 }
 
 /// Refuses what comes, and waits for what runs.

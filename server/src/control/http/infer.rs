@@ -1,5 +1,6 @@
 //! The route that runs a model.
 
+use adjoin_control_api::MESSAGE_BYTES_MAX;
 use adjoin_oip::http::{Body as Parts, JSON_LENGTH_HEADER, body, call};
 use adjoin_oip::{Fault, Kind};
 use adjoin_shm::padding;
@@ -15,13 +16,14 @@ use tokio_stream::iter;
 use super::Shared;
 use super::failure::Answer;
 use super::models::InPath;
-use crate::control::MESSAGE_BYTES_MAX;
 use crate::control::listen::Caller;
 use crate::oip::Arrival;
 use crate::trace::Transport;
 
 /// More than what may be left out for tensors to begin where engines may read them.
 const ALIGNMENT: usize = 64;
+/// Up to this size room is made for a body as soon as it is announced; for a larger one when so much of it has come.
+const BELIEVED_BYTES_MAX: usize = 4 << 20;
 /// The parts of an answer up to this size are joined: that costs less than to send each by itself.
 const JOINED_BYTES_MAX: usize = 16 << 10;
 
@@ -78,9 +80,7 @@ async fn read_aligned(body: Body, headers: &HeaderMap, at: usize) -> Result<Byte
         return Err(too_large(announced));
     }
     let announced = usize::try_from(announced).unwrap_or(0);
-    let mut whole = BytesMut::with_capacity(announced + ALIGNMENT);
-    let padding = padding(whole.as_ptr().addr().wrapping_add(at));
-    whole.put_bytes(0, padding);
+    let (mut whole, mut padding) = aligned_room(announced.min(BELIEVED_BYTES_MAX), at);
     let mut parts = body.into_data_stream();
     while let Some(part) = parts.next().await {
         let part =
@@ -89,9 +89,23 @@ async fn read_aligned(body: Body, headers: &HeaderMap, at: usize) -> Result<Byte
         if byte_size > MESSAGE_BYTES_MAX {
             return Err(too_large(byte_size as u64));
         }
+        if byte_size > BELIEVED_BYTES_MAX && byte_size <= announced && whole.capacity() < announced
+        {
+            let (mut larger, its_padding) = aligned_room(announced, at);
+            larger.extend_from_slice(&whole[padding..]);
+            (whole, padding) = (larger, its_padding);
+        }
         whole.extend_from_slice(&part);
     }
     Ok(whole.freeze().slice(padding..))
+}
+
+/// Room for so many bytes behind what is left out so that the one `at` so many bytes is aligned; and how much that is.
+fn aligned_room(byte_size: usize, at: usize) -> (BytesMut, usize) {
+    let mut room = BytesMut::with_capacity(byte_size + ALIGNMENT);
+    let padding = padding(room.as_ptr().addr().wrapping_add(at));
+    room.put_bytes(0, padding);
+    (room, padding)
 }
 
 fn response(Parts { parts, json_bytes }: Parts) -> Response {

@@ -15,8 +15,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::connect_info;
-use axum::serve::IncomingStream;
 use rustix::net::{RecvFlags, recv, sockopt};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -35,6 +33,9 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const READY_MAX: usize = 16;
 /// Silence on a TCP connection after which the system asks whether the other end is still there.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
+
+/// How long what was sent may stay unread, before a TCP connection is given up: its answers are the server's memory.
+pub(super) const UNREAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 static FULL_LINES: LogLimit = LogLimit::per_second(1);
 static FAILED_LINES: LogLimit = LogLimit::per_second(1);
@@ -82,7 +83,6 @@ impl Socket {
 /// Connections of one listener, as they are ready.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    kind: ListenerKind,
     ready: mpsc::Receiver<Connection>,
 }
 
@@ -93,6 +93,8 @@ pub(super) struct Limits {
     pub connections: usize,
     /// How long each may take until it is one.
     pub handshake: Duration,
+    /// How long what was sent over TCP may stay unread, in whole milliseconds.
+    pub unread: Duration,
     /// Gets the number of each connection that is over.
     pub ended: mpsc::UnboundedSender<u64>,
 }
@@ -107,7 +109,7 @@ pub(super) fn incoming(
     let (sender, ready) = mpsc::channel(READY_MAX);
     let acceptor = tls.map(|tls| tls.acceptor(kind));
     tokio::spawn(accept(socket, kind, acceptor, limits, sender));
-    Incoming { kind, ready }
+    Incoming { ready }
 }
 
 async fn accept(
@@ -132,10 +134,10 @@ async fn accept(
                     continue;
                 };
                 let (tls, ready) = (tls.clone(), ready.clone());
-                let (ended, limit) = (limits.ended.clone(), limits.handshake);
+                let (limits, handshake) = (limits.clone(), limits.handshake);
                 tokio::spawn(async move {
-                    let arriving = arrive(accepted, kind, tls, place, ended);
-                    match tokio::time::timeout(limit, arriving).await {
+                    let arriving = arrive(accepted, kind, tls, place, limits);
+                    match tokio::time::timeout(handshake, arriving).await {
                         Ok(Ok(connection)) => drop(ready.send(connection).await),
                         Ok(Err(error)) => {
                             tracing::debug!(%kind, %error, "a connection failed in its handshake");
@@ -161,7 +163,7 @@ async fn arrive(
     kind: ListenerKind,
     tls: Option<TlsAcceptor>,
     place: OwnedSemaphorePermit,
-    ended: mpsc::UnboundedSender<u64>,
+    limits: Limits,
 ) -> io::Result<Connection> {
     let (io, peer) = match accepted {
         Accepted::Unix(stream) => {
@@ -177,6 +179,8 @@ async fn arrive(
             // A peer that vanished without a word would keep its place for ever.
             sockopt::set_socket_keepalive(&stream, true)?;
             sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE_AFTER)?;
+            let unread_ms = u32::try_from(limits.unread.as_millis()).unwrap_or(u32::MAX);
+            sockopt::set_tcp_user_timeout(&stream, unread_ms)?;
             let (io, certificate) = match tls {
                 None => {
                     stream.peek(&mut [0]).await?;
@@ -195,7 +199,12 @@ async fn arrive(
             (io, peer)
         }
     };
-    Ok(Connection::new(io, Caller::new(peer, kind), place, ended))
+    Ok(Connection::new(
+        io,
+        Caller::new(peer, kind),
+        place,
+        limits.ended,
+    ))
 }
 
 impl Stream for Incoming {
@@ -203,33 +212,6 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.ready.poll_recv(context).map(|next| next.map(Ok))
-    }
-}
-
-impl axum::serve::Listener for Incoming {
-    type Io = Connection;
-    type Addr = Caller;
-
-    async fn accept(&mut self) -> (Connection, Caller) {
-        match self.ready.recv().await {
-            Some(connection) => {
-                let caller = connection.caller().clone();
-                (connection, caller)
-            }
-            // Only a runtime that ends takes the accepting task away.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Caller> {
-        let text = format!("a {} has callers, and no address", self.kind);
-        Err(io::Error::new(io::ErrorKind::Unsupported, text))
-    }
-}
-
-impl connect_info::Connected<IncomingStream<'_, Incoming>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, Incoming>) -> Self {
-        stream.remote_addr().clone()
     }
 }
 

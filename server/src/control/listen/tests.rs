@@ -17,6 +17,7 @@ fn limits(connections: usize, handshake: Duration) -> Limits {
     Limits {
         connections,
         handshake,
+        unread: LONG,
         ended: mpsc::unbounded_channel().0,
     }
 }
@@ -297,6 +298,26 @@ fn files_that_tls_cannot_use_are_named() {
         let message = Tls::load(&files).unwrap_err().to_string();
         assert!(message.contains(key), "{message:?} should name {key}");
     }
+}
+
+#[test]
+fn a_client_that_reads_nothing_loses_its_connection() {
+    run(async {
+        let limits = Limits {
+            unread: Duration::from_millis(300),
+            ..limits(2, LONG)
+        };
+        let (mut incoming, address) = listening(ListenerKind::Http, None, limits);
+        let _client = client(address).await;
+        let mut connection = incoming.next().await.unwrap().unwrap();
+        // Until the buffers of both sides are full, and then until the system gives up.
+        let error = loop {
+            if let Err(error) = connection.write_all(&[0; 1 << 16]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    });
 }
 
 #[test]
