@@ -33,6 +33,8 @@ use crate::session::response::{Dynamic, ResponseBlock};
 pub struct Executed {
     /// When the last request ended, in ns.
     pub end_ns: u64,
+    /// Bytes of the inputs of the batch that ended last.
+    input_bytes: u64,
     /// Rows, requests, times.
     batches: SmallVec<[(u32, u32, BatchTimes); 1]>,
     copied: SmallVec<[(CopyPath, u64); 4]>,
@@ -46,6 +48,7 @@ impl Executed {
         if let [(rows, ..)] = self.batches.as_slice() {
             let busy_ns = now_ns().saturating_sub(started_ns);
             version.timing().observe(*rows, busy_ns);
+            version.timing().observe_inputs(*rows, self.input_bytes);
         }
     }
 
@@ -62,6 +65,12 @@ impl Executed {
             metrics.request(request);
         }
     }
+}
+
+/// Bytes of all inputs of a batch.
+pub fn input_bytes(jobs: &[(Ticket, Job)]) -> u64 {
+    let inputs = jobs.iter().flat_map(|(_, job)| &job.request.inputs);
+    inputs.map(|input| input.byte_size).sum()
 }
 
 /// Runs `jobs`, at least one, and tells what became of each as soon as it is known.
@@ -88,6 +97,7 @@ fn run_into(
     }
     let start_ns = now_ns();
     let rows: u32 = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
+    let input_bytes = input_bytes(&jobs);
     match attempt_safely(version, instance, &mut jobs, rows, start_ns) {
         Ok(run) => {
             let Run { times, end_ns, .. } = run;
@@ -114,6 +124,7 @@ fn run_into(
                 tell(ticket, job, outcome);
             }
             executed.end_ns = end_ns;
+            executed.input_bytes = input_bytes;
             executed.batches.push((rows, requests, times));
             executed.copied.extend(run.copied);
         }

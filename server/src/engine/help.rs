@@ -14,6 +14,8 @@ use super::{Command, Engine};
 /// A batch that takes less is run by the helping thread: to wake a worker and be woken by it takes as long. One that
 /// takes longer is better run beside it, while it parses what comes next.
 const HELP_NS: u64 = super::worker::INLINE_NS;
+/// So long the helping thread goes on. Then a worker takes over, so that it gets back to its callers.
+const TURN_NS: u64 = 1_000_000;
 /// With so many requests on their way the helping thread may not come to an end with parsing for a while.
 const WAITING_MAX: usize = 32;
 
@@ -42,8 +44,12 @@ impl Engine {
 
     /// Until nothing is left that is short; when a worker must take over, which may be never.
     fn help_with(&self, lead: &mut Lead) -> u64 {
+        let mut began_ns = None;
         loop {
             let now_ns = now_ns();
+            if now_ns.saturating_sub(*began_ns.get_or_insert(now_ns)) > TURN_NS {
+                return 0;
+            }
             if self.attention.swap(false, Ordering::AcqRel) {
                 self.take_commands(lead, now_ns);
             }

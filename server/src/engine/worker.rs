@@ -253,9 +253,13 @@ impl Engine {
         self.lead.lock()
     }
 
-    /// How long a batch is expected to run, in ns; without end before anything has run.
+    /// How long a batch is expected to run, in ns; without end before anything like it has run.
     pub(super) fn expected_ns(version: &ModelVersion, batch: &Batch) -> u64 {
-        let estimate = version.timing().estimate(batch.rows);
+        let timing = version.timing();
+        if !timing.holds_for(batch.rows, execute::input_bytes(&batch.jobs)) {
+            return u64::MAX;
+        }
+        let estimate = timing.estimate(batch.rows);
         estimate.map_or(u64::MAX, |estimate| estimate.mean_ns)
     }
 

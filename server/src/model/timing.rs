@@ -71,6 +71,8 @@ pub struct Timing {
     deviation_ns: [AtomicU64; BUCKETS],
     /// Of one row in a batch of that size, in ns.
     row_ns: [AtomicU64; BUCKETS],
+    /// Bytes of a row's inputs, followed as slowly as the times; 0 before the first execution.
+    row_bytes: AtomicU64,
 }
 
 /// Follows what is faster at once and what is slower slowly: nothing but the machine makes a run too long, and nothing
@@ -101,6 +103,29 @@ impl Timing {
         let seen_ns = (execute_ns / u64::from(rows.max(1))).max(1);
         let row_ns = updated_row(self.row_ns(index), seen_ns);
         self.row_ns[index].store(row_ns, Ordering::Relaxed);
+    }
+
+    /// Learns how large the inputs were of an execution that was observed.
+    pub fn observe_inputs(&self, rows: u32, byte_size: u64) {
+        let seen = (byte_size / u64::from(rows.max(1))).max(1);
+        let old = self.row_bytes.load(Ordering::Relaxed);
+        let new = if old == 0 {
+            seen
+        } else {
+            // No faster than times: else a few large inputs would make large ones look as quick as small ones.
+            let seen = seen.min(old.saturating_mul(2));
+            let moved = seen.abs_diff(old).div_ceil(MEAN_WEIGHT);
+            if seen > old { old + moved } else { old - moved }
+        };
+        self.row_bytes.store(new, Ordering::Relaxed);
+    }
+
+    /// Whether estimates hold for inputs of this size: times are learnt by rows, and where a caller chooses further
+    /// dimensions, a row may be anything.
+    #[must_use]
+    pub fn holds_for(&self, rows: u32, byte_size: u64) -> bool {
+        let known = self.row_bytes.load(Ordering::Relaxed);
+        known == 0 || byte_size / u64::from(rows.max(1)) <= known.saturating_mul(2)
     }
 
     /// Of `rows` that wait, how many to run together so that a row takes least: all of them, unless a smaller batch was
@@ -168,6 +193,28 @@ mod tests {
         assert!((3900..=4000).contains(&mean_ns), "{mean_ns}");
         timing.observe(u32::MAX, 1);
         assert_eq!(timing.estimate(u32::MAX).unwrap().mean_ns, 1);
+    }
+
+    #[test]
+    fn estimates_hold_for_inputs_as_large_as_those_that_ran_and_large_ones_count_slowly() {
+        let timing = Timing::default();
+        assert!(timing.holds_for(1, 1 << 30));
+        timing.observe_inputs(4, 4000);
+        assert!(timing.holds_for(1, 1000) && timing.holds_for(8, 16_000));
+        assert!(!timing.holds_for(8, 17_000));
+        // A large one now and then changes nothing.
+        for _ in 0..100 {
+            timing.observe_inputs(1, 1 << 30);
+            (0..3).for_each(|_| timing.observe_inputs(1, 1000));
+        }
+        assert!(!timing.holds_for(1, 4000));
+        // Where all are large, they are what is known; and small again.
+        (0..200).for_each(|_| timing.observe_inputs(1, 1 << 30));
+        assert!(timing.holds_for(1, 1 << 30));
+        (0..300).for_each(|_| timing.observe_inputs(1, 1000));
+        assert!(!timing.holds_for(1, 4000));
+        (0..300).for_each(|_| timing.observe_inputs(1, 0));
+        assert!(timing.holds_for(1, 2) && !timing.holds_for(1, 3));
     }
 
     #[test]

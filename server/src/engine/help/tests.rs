@@ -49,8 +49,8 @@ impl Plane {
             memory: MemoryBudget::default(),
         };
         let engine = Engine::new(Arc::clone(&models), Arc::clone(&metrics), options).unwrap();
-        let rows = |name| vec![tensor(name, DataType::Fp32, &[1])];
-        let model = Fake::boxed(rows("x"), rows("y"), |_, _| Ok(Copied::default()));
+        let rows = |name, size| vec![tensor(name, DataType::Fp32, &[size])];
+        let model = Fake::boxed(rows("x", -1), rows("y", 1), |_, _| Ok(Copied::default()));
         let version = testing::version(&metrics, "quick", model, testing::settings(8));
         version.timing().observe(1, execute_ns);
         testing::serve(&models, version);
@@ -62,8 +62,14 @@ impl Plane {
     }
 
     fn send(&self) -> Receiver<Outcome> {
-        let shape = [1, 1];
-        let given = [("x", DataType::Fp32, shape.as_slice(), [0; 4].as_slice())];
+        self.send_of(1)
+    }
+
+    /// A request of one row with so many elements.
+    fn send_of(&self, size: usize) -> Receiver<Outcome> {
+        let shape = [1, i64::try_from(size).unwrap()];
+        let bytes = vec![0; 4 * size];
+        let given = [("x", DataType::Fp32, shape.as_slice(), bytes.as_slice())];
         let (job, receiver) = testing::job(&self.models, "quick", &given, &[]).unwrap();
         let ticket = ticket(&job, FLOW, 0, 0, now_ns());
         self.engine.submit(ticket, job);
@@ -109,6 +115,22 @@ fn what_is_long_goes_to_a_worker() {
     plane.engine.ensure_workers(1).unwrap();
     assert_eq!(answer.blocking_recv().unwrap().status, Status::Ok);
     assert_eq!(plane.executions(), 1);
+}
+
+#[test]
+fn inputs_larger_than_those_that_were_timed_go_to_a_worker() {
+    let plane = Plane::new(HELP_NS / 8);
+    plane.engine.helps_from_here();
+    let version = plane.models.find("quick", 0, "").unwrap();
+    version.timing().observe_inputs(1, 4);
+    let mut small = plane.send();
+    plane.engine.help();
+    assert_eq!(small.try_recv().unwrap().status, Status::Ok);
+    let mut large = plane.send_of(1 << 20);
+    plane.engine.help();
+    assert_eq!(large.try_recv().unwrap_err(), TryRecvError::Empty);
+    plane.engine.ensure_workers(1).unwrap();
+    assert_eq!(large.blocking_recv().unwrap().status, Status::Ok);
 }
 
 #[test]
