@@ -236,10 +236,16 @@ fn check_filter(filter: &str) -> Result<(), Failure> {
     }
 }
 
+/// The filter, without the lines of the HTTP/2 library unless it names them: that one warns of what a client does as
+/// often as the client does it.
+fn quiet(filter: &str) -> String {
+    format!("h2=error,{filter}")
+}
+
 /// Starts the log; what comes back changes its level.
 fn start_log(arguments: &ServeArguments) -> Result<LogSettings, Failure> {
     check_filter(&arguments.log)?;
-    let filter = EnvFilter::try_new(&arguments.log)
+    let filter = EnvFilter::try_new(quiet(&arguments.log))
         .map_err(|error| format!("--log {:?}: {error}", arguments.log))?;
     let (filter, levels) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer()
@@ -261,7 +267,7 @@ fn start_log(arguments: &ServeArguments) -> Result<LogSettings, Failure> {
         .init();
     // A level that is set stands for all modules.
     Ok(LogSettings::new(Arc::new(move |level| {
-        let filter = EnvFilter::new(level);
+        let filter = EnvFilter::new(quiet(level));
         levels.reload(filter).map_err(|error| error.to_string())
     })))
 }
