@@ -229,5 +229,6 @@ pub(super) fn run_filled(
         .run(execution, &mut Shapes::default())
         .map_err(|error| error.to_string())?;
     timing.observe(resolved.rows, now_ns() - start_ns);
+    timing.observe_inputs(resolved.rows, sizes.iter().map(|&size| size as u64).sum());
     Ok(())
 }
