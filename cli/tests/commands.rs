@@ -372,7 +372,7 @@ fn errors_are_one_line_that_says_what_to_do() {
         ),
         (
             "bench digits --model-repository models --engine none",
-            "engine is none; it is \"onnxruntime\" or \"rten\"",
+            "engine is none; it is \"onnxruntime\", \"rten\" or \"tensorrt\"",
         ),
         ("demo --onnxruntime none.so", "no onnxruntime library found"),
         (
