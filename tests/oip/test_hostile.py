@@ -165,9 +165,7 @@ def test_strings_are_counted_without_a_list_of_them(server: Server, hostile: Htt
     "body",
     [
         b'{"parameters": {"a": [' + b"[0]," * (8 << 20) + b"0]}, " + b'"inputs": []}',
-        b'{"inputs": [{"name": "a", "datatype": "FP32", "shape": ['
-        + b"1," * (16 << 20)
-        + b"1]}]}",
+        b'{"inputs": [{"name": "a", "datatype": "FP32", "shape": [' + b"1," * (16 << 20) + b"1]}]}",
         b'{"outputs": [' + b'{"name":""},' * (4 << 20) + b'{"name": ""}], "inputs": []}',
     ],
     ids=["parameters", "shape", "outputs"],
