@@ -359,5 +359,5 @@ def test_a_deadline_of_the_caller(grpc_api: Api) -> None:
     with pytest.raises(InferenceServerException) as refused:
         for _ in range(1000):
             grpc_api.infer("slow", {"x": rows}, client_timeout=0.0005)
-    # The client's own word; the server's transport ends the call at the same moment, and says CANCELLED.
+    # The own word of the client; the transport of the server ends the call then, too: CANCELLED.
     assert refused.value.status() in ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
