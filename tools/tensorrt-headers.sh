@@ -16,7 +16,8 @@ if [ -f "$directory/NvInferRuntime.h" ]; then
 fi
 home=${CARGO_HOME:-$HOME/.cargo}
 find_source() {
-	find "$home/registry/src" -maxdepth 2 -type d -name "$crate-$version" 2>/dev/null | head -n 1
+	# Before the first download there is no such directory.
+	find "$home/registry/src" -maxdepth 2 -type d -name "$crate-$version" 2>/dev/null | head -n 1 || true
 }
 source=$(find_source)
 if [ -z "$source" ]; then
