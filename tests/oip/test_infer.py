@@ -359,5 +359,5 @@ def test_a_deadline_of_the_caller(grpc_api: Api) -> None:
     with pytest.raises(InferenceServerException) as refused:
         for _ in range(1000):
             grpc_api.infer("slow", {"x": rows}, client_timeout=0.0005)
-    # The own word of the client; the transport of the server ends the call then, too: CANCELLED.
-    assert refused.value.status() in ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
+    # Whoever was first with it, client or server.
+    assert refused.value.status() == "StatusCode.DEADLINE_EXCEEDED"

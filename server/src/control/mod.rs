@@ -4,6 +4,7 @@
 pub mod access;
 mod admin;
 mod attach;
+mod deadline;
 mod http;
 mod http_server;
 mod inference;
@@ -44,6 +45,7 @@ use crate::oip::regions::Regions;
 use crate::oip::{LogSettings, Oip};
 use crate::repository::Manager;
 use access::{Access, GrpcGuard, guarded};
+use deadline::Deadlines;
 use listen::{ListenerKind, Socket, Tls};
 use tokens::Tokens;
 
@@ -328,9 +330,10 @@ pub(crate) async fn serve(
 
 /// A server whose windows let a tensor through in one go: with the defaults of HTTP/2, 64 KiB, a message of
 /// 600 KiB waits ten times for its reader.
-fn grpc_server(access: &Arc<Access>) -> Server<Stack<GrpcGuard, Identity>> {
+fn grpc_server(access: &Arc<Access>) -> Server<Stack<Deadlines, Stack<GrpcGuard, Identity>>> {
     Server::builder()
         .layer(GrpcGuard::new(Arc::clone(access)))
+        .layer(Deadlines)
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_max_local_error_reset_streams(Some(FAULTY_STREAMS_MAX))
