@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::{ModelLabels, ModelMetrics, ModelStatistics};
+use super::model::{ModelLabels, ModelMetrics, ModelStatistics};
 
 /// All versions, as they are counted.
 #[derive(Debug)]
@@ -91,10 +91,7 @@ impl Collector for Names {
         let models: Vec<ModelMetrics> = self.models.lock().values().cloned().collect();
         let counted: Vec<(&ModelLabels, ModelStatistics, u64)> = models
             .iter()
-            .map(|model| {
-                let waiting = u64::try_from(model.handles.queue_depth.get()).unwrap_or(0);
-                (&model.handles.labels, model.statistics(), waiting)
-            })
+            .map(|model| (model.labels(), model.statistics(), model.waiting()))
             .collect();
         let mut family = |name: &str, help: &str, value: &dyn Fn(&ModelStatistics, u64) -> u64| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
