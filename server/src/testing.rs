@@ -15,13 +15,31 @@ use tokio::sync::oneshot::{Receiver, channel};
 
 use crate::batch::policy::BatchPolicy;
 use crate::batch::queue_policy::QueuePolicies;
+use crate::engine::{Engine, EngineOptions};
 use crate::metrics::Metrics;
 use crate::model::request::{InputPlace, Job, Outcome, Request, Sink, Source};
 use crate::model::version::VersionParts;
 use crate::model::{
     InputFacts, InstanceSlot, ModelEntry, ModelSettings, ModelVersion, Models, Signature, Timing,
 };
+use crate::session::budget::MemoryBudget;
 use crate::session::response::ResponseBlock;
+use crate::session::table::SessionLimits;
+
+/// A data plane without workers, which takes no sessions and never spins.
+pub(crate) fn engine(models: &Arc<Models>, metrics: &Arc<Metrics>) -> Arc<Engine> {
+    let options = EngineOptions {
+        spin_ns: 0,
+        limits: SessionLimits {
+            session_count_max: 0,
+            session_bytes_max: 0,
+            user_bytes_max: 0,
+            total_bytes_max: 0,
+        },
+        memory: MemoryBudget::default(),
+    };
+    Engine::new(Arc::clone(models), Arc::clone(metrics), options).unwrap()
+}
 
 /// What a fake engine does with a batch.
 pub(crate) type Run =

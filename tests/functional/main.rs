@@ -22,5 +22,6 @@ mod model_config;
 mod pipelines;
 mod refusals;
 mod repository;
+mod routing;
 mod traces;
 mod versions;

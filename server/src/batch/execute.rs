@@ -116,7 +116,7 @@ fn run_into(
                 } else {
                     executed.requests.push(RequestCount {
                         rows: ticket.rows,
-                        in_place: run.copied.is_empty(),
+                        in_place: run.copied.is_empty() && !job.request.came_by_copy(),
                         queue_ns: outcome.queue_ns,
                         duration_ns: end_ns.saturating_sub(ticket.enqueued_ns),
                     });

@@ -40,7 +40,10 @@ pub(super) fn prepare(
     }
     let parts = parts(index, jobs.iter().map(|(_, job)| &*job.request));
     let are_strings = spec.dtype == DataType::Bytes;
-    if may_be_in_place && !are_strings && Payload::joined(&parts).is_some() {
+    // Allocations that happen to lie side by side are not one piece of memory.
+    let came_by_copy = |(_, job): &(Ticket, Job)| job.request.came_by_copy();
+    let may_be_joined = may_be_in_place && !are_strings && !jobs.iter().any(came_by_copy);
+    if may_be_joined && Payload::joined(&parts).is_some() {
         return Ok(Plan::InPlace);
     }
     let byte_size = parts.iter().map(Payload::byte_size).sum();

@@ -11,12 +11,10 @@ use adjoin_shm::Payload;
 use adjoin_shm::clock::now_ns;
 
 use super::EnsemblePlan;
-use crate::engine::{Engine, EngineOptions, ticket};
+use crate::engine::{Engine, ticket};
 use crate::metrics::Metrics;
 use crate::model::request::{Outcome, Request};
 use crate::model::{ModelEntry, ModelSettings, ModelVersion, Models};
-use crate::session::budget::MemoryBudget;
-use crate::session::table::SessionLimits;
 use crate::testing::{self, Fake, Given, tensor};
 
 /// A server's data plane.
@@ -147,17 +145,7 @@ impl Plane {
     fn new() -> Self {
         let models = Arc::new(Models::default());
         let metrics = Arc::new(Metrics::new("test"));
-        let options = EngineOptions {
-            spin_ns: 0,
-            limits: SessionLimits {
-                session_count_max: 0,
-                session_bytes_max: 0,
-                user_bytes_max: 0,
-                total_bytes_max: 0,
-            },
-            memory: MemoryBudget::default(),
-        };
-        let engine = Engine::new(Arc::clone(&models), Arc::clone(&metrics), options).unwrap();
+        let engine = testing::engine(&models, &metrics);
         engine.ensure_workers(3).unwrap();
         Self {
             engine,

@@ -134,7 +134,7 @@ impl Request {
     pub fn is_shared(&self, index: usize) -> bool {
         match &self.source {
             Source::Session(_) => true,
-            Source::Owned(tensors) => padding(tensors[index].as_ptr().addr()) == 0,
+            Source::Owned(_) => false,
             Source::Steps(tensors) => tensors[index].is_shared(),
         }
     }
@@ -144,9 +144,15 @@ impl Request {
     pub fn is_aligned(&self, index: usize) -> bool {
         match &self.source {
             Source::Session(_) => true,
-            Source::Owned(_) => false,
+            Source::Owned(tensors) => padding(tensors[index].as_ptr().addr()) == 0,
             Source::Steps(tensors) => tensors[index].is_aligned(),
         }
+    }
+
+    /// Whether the transport has copied the payload on its way here, in a message or from a named region.
+    #[must_use]
+    pub fn came_by_copy(&self) -> bool {
+        matches!(self.source, Source::Owned(_))
     }
 
     /// An input as the engine gets it when the request runs where it lies.

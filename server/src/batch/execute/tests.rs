@@ -1,16 +1,19 @@
 //! Batches of a fake engine.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adjoin_backend::{OutputSink, strings};
 use adjoin_schema::DataType;
+use adjoin_shm::AlignedBytes;
+use bytes::Bytes;
 use tokio::sync::oneshot::Receiver;
 
 use super::*;
 use crate::engine::ticket;
 use crate::metrics::Metrics;
 use crate::model::Models;
-use crate::model::request::{Request, Sink};
+use crate::model::request::{Request, Sink, Source};
 use crate::model::version::Next;
 use crate::testing;
 
@@ -95,4 +98,57 @@ fn lying_lengths_reach_no_neighbour() {
     ]);
     assert_eq!(answers, [None, Some(secret.to_vec()), None]);
     assert_eq!(executions, 1, "those that lie do not run");
+}
+
+/// Whether the engine reads a request of private bytes that begin so many bytes behind a multiple of 64 where they lie,
+/// and what is counted of it: bytes copied as of a message, and requests in place.
+fn read_in_place(offset: usize) -> (bool, u64, u64) {
+    let metrics = Metrics::new("test");
+    let address = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&address);
+    let row = |name| vec![testing::tensor(name, DataType::Fp32, &[4])];
+    let model = testing::Fake::boxed(row("x"), row("y"), move |execution, _| {
+        seen.store(
+            execution.inputs[0].payload.as_ptr().addr(),
+            Ordering::Relaxed,
+        );
+        Ok(Copied::default())
+    });
+    let version = testing::version(&metrics, "model", model, testing::settings(8));
+    let models = Models::default();
+    testing::serve(&models, Arc::clone(&version));
+    let given = [("x", DataType::Fp32, [1, 4].as_slice(), [0; 16].as_slice())];
+    let (mut job, _receiver) = testing::job(&models, "model", &given, &[]).unwrap();
+    let bytes = Bytes::from_owner(AlignedBytes::zeroed(offset + 16)).slice(offset..);
+    let place = bytes.as_ptr().addr();
+    Arc::get_mut(&mut job.request).unwrap().source = Source::Owned([bytes].into_iter().collect());
+    version.enqueue(ticket(&job, 0, 0, 0, 1), job, 1).unwrap();
+    let Next::Run(mut batch) = version.next(1, &mut Vec::new()) else {
+        panic!("no batch was formed");
+    };
+    let executed = run(
+        &version,
+        &mut batch.instance,
+        batch.jobs,
+        |_, _, outcome| {
+            assert_eq!(outcome.status, Status::Ok);
+        },
+    );
+    executed.count(&version);
+    let counted = version.metrics().statistics();
+    (
+        address.load(Ordering::Relaxed) == place,
+        counted.copied[CopyPath::MessageBody as usize],
+        counted.in_place_count,
+    )
+}
+
+#[test]
+fn private_bytes_are_read_where_they_lie_if_they_are_aligned_and_count_as_copied_by_the_transport()
+{
+    assert_eq!(read_in_place(0), (true, 0, 0));
+    assert_eq!(read_in_place(64), (true, 0, 0));
+    for offset in [1, 8, 63] {
+        assert_eq!(read_in_place(offset), (false, 16, 0), "{offset}");
+    }
 }

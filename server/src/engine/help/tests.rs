@@ -11,12 +11,10 @@ use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::{HELP_NS, WAITING_MAX};
-use crate::engine::{Engine, EngineOptions, ticket};
+use crate::engine::{Engine, ticket};
 use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::model::request::Outcome;
-use crate::session::budget::MemoryBudget;
-use crate::session::table::SessionLimits;
 use crate::testing::{self, Fake, tensor};
 
 const FLOW: u64 = 7;
@@ -38,17 +36,7 @@ impl Plane {
     fn new(execute_ns: u64) -> Self {
         let models = Arc::new(Models::default());
         let metrics = Arc::new(Metrics::new("test"));
-        let options = EngineOptions {
-            spin_ns: 0,
-            limits: SessionLimits {
-                session_count_max: 0,
-                session_bytes_max: 0,
-                user_bytes_max: 0,
-                total_bytes_max: 0,
-            },
-            memory: MemoryBudget::default(),
-        };
-        let engine = Engine::new(Arc::clone(&models), Arc::clone(&metrics), options).unwrap();
+        let engine = testing::engine(&models, &metrics);
         let rows = |name, size| vec![tensor(name, DataType::Fp32, &[size])];
         let model = Fake::boxed(rows("x", -1), rows("y", 1), |_, _| Ok(Copied::default()));
         let version = testing::version(&metrics, "quick", model, testing::settings(8));
