@@ -8,7 +8,7 @@ use super::{DeviceError, DeviceNumbers, DeviceSettings};
 
 /// The devices of a server that uses none.
 #[derive(Clone, Debug, Default)]
-pub struct Devices;
+pub struct Devices(());
 
 /// The regions of a session, as a device knows them.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Devices {
     pub fn new(settings: Option<DeviceSettings>) -> Result<Self, DeviceError> {
         match settings {
             Some(_) => Err(DeviceError::NotBuilt),
-            None => Ok(Self),
+            None => Ok(Self(())),
         }
     }
 

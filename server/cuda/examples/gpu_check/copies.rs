@@ -124,7 +124,7 @@ fn by_driver(
     let buffer = DeviceBuffer::new(device, byte_size)?;
     let address = buffer.device_address();
     #[allow(unsafe_code, reason = "a measure of the driver alone")]
-    // SAFETY: any bytes are bytes, so memory that is not initialised is.
+    // SAFETY: the driver gives memory of its own, whose bytes are some numbers or other, and a `u8` may be any.
     let mut host =
         unsafe { context.alloc_pinned_with_flags::<u8>(byte_size, CU_MEMHOSTALLOC_PORTABLE)? };
     let host = host.as_mut_slice()?;
