@@ -1,6 +1,5 @@
 //! Models that come and go while the server runs.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use adjoin_client::{Client, InferError, Status};
