@@ -33,7 +33,7 @@ use crate::session::response::{Dynamic, ResponseBlock};
 pub struct Executed {
     /// When the last request ended, in ns.
     pub end_ns: u64,
-    /// Bytes of the inputs of the batch that ended last.
+    /// Bytes of the inputs of the batch that ended last; 0 where the version does not ask.
     input_bytes: u64,
     /// Rows, requests, times.
     batches: SmallVec<[(u32, u32, BatchTimes); 1]>,
@@ -97,7 +97,11 @@ fn run_into(
     }
     let start_ns = now_ns();
     let rows: u32 = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
-    let input_bytes = input_bytes(&jobs);
+    let input_bytes = if version.timing().follows_inputs() {
+        input_bytes(&jobs)
+    } else {
+        0
+    };
     match attempt_safely(version, instance, &mut jobs, rows, start_ns) {
         Ok(run) => {
             let Run { times, end_ns, .. } = run;

@@ -256,7 +256,7 @@ impl Engine {
     /// How long a batch is expected to run, in ns; without end before anything like it has run.
     pub(super) fn expected_ns(version: &ModelVersion, batch: &Batch) -> u64 {
         let timing = version.timing();
-        if !timing.holds_for(batch.rows, execute::input_bytes(&batch.jobs)) {
+        if !timing.holds_for(batch.rows, || execute::input_bytes(&batch.jobs)) {
             return u64::MAX;
         }
         let estimate = timing.estimate(batch.rows);

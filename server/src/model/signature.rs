@@ -95,6 +95,17 @@ impl Signature {
         self.max_batch_size
     }
 
+    /// Whether every row has inputs of the same size: no request chooses a dimension but the batch, and no element
+    /// has a length of its own.
+    #[must_use]
+    pub fn rows_are_alike(&self) -> bool {
+        let batch = usize::from(self.max_batch_size > 0);
+        self.metadata.inputs.iter().all(|input| {
+            let mut dimensions = input.dimensions.iter().skip(batch);
+            input.dtype != DataType::Bytes && dimensions.all(|d| matches!(d, Dimension::Fixed(_)))
+        })
+    }
+
     /// From now on the output's shape is taken from each run.
     pub fn mark_unpredictable(&mut self, output: usize) {
         if let Some(mark) = self.unpredictable.get_mut(output) {
@@ -348,6 +359,27 @@ mod tests {
 
     fn status(inputs: &[InputFacts<'_>], wanted: &[&str]) -> Rejection {
         pair().resolve(inputs, wanted).unwrap_err()
+    }
+
+    #[test]
+    fn rows_are_alike_where_only_the_batch_is_open() {
+        let of = |dimensions: &[Dimension], dtype, max_batch_size| {
+            let input = TensorMetadata {
+                dtype,
+                ..tensor("x", dimensions)
+            };
+            let metadata = ModelMetadata {
+                inputs: vec![input],
+                outputs: Vec::new(),
+            };
+            Signature::new(metadata, max_batch_size).rows_are_alike()
+        };
+        let fixed = [named("batch"), Dimension::Fixed(4)];
+        assert!(of(&fixed, DataType::Fp32, 8));
+        assert!(of(&[Dimension::Fixed(1)], DataType::Fp32, 0));
+        assert!(!of(&fixed, DataType::Fp32, 0));
+        assert!(!of(&fixed, DataType::Bytes, 8));
+        assert!(!pair().rows_are_alike());
     }
 
     #[test]

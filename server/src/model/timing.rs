@@ -71,6 +71,8 @@ pub struct Timing {
     deviation_ns: [AtomicU64; BUCKETS],
     /// Of one row in a batch of that size, in ns.
     row_ns: [AtomicU64; BUCKETS],
+    /// Whether no request can make its rows larger than others are: their bytes are not followed then.
+    rows_are_alike: bool,
     /// Bytes of a row's inputs, followed as slowly as the times; 0 before the first execution.
     row_bytes: AtomicU64,
 }
@@ -94,6 +96,15 @@ fn bucket(rows: u32) -> usize {
 }
 
 impl Timing {
+    /// Of a model that has not run; `rows_are_alike` if all rows have inputs of the same size.
+    #[must_use]
+    pub fn new(rows_are_alike: bool) -> Self {
+        Self {
+            rows_are_alike,
+            ..Self::default()
+        }
+    }
+
     /// Learns from an execution.
     pub fn observe(&self, rows: u32, execute_ns: u64) {
         let index = bucket(rows);
@@ -105,8 +116,17 @@ impl Timing {
         self.row_ns[index].store(row_ns, Ordering::Relaxed);
     }
 
+    /// Whether [`Self::observe_inputs`] has anything to learn.
+    #[must_use]
+    pub fn follows_inputs(&self) -> bool {
+        !self.rows_are_alike
+    }
+
     /// Learns how large the inputs were of an execution that was observed.
     pub fn observe_inputs(&self, rows: u32, byte_size: u64) {
+        if self.rows_are_alike {
+            return;
+        }
         let seen = (byte_size / u64::from(rows.max(1))).max(1);
         let old = self.row_bytes.load(Ordering::Relaxed);
         let new = if old == 0 {
@@ -121,11 +141,14 @@ impl Timing {
     }
 
     /// Whether estimates hold for inputs of this size: times are learnt by rows, and where a caller chooses further
-    /// dimensions, a row may be anything.
+    /// dimensions, a row may be anything. `byte_size` is asked only then.
     #[must_use]
-    pub fn holds_for(&self, rows: u32, byte_size: u64) -> bool {
+    pub fn holds_for(&self, rows: u32, byte_size: impl FnOnce() -> u64) -> bool {
+        if self.rows_are_alike {
+            return true;
+        }
         let known = self.row_bytes.load(Ordering::Relaxed);
-        known == 0 || byte_size / u64::from(rows.max(1)) <= known.saturating_mul(2)
+        known == 0 || byte_size() / u64::from(rows.max(1)) <= known.saturating_mul(2)
     }
 
     /// Of `rows` that wait, how many to run together so that a row takes least: all of them, unless a smaller batch was
@@ -198,23 +221,30 @@ mod tests {
     #[test]
     fn estimates_hold_for_inputs_as_large_as_those_that_ran_and_large_ones_count_slowly() {
         let timing = Timing::default();
-        assert!(timing.holds_for(1, 1 << 30));
+        assert!(timing.holds_for(1, || 1 << 30));
         timing.observe_inputs(4, 4000);
-        assert!(timing.holds_for(1, 1000) && timing.holds_for(8, 16_000));
-        assert!(!timing.holds_for(8, 17_000));
+        assert!(timing.holds_for(1, || 1000) && timing.holds_for(8, || 16_000));
+        assert!(!timing.holds_for(8, || 17_000));
         // A large one now and then changes nothing.
         for _ in 0..100 {
             timing.observe_inputs(1, 1 << 30);
             (0..3).for_each(|_| timing.observe_inputs(1, 1000));
         }
-        assert!(!timing.holds_for(1, 4000));
+        assert!(!timing.holds_for(1, || 4000));
         // Where all are large, they are what is known; and small again.
         (0..200).for_each(|_| timing.observe_inputs(1, 1 << 30));
-        assert!(timing.holds_for(1, 1 << 30));
+        assert!(timing.holds_for(1, || 1 << 30));
         (0..300).for_each(|_| timing.observe_inputs(1, 1000));
-        assert!(!timing.holds_for(1, 4000));
+        assert!(!timing.holds_for(1, || 4000));
         (0..300).for_each(|_| timing.observe_inputs(1, 0));
-        assert!(timing.holds_for(1, 2) && !timing.holds_for(1, 3));
+        assert!(timing.holds_for(1, || 2) && !timing.holds_for(1, || 3));
+    }
+
+    #[test]
+    fn rows_that_are_alike_need_no_look_at_their_size() {
+        let timing = Timing::new(true);
+        timing.observe_inputs(1, 8);
+        assert!(timing.holds_for(1, || unreachable!()));
     }
 
     #[test]

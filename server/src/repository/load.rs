@@ -331,7 +331,7 @@ impl Loader {
         let signature = Signature::new(metadata, settings.max_batch_size);
         let mut signature = signature.with_sizes(model.sizes());
         let mut instances = Vec::new();
-        let timing = Timing::default();
+        let timing = Timing::new(signature.rows_are_alike());
         for _ in 0..settings.instances {
             let mut instance = InstanceSlot::new(model.instance()?, signature.metadata());
             if configured.config.warm_up {
