@@ -6,10 +6,13 @@
 
 use crate::clock::now_ns;
 
-/// Looks between two `sched_yield`s, some 10 us. Yielding cures the convoy of two peers on one core, where each
-/// spins out its time slice waiting for the other. It takes most of a microsecond itself, and an answer that comes
-/// meanwhile waits for its end; what a small model answers is there before the first.
+/// Looks between two `sched_yield`s where nobody else wants the core, some 10 us. A yield takes most of a microsecond,
+/// and an answer that comes meanwhile waits for its end; what a small model answers is there before the first.
 const LOOKS_PER_YIELD: u32 = 256;
+/// Looks where another did: each look keeps somebody from working, most likely a peer of this very exchange.
+const LOOKS_PER_YIELD_SHARED: u32 = 32;
+/// A yield that took longer gave the core away. One that nobody wants is back within half of this.
+const YIELDED_NS: u64 = 2_000;
 /// How often in a row the budget is halved.
 const HALVINGS_MAX: u32 = 5;
 
@@ -18,6 +21,8 @@ const HALVINGS_MAX: u32 = 5;
 pub struct SpinBudget {
     full_ns: u64,
     halvings: u32,
+    /// Looks between two yields.
+    looks: u32,
 }
 
 impl SpinBudget {
@@ -27,6 +32,7 @@ impl SpinBudget {
         Self {
             full_ns,
             halvings: 0,
+            looks: LOOKS_PER_YIELD,
         }
     }
 
@@ -42,18 +48,25 @@ impl SpinBudget {
         }
         let end_ns = now_ns() + budget_ns;
         loop {
-            for _ in 0..LOOKS_PER_YIELD {
+            for _ in 0..self.looks {
                 if ready() {
                     self.halvings = 0;
                     return true;
                 }
                 std::hint::spin_loop();
             }
-            if now_ns() >= end_ns {
+            let before_ns = now_ns();
+            if before_ns >= end_ns {
                 self.halvings = (self.halvings + 1).min(HALVINGS_MAX);
                 return false;
             }
             rustix::thread::sched_yield();
+            let is_shared = now_ns() - before_ns > YIELDED_NS;
+            self.looks = if is_shared {
+                LOOKS_PER_YIELD_SHARED
+            } else {
+                (2 * self.looks).min(LOOKS_PER_YIELD)
+            };
             if is_futile() {
                 return ready();
             }

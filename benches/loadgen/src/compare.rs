@@ -114,6 +114,7 @@ pub(crate) async fn run(arguments: &CompareArguments) -> Result<(), Failure> {
             phase_ms: arguments.phase_ms,
         },
         &arguments.common,
+        &targets,
     );
     for round in 0..arguments.rounds {
         round_of(&mut targets, round, arguments.phase_ms).await?;

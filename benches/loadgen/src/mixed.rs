@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: &MixedArguments) -> Result<(), Failure> {
     progress::meanwhile(&bar, phase(&mut groups, warmup_ms, 1 << 32)).await?;
     groups.iter_mut().for_each(Measured::forget);
     bar.set_message("measuring");
-    let report = Report::begin(Kind::Mixed, &arguments.common);
+    let report = Report::begin(Kind::Mixed, &arguments.common, &groups);
     progress::meanwhile(&bar, phase(&mut groups, length_ms, 1)).await?;
     bar.finish_and_clear();
     groups.iter_mut().for_each(Measured::look_at_memory);

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::arguments::CommonArguments;
 use crate::measured::{Measured, Mode};
+use crate::processes::Usage;
 
 /// Which command measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) struct Report {
     kind: Kind,
     common: CommonArguments,
     began: Option<Look>,
+    /// What the processes of all servers had used then.
+    servers: Usage,
     unix_time_s: u64,
 }
 
@@ -107,14 +110,21 @@ struct Line {
     unix_time_s: u64,
 }
 
+/// The processes of all servers.
+fn server_pids(measured: &[Measured]) -> Vec<u32> {
+    let pids = measured.iter().flat_map(|of| &of.work.server_pids);
+    pids.copied().collect()
+}
+
 impl Report {
     /// The measurement begins now.
-    pub(crate) fn begin(kind: Kind, common: &CommonArguments) -> Self {
+    pub(crate) fn begin(kind: Kind, common: &CommonArguments, measured: &[Measured]) -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             kind,
             common: common.clone(),
             began: Look::now(),
+            servers: Usage::of_trees(&server_pids(measured)),
             unix_time_s: since_epoch.map_or(0, |time| time.as_secs()),
         }
     }
@@ -137,20 +147,26 @@ impl Report {
 
     /// Part of all processors that others used; `None` where what a server used is not known.
     fn others_share(&self, measured: &[Measured]) -> Option<f64> {
-        let mut sum_us = 0;
+        let clients_us: u64 = measured.iter().map(|of| of.totals.client_cpu_us()).sum();
+        let servers_us = self.servers_us(measured)?;
+        Some(Look::now()?.others_since(self.began?, clients_us + servers_us))
+    }
+
+    /// What all servers used: also while another one was measured, as one that looks for requests all the time does.
+    fn servers_us(&self, measured: &[Measured]) -> Option<u64> {
+        let of_processes = Usage::of_trees(&server_pids(measured)).since(&self.servers);
+        let mut sum_us = of_processes.cpu_ns / 1000;
         // All groups of `mixed` have the same server.
-        let servers = if self.kind == Kind::Mixed {
-            1
-        } else {
-            measured.len()
+        let servers = match self.kind {
+            Kind::Mixed => &measured[..measured.len().min(1)],
+            Kind::Run | Kind::Compare { .. } => measured,
         };
-        for (index, of) in measured.iter().enumerate() {
-            sum_us += of.totals.client_cpu_us();
-            if index < servers {
+        for of in servers {
+            if of.work.server_pids.is_empty() {
                 sum_us += of.totals.server_cpu_us()?;
             }
         }
-        Some(Look::now()?.others_since(self.began?, sum_us))
+        Some(sum_us)
     }
 
     fn line(&self, of: &Measured, all: &[Measured], share: Option<f64>) -> Line {

@@ -89,7 +89,11 @@ pub(crate) async fn run(arguments: &RunArguments) -> Result<(), Failure> {
     progress::meanwhile(&bar, measured.phase(warmup_ms, other_seed)).await?;
     measured.forget();
     bar.set_message("measuring");
-    let report = Report::begin(Kind::Run, &arguments.common);
+    let report = Report::begin(
+        Kind::Run,
+        &arguments.common,
+        std::slice::from_ref(&measured),
+    );
     progress::meanwhile(&bar, measured.phase(length_ms, arguments.seed)).await?;
     bar.finish_and_clear();
     measured.look_at_memory();
