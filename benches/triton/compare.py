@@ -50,10 +50,15 @@ def measure(
         command += ["--output-shared-memory-size", "1048576", "--shape", SHAPES[model]]
         command += ["-x", "1", "--measurement-interval", "1000", "--max-trials", "3"]
         command += ["--stability-percentage", "1000000", "--percentile", "99"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        cell = f"{model} {api} {memory} {concurrency} at {url}"
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        except subprocess.TimeoutExpired:
+            print(f"{cell}: no end after 120 s", file=sys.stderr)
+            return None
         if ran.returncode != 0:
             words = (ran.stdout + ran.stderr).split("\n\n")[-1].strip()
-            print(f"{model} {api} {memory} {concurrency} at {url}: {words}", file=sys.stderr)
+            print(f"{cell}: {words}", file=sys.stderr)
             return None
         with open(report) as lines:
             row = next(csv.DictReader(lines))
