@@ -149,7 +149,8 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     };
     let engine = Engine::new(Arc::default(), Arc::clone(&metrics), options)
         .map_err(|errno| system("make an event descriptor")(errno.into()))?;
-    engine.use_devices(devices);
+    engine.use_devices(devices.clone());
+    let regions = regions.with_devices(devices);
     let parts = ManagerParts {
         repository: config.repository.clone(),
         control: config.model_control.clone(),

@@ -38,6 +38,7 @@ mod counters;
 mod device;
 mod driver;
 mod error;
+mod foreign;
 mod kernels;
 mod pinned;
 mod registry;
@@ -52,6 +53,7 @@ pub use self::driver::{
     Lane, Normalize, Stream,
 };
 pub use self::error::CudaError;
+pub use self::foreign::ForeignBuffer;
 pub use self::kernels::Kernels;
 pub use self::pinned::{PinnedPool, PinnedStats};
 pub use self::registry::{Lease, Refusal, RegionKey, RegionState, Registry, RegistryStats};

@@ -66,6 +66,8 @@ pub struct LimitsSection {
     pub named_call_bytes: u64,
     /// Connections of each listener at once, sessions aside. Default 1024.
     pub connections: usize,
+    /// Bytes of the messages of all calls over gRPC and HTTP that are being sent or worked on. Default 1 GiB.
+    pub message_bytes: u64,
 }
 
 /// `[trace]`
@@ -206,6 +208,7 @@ impl Default for LimitsSection {
             user_named_regions: 1024,
             named_call_bytes: 256 << 20,
             connections: 1024,
+            message_bytes: 1 << 30,
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct CheckedFile {
     pub region_limits: RegionLimits,
     /// Connections of each listener at once.
     pub connection_count_max: usize,
+    /// Bytes of all messages over gRPC and HTTP together.
+    pub message_bytes_max: u64,
     /// Who may do what.
     pub access: AccessConfig,
     /// Traces of requests, if a collector is named.
@@ -260,6 +262,12 @@ impl CheckedFile {
             connections,
             "it is at least 1",
         )?;
+        check(
+            file.limits.message_bytes > 0,
+            "limits.message_bytes",
+            0,
+            "it is at least 1; one message has up to 256 MiB",
+        )?;
         let checked = Self {
             spin: Duration::from_micros(server.spin_us),
             drain_timeout: Duration::from_millis(server.drain_timeout_ms),
@@ -274,6 +282,7 @@ impl CheckedFile {
                 call_bytes_max: file.limits.named_call_bytes,
             },
             connection_count_max: connections,
+            message_bytes_max: file.limits.message_bytes,
             access: file.access.checked()?,
             trace: trace(file.trace)?,
             cuda: file.cuda.map(DeviceSettings::from),
@@ -545,6 +554,7 @@ mod tests {
             ("[limits]\nmemory_percent = 300", "memory_percent"),
             ("[limits]\nmemory_percent = -1", "memory_percent"),
             ("[limits]\nconnections = 0", "limits.connections is 0"),
+            ("[limits]\nmessage_bytes = 0", "limits.message_bytes is 0"),
             (
                 "[access]\ntls_key = \"k\"",
                 "access.tls_certificate is not there; tls_key and tls_client_ca need it",

@@ -9,6 +9,7 @@ mod http;
 mod http_server;
 mod inference;
 pub mod listen;
+mod message_budget;
 mod model_health;
 mod otlp;
 mod service;
@@ -47,10 +48,12 @@ use crate::repository::Manager;
 use access::{Access, GrpcGuard, guarded};
 use deadline::Deadlines;
 use listen::{ListenerKind, Socket, Tls};
+use message_budget::{MessageBudget, Metering};
 use tokens::Tokens;
 
-/// Bytes that a peer may send before it is read, per stream and per connection.
-const WINDOW_BYTES: u32 = 64 << 20;
+/// Bytes that a peer may send before it is read, per stream and per connection. What a connection may have lie unread
+/// is in no budget.
+const WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes of one HTTP/2 frame.
 const FRAME_BYTES: u32 = 1 << 20;
 
@@ -128,6 +131,8 @@ pub struct Shared {
     pub lingers: bool,
     /// The Open Inference Protocol.
     pub oip: Oip,
+    /// What all messages together may hold.
+    messages: MessageBudget,
     tokens: Arc<Tokens>,
 }
 
@@ -142,6 +147,8 @@ impl Shared {
         regions: Regions,
         log: LogSettings,
     ) -> Self {
+        let counted = engine.metrics().messages.clone();
+        let messages = MessageBudget::new(config.message_bytes_max, counted);
         Self {
             oip: Oip::new(
                 Arc::clone(&engine),
@@ -153,6 +160,7 @@ impl Shared {
             engine,
             manager,
             phase,
+            messages,
             config: Arc::new(config),
             engines: Arc::new(engines),
             started_ns: adjoin_shm::clock::now_ns(),
@@ -252,7 +260,7 @@ pub(crate) async fn serve(
         Socket::tcp(listener).map(|socket| listen::incoming(socket, kind, tls, limits.clone()))
     };
 
-    let control = grpc_server(&access)
+    let control = grpc_server(&access, &shared.messages)
         .add_service(control_service)
         .add_service(inference())
         .add_service(health_service.clone())
@@ -262,13 +270,13 @@ pub(crate) async fn serve(
             unix(listeners.control, ListenerKind::Control)?,
             leaving(&shared),
         );
-    let admin = grpc_server(&access)
+    let admin = grpc_server(&access, &shared.messages)
         .add_service(admin_service)
         .serve_with_incoming_shutdown(unix(listeners.admin, ListenerKind::Admin)?, ending(&shared));
     tokio::spawn(logged(ListenerKind::Control, control));
     tokio::spawn(logged(ListenerKind::Admin, admin));
     if let Some(listener) = listeners.grpc {
-        let server = grpc_server(&access)
+        let server = grpc_server(&access, &shared.messages)
             .add_service(inference())
             .add_service(health_service)
             .add_service(reflection()?)
@@ -328,12 +336,16 @@ pub(crate) async fn serve(
     Ok(())
 }
 
+/// What a call passes before it is charged: who may call, and until when.
+type Guarded = Stack<Deadlines, Stack<GrpcGuard, Identity>>;
+
 /// A server whose windows let a tensor through in one go: with the defaults of HTTP/2, 64 KiB, a message of
 /// 600 KiB waits ten times for its reader.
-fn grpc_server(access: &Arc<Access>) -> Server<Stack<Deadlines, Stack<GrpcGuard, Identity>>> {
+fn grpc_server(access: &Arc<Access>, messages: &MessageBudget) -> Server<Stack<Metering, Guarded>> {
     Server::builder()
         .layer(GrpcGuard::new(Arc::clone(access)))
         .layer(Deadlines)
+        .layer(Metering(messages.clone()))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_max_local_error_reset_streams(Some(FAULTY_STREAMS_MAX))

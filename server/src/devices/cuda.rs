@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use adjoin_cuda::{CopiedBytes, Driver, Path, RegionKey, Registry, TransferSettings, Transfers};
-use adjoin_shm::SessionMemory;
+use adjoin_cuda::{
+    CopiedBytes, Driver, ForeignBuffer, Path, RegionKey, Registry, TransferSettings, Transfers,
+};
+use adjoin_shm::{AlignedBytes, Payload, SessionMemory};
 use parking_lot::Mutex;
 
 use super::{BytesByPath, DeviceError, DeviceNumbers, DeviceSettings};
@@ -95,6 +97,31 @@ impl Devices {
         }
     }
 
+    /// Opens memory of the device that another process has made, by the handle that it was given for it. Only where a
+    /// device is in use: a caller does not make the server use one.
+    ///
+    /// # Errors
+    /// If no device is in use, or it is another one, or the handle or the size is wrong.
+    pub fn open_shared(
+        &self,
+        device: i64,
+        handle: &[u8],
+        byte_size: u64,
+    ) -> Result<SharedMemory, DeviceError> {
+        let transfers = self.transfers().ok_or(DeviceError::NotInUse)?;
+        let used = transfers.device().facts().index;
+        if device != i64::from(used) {
+            return Err(DeviceError::Other { device, used });
+        }
+        let handle_bytes = handle.len();
+        let handle = handle.try_into();
+        let handle = handle.map_err(|_| DeviceError::Handle { handle_bytes })?;
+        // More than an address is more than any device has.
+        let byte_size = usize::try_from(byte_size).unwrap_or(usize::MAX);
+        let buffer = ForeignBuffer::open(transfers.device(), handle, byte_size)?;
+        Ok(SharedMemory(buffer))
+    }
+
     /// Has the device, if it is open, register a session's memory.
     #[must_use]
     pub fn register(&self, memory: &SessionMemory) -> Option<Registered> {
@@ -119,6 +146,32 @@ impl Devices {
             refused: stats.refused,
             retired: stats.retired,
         })
+    }
+}
+
+/// Memory of the device that another process has made.
+#[derive(Debug)]
+pub struct SharedMemory(ForeignBuffer);
+
+impl SharedMemory {
+    /// A copy of `byte_size` bytes from `at`, both within the memory.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn read(&self, at: u64, byte_size: u64) -> Result<AlignedBytes, DeviceError> {
+        let [at, byte_size] = [at, byte_size].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let mut copy = AlignedBytes::zeroed(byte_size);
+        self.0.read(at, &mut copy.payload_mut())?;
+        Ok(copy)
+    }
+
+    /// Copies `bytes` to the memory, from `at` on.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        Ok(self.0.write(at, &Payload::from_slice(bytes))?)
     }
 }
 

@@ -14,9 +14,9 @@ mod none;
 use thiserror::Error;
 
 #[cfg(feature = "cuda")]
-pub use cuda::{Devices, Registered};
+pub use cuda::{Devices, Registered, SharedMemory};
 #[cfg(not(feature = "cuda"))]
-pub use none::{Devices, Registered};
+pub use none::{Devices, Registered, SharedMemory};
 
 /// `[cuda]` of the configuration, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,23 @@ pub enum DeviceError {
     /// Another engine has tried it before.
     #[error("the device could not be opened: {0}")]
     Before(String),
+    /// No engine and no configuration has asked for one.
+    #[error("this server uses no GPU; [cuda] of the configuration has it use one")]
+    NotInUse,
+    /// Memory of another device than the one that is in use.
+    #[error("the memory is of device {device}, and this server uses device {used}")]
+    Other {
+        /// What was named.
+        device: i64,
+        /// What there is.
+        used: u32,
+    },
+    /// What should name memory of another process does not.
+    #[error("a handle of CUDA's has 64 bytes, and this one has {handle_bytes}")]
+    Handle {
+        /// Bytes of it.
+        handle_bytes: usize,
+    },
     /// This program cannot use any.
     #[error("this build uses no GPU; build it with the feature \"cuda\"")]
     NotBuilt,

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use adjoin_shm::SessionMemory;
+use adjoin_shm::{AlignedBytes, SessionMemory};
 
 use super::{DeviceError, DeviceNumbers, DeviceSettings};
 
@@ -26,6 +26,19 @@ impl Devices {
         }
     }
 
+    /// Opens memory of a device that another process has made.
+    ///
+    /// # Errors
+    /// Always: there is no device.
+    pub fn open_shared(
+        &self,
+        _device: i64,
+        _handle: &[u8],
+        _byte_size: u64,
+    ) -> Result<SharedMemory, DeviceError> {
+        Err(DeviceError::NotBuilt)
+    }
+
     /// Has the devices that are open register a session's memory.
     #[must_use]
     pub fn register(&self, _memory: &SessionMemory) -> Option<Registered> {
@@ -36,6 +49,28 @@ impl Devices {
     #[must_use]
     pub fn numbers(&self) -> Option<DeviceNumbers> {
         None
+    }
+}
+
+/// Memory of a device that another process has made.
+#[derive(Debug)]
+pub struct SharedMemory(Infallible);
+
+impl SharedMemory {
+    /// A copy of `byte_size` bytes from `at`.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn read(&self, _at: u64, _byte_size: u64) -> Result<AlignedBytes, DeviceError> {
+        match self.0 {}
+    }
+
+    /// Copies `bytes` to the memory, from `at` on.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn write(&self, _at: u64, _bytes: &[u8]) -> Result<(), DeviceError> {
+        match self.0 {}
     }
 }
 

@@ -59,6 +59,17 @@ pub struct Metrics {
     pub traces_dropped: Counter,
     /// What goes between sessions and a device.
     pub device: DeviceMetrics,
+    /// What callers send over gRPC and HTTP.
+    pub messages: MessageMetrics,
+}
+
+/// Messages over gRPC and HTTP, and their budget.
+#[derive(Clone, Debug, Default)]
+pub struct MessageMetrics {
+    /// Bytes that are being sent or worked on.
+    pub bytes: Gauge,
+    /// Messages that found no room in the budget.
+    pub refused: Counter,
 }
 
 impl Metrics {
@@ -84,6 +95,7 @@ impl Metrics {
             traces_sent: Counter::default(),
             traces_dropped: Counter::default(),
             device: DeviceMetrics::default(),
+            messages: MessageMetrics::default(),
         };
         metrics.register(version);
         metrics
@@ -129,6 +141,16 @@ impl Metrics {
             "client_wakeups",
             "Wake-ups sent to sleeping clients",
             self.client_wakeups.clone(),
+        );
+        registry.register(
+            "message_bytes",
+            "Bytes of the messages over gRPC and HTTP that are being sent or worked on",
+            self.messages.bytes.clone(),
+        );
+        registry.register(
+            "messages_refused",
+            "Messages over gRPC and HTTP that found no room in limits.message_bytes",
+            self.messages.refused.clone(),
         );
         registry.register(
             "traces_sent",

@@ -1,24 +1,29 @@
 //! The shared-memory regions that callers have registered: which caller may use which, and how their bytes come and go.
 //!
-//! A region is a part of an object that lies beneath the operator's directory, open for as long as it is registered and
-//! somebody uses it. Its bytes are copied and never mapped ([`NamedObject`]), so whatever its owner does to the file is an
-//! error of a call and nothing else.
+//! A region is a part of an object that lies beneath the operator's directory, or memory of a device that another process
+//! has made; open for as long as it is registered and somebody uses it. Its bytes are copied and never mapped
+//! ([`Region`]), so whatever its owner does to them is an error of a call and nothing else.
 //!
 //! Names belong to the [`Owner`] who registered them. Others cannot see, use or forget them.
 
 mod error;
+mod region;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use adjoin_oip::RegionSlice;
-use adjoin_shm::{NamedDirectory, NamedError, NamedObject};
+use adjoin_shm::NamedDirectory;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-pub use error::RegionError;
+use crate::devices::Devices;
+pub use error::{AccessError, RegionError};
+use region::Backing;
+pub use region::Region;
 
 /// Most bytes of a region's name.
 const NAME_BYTES_MAX: usize = 256;
@@ -37,6 +42,24 @@ pub enum Owner {
     Tcp(Arc<str>),
 }
 
+/// Where a region's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionKind {
+    /// In a named object of the system.
+    System,
+    /// In memory of a device.
+    Cuda,
+}
+
+impl fmt::Display for RegionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "system",
+            Self::Cuda => "cuda",
+        })
+    }
+}
+
 /// How much callers may register and move.
 #[derive(Clone, Copy, Debug)]
 pub struct RegionLimits {
@@ -53,6 +76,7 @@ pub struct RegionLimits {
 pub struct Regions {
     /// `None`: switched off.
     directory: Option<NamedDirectory>,
+    devices: Devices,
     limits: RegionLimits,
     table: Mutex<HashMap<Owner, Registered>>,
     counts: Arc<Mutex<Counts>>,
@@ -72,18 +96,6 @@ impl Default for Registered {
             writes: Arc::new(Semaphore::new(WRITES_PER_OWNER_MAX)),
         }
     }
-}
-
-/// A registered region. Whoever holds it can finish with it, registered or not.
-#[derive(Debug)]
-pub struct Region {
-    name: String,
-    key: String,
-    offset: u64,
-    byte_size: u64,
-    object: NamedObject,
-    writes: Arc<Semaphore>,
-    _place: Place,
 }
 
 /// How many regions are open, also of those that are registered no longer.
@@ -119,6 +131,7 @@ impl Regions {
     pub fn off(limits: RegionLimits) -> Self {
         Self {
             directory: None,
+            devices: Devices::default(),
             limits,
             table: Mutex::default(),
             counts: Arc::default(),
@@ -137,6 +150,12 @@ impl Regions {
         })
     }
 
+    /// The same, with memory of a device as well.
+    #[must_use]
+    pub fn with_devices(self, devices: Devices) -> Self {
+        Self { devices, ..self }
+    }
+
     /// Registers `byte_size` bytes from `offset` of the object that `key` names. Never waits.
     ///
     /// # Errors
@@ -150,14 +169,7 @@ impl Regions {
         byte_size: u64,
     ) -> Result<(), RegionError> {
         let directory = self.directory.as_ref().ok_or(RegionError::Off)?;
-        if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
-            return Err(RegionError::Name(name.len()));
-        }
-        let already_there = || RegionError::AlreadyThere(name.to_owned());
-        if self.find(owner, name).is_some() {
-            return Err(already_there());
-        }
-        let place = self.claim(owner, name)?;
+        let place = self.place(owner, name)?;
         let uid = match owner {
             Owner::Uid(uid) => Some(*uid),
             Owner::Tcp(_) => None,
@@ -179,52 +191,117 @@ impl Regions {
                 file_size,
             });
         }
+        let key = key.to_owned();
+        let backing = Backing::Object {
+            key,
+            offset,
+            object,
+        };
+        self.insert(owner, name, byte_size, backing, place)
+    }
+
+    /// Registers `byte_size` bytes of memory of a device, which another process has made and given a handle for.
+    ///
+    /// # Errors
+    /// See [`RegionError`].
+    pub fn register_device(
+        &self,
+        owner: &Owner,
+        name: &str,
+        device: i64,
+        handle: &[u8],
+        byte_size: u64,
+    ) -> Result<(), RegionError> {
+        let place = self.place(owner, name)?;
+        let cannot_open = |source| RegionError::OpenDevice {
+            name: name.to_owned(),
+            source,
+        };
+        let memory = self.devices.open_shared(device, handle, byte_size);
+        let memory = memory.map_err(cannot_open)?;
+        if byte_size == 0 {
+            return Err(RegionError::Extent {
+                name: name.to_owned(),
+                byte_size,
+                offset: 0,
+                file_size: 0,
+            });
+        }
+        let backing = Backing::Device { device, memory };
+        self.insert(owner, name, byte_size, backing, place)
+    }
+
+    /// A place for a region of that name, which the owner does not have yet.
+    fn place(&self, owner: &Owner, name: &str) -> Result<Place, RegionError> {
+        if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
+            return Err(RegionError::Name(name.len()));
+        }
+        if self.find(owner, name).is_some() {
+            return Err(RegionError::AlreadyThere(name.to_owned()));
+        }
+        self.claim(owner, name)
+    }
+
+    fn insert(
+        &self,
+        owner: &Owner,
+        name: &str,
+        byte_size: u64,
+        backing: Backing,
+        place: Place,
+    ) -> Result<(), RegionError> {
         let mut table = self.table.lock();
         let registered = table.entry(owner.clone()).or_default();
         if registered.regions.contains_key(name) {
-            return Err(already_there());
+            return Err(RegionError::AlreadyThere(name.to_owned()));
         }
-        let region = Region {
-            name: name.to_owned(),
-            key: key.to_owned(),
-            offset,
-            byte_size,
-            object,
-            writes: Arc::clone(&registered.writes),
-            _place: place,
-        };
+        let writes = Arc::clone(&registered.writes);
+        let region = Region::new(name.to_owned(), byte_size, backing, writes, place);
         registered.regions.insert(name.to_owned(), Arc::new(region));
         Ok(())
     }
 
-    /// Forgets a region of the owner, if there is one of that name. Calls that use it go on to their end.
-    pub fn unregister(&self, owner: &Owner, name: &str) {
+    /// Forgets a region of the owner, if there is one of that name and kind. Calls that use it go on to their end.
+    pub fn unregister(&self, owner: &Owner, kind: RegionKind, name: &str) {
+        self.forget(owner, |region| {
+            region.kind() == kind && region.name() == name
+        });
+    }
+
+    /// Forgets all regions of the owner of that kind.
+    pub fn unregister_all(&self, owner: &Owner, kind: RegionKind) {
+        self.forget(owner, |region| region.kind() == kind);
+    }
+
+    fn forget(&self, owner: &Owner, is_meant: impl Fn(&Region) -> bool) {
         let mut table = self.table.lock();
         if let Some(registered) = table.get_mut(owner) {
-            registered.regions.remove(name);
+            registered.regions.retain(|_, region| !is_meant(region));
             if registered.regions.is_empty() {
                 table.remove(owner);
             }
         }
     }
 
-    /// Forgets all regions of the owner.
-    pub fn unregister_all(&self, owner: &Owner) {
-        self.table.lock().remove(owner);
-    }
-
-    /// The owner's region of that name, or with no name all of them, by name.
+    /// The owner's region of that name, or with no name all of that kind, by name.
     ///
     /// # Errors
     /// If there is none of that name.
-    pub fn status(&self, owner: &Owner, name: &str) -> Result<Vec<Arc<Region>>, RegionError> {
+    pub fn status(
+        &self,
+        owner: &Owner,
+        kind: RegionKind,
+        name: &str,
+    ) -> Result<Vec<Arc<Region>>, RegionError> {
         if name.is_empty() {
             let table = self.table.lock();
-            let all = table.get(owner).map(|it| it.regions.values().cloned());
-            return Ok(all.into_iter().flatten().collect());
+            let regions = table.get(owner).map(|it| it.regions.values());
+            let regions = regions.into_iter().flatten();
+            return Ok(regions.filter(|it| it.kind() == kind).cloned().collect());
         }
-        let found = self.find(owner, name);
-        let found = found.ok_or_else(|| RegionError::NoStatus(shown(name)))?;
+        let found = self.find(owner, name).filter(|it| it.kind() == kind);
+        let name = shown(name);
+        let found = found.ok_or(RegionError::NoStatus { kind, name })?;
         Ok(vec![found])
     }
 
@@ -299,102 +376,6 @@ impl Reader<'_> {
             call_bytes_max: self.regions.limits.call_bytes_max,
         })?;
         region.read(slice.offset, slice.byte_size)
-    }
-}
-
-impl Region {
-    /// Name that it was registered under.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Key of the object.
-    #[must_use]
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// Start in the object.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// Bytes of the region.
-    #[must_use]
-    pub fn byte_size(&self) -> u64 {
-        self.byte_size
-    }
-
-    /// Whether `byte_size` bytes from `offset` are in the region: at least 1, and all within what was registered.
-    ///
-    /// # Errors
-    /// [`RegionError::Offset`] or [`RegionError::End`].
-    pub fn check(&self, offset: u64, byte_size: u64) -> Result<(), RegionError> {
-        let (name, region_size) = (|| self.name.clone(), self.byte_size);
-        if offset >= region_size {
-            return Err(RegionError::Offset {
-                name: name(),
-                offset,
-                region_size,
-            });
-        }
-        match offset.checked_add(byte_size) {
-            Some(end) if byte_size > 0 && end <= region_size => Ok(()),
-            _ => Err(RegionError::End {
-                name: name(),
-                byte_size,
-                offset,
-                region_size,
-            }),
-        }
-    }
-
-    /// A copy of `byte_size` bytes from `offset` of the region.
-    ///
-    /// # Errors
-    /// If they are not in the region, or no longer in its file.
-    pub fn read(&self, offset: u64, byte_size: u64) -> Result<Bytes, RegionError> {
-        self.check(offset, byte_size)?;
-        let failed = |source| self.failed(source);
-        let wanted = usize::try_from(byte_size).map_err(|_| failed(NamedError::Memory(usize::MAX)));
-        // Within the region, which was within the file: the sum exists.
-        let copy = self.object.read(self.offset + offset, wanted?);
-        copy.map(Bytes::from_owner).map_err(failed)
-    }
-
-    /// Writes `bytes` at `offset` of the region. May wait as long as whoever can write the file likes, so it runs on a
-    /// thread for that, one of a few for each owner. Where that is the server's own user alone it runs here: the two
-    /// wake-ups of another thread take longer than to copy some hundred kilobytes.
-    ///
-    /// # Errors
-    /// If they are not in the region, or no longer in its file.
-    ///
-    /// # Panics
-    /// Outside of a runtime.
-    pub async fn write(self: Arc<Self>, offset: u64, bytes: Bytes) -> Result<(), RegionError> {
-        self.check(offset, bytes.len() as u64)?;
-        if self.object.is_own() {
-            let written = self.object.write(self.offset + offset, &bytes);
-            return written.map_err(|source| self.failed(source));
-        }
-        let name = self.name.clone();
-        let unwritten = || RegionError::Unwritten(name);
-        let Ok(permit) = Arc::clone(&self.writes).acquire_owned().await else {
-            return Err(unwritten());
-        };
-        let written = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let written = self.object.write(self.offset + offset, &bytes);
-            written.map_err(|source| self.failed(source))
-        });
-        written.await.unwrap_or_else(|_| Err(unwritten()))
-    }
-
-    fn failed(&self, source: NamedError) -> RegionError {
-        let name = self.name.clone();
-        RegionError::Access { name, source }
     }
 }
 

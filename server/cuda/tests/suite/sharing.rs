@@ -3,7 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 
-use adjoin_cuda::{BatchSlot, CudaError, DeviceBuffer, IPC_HANDLE_BYTES, IpcHandle, Transfers};
+use adjoin_cuda::{
+    BatchSlot, CudaError, DeviceBuffer, ForeignBuffer, IPC_HANDLE_BYTES, IpcHandle, Path, Transfers,
+};
 use adjoin_shm::{Payload, PayloadMut};
 use fake_cuda::harness::{FakeCuda, counts};
 
@@ -55,6 +57,26 @@ fn handle_from_text(text: &str) -> IpcHandle {
     IpcHandle(handle)
 }
 
+/// Parts come and go as copies, within the memory and no further.
+fn copy_parts(transfers: &Transfers, handle: IpcHandle) {
+    let foreign = ForeignBuffer::open(transfers.device(), handle.0, BYTES).unwrap();
+    let mut part = [0; 1000];
+    let copied = foreign.read(500, &mut PayloadMut::from_slice(&mut part));
+    copied.unwrap();
+    assert!(part == content(BYTES, 6)[500..1500]);
+    let from = content(100, 7);
+    foreign
+        .write(BYTES - 100, &Payload::from_slice(&from))
+        .unwrap();
+    let beyond = foreign.write(BYTES - 99, &Payload::from_slice(&from));
+    assert!(matches!(beyond, Err(CudaError::OutOfRange { .. })));
+    let beyond = foreign.read(usize::MAX, &mut PayloadMut::from_slice(&mut part));
+    assert!(matches!(beyond, Err(CudaError::OutOfRange { .. })));
+    let counters = transfers.device().counters();
+    assert_eq!(counters.to_host.get(Path::Pageable), 1000);
+    assert_eq!(counters.to_device.get(Path::Pageable), 100);
+}
+
 #[test]
 fn by_handle() {
     let test = "sharing::by_handle";
@@ -74,6 +96,7 @@ fn by_handle() {
             let error = DeviceBuffer::open_ipc(device, &handle, 1 << 30).unwrap_err();
             assert!(matches!(error, CudaError::OutOfRange { .. }), "{error}");
             assert!(DeviceBuffer::open_ipc(device, &IpcHandle([7; 64]), 1).is_err());
+            copy_parts(&transfers, handle);
             return;
         }
         let buffer = DeviceBuffer::new(transfers.device(), BYTES).unwrap();
@@ -83,8 +106,12 @@ fn by_handle() {
         let text: String = handle.0.iter().map(|byte| format!("{byte:02x}")).collect();
         second_process(test, &text, Stdio::null());
         assert!(
-            read(&transfers, &buffer, BYTES) == content(BYTES, 6),
+            read(&transfers, &buffer, BYTES)[..BYTES - 100] == content(BYTES, 6)[..BYTES - 100],
             "what the second wrote"
+        );
+        assert!(
+            read(&transfers, &buffer, BYTES)[BYTES - 100..] == content(100, 7),
+            "what the second copied there"
         );
     });
     if let Some(report) = report {

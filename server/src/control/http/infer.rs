@@ -83,8 +83,7 @@ async fn read_aligned(body: Body, headers: &HeaderMap, at: usize) -> Result<Byte
     let (mut whole, mut padding) = aligned_room(announced.min(BELIEVED_BYTES_MAX), at);
     let mut parts = body.into_data_stream();
     while let Some(part) = parts.next().await {
-        let part =
-            part.map_err(|error| Fault::invalid(format!("the body cannot be read: {error}")))?;
+        let part = part.map_err(unread)?;
         let byte_size = whole.len() - padding + part.len();
         if byte_size > MESSAGE_BYTES_MAX {
             return Err(too_large(byte_size as u64));
@@ -98,6 +97,18 @@ async fn read_aligned(body: Body, headers: &HeaderMap, at: usize) -> Result<Byte
         whole.extend_from_slice(&part);
     }
     Ok(whole.freeze().slice(padding..))
+}
+
+/// Why a body did not come: the server's budget for messages is a reason of its own.
+fn unread(error: axum::Error) -> Fault {
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = cause {
+        if let Some(status) = error.downcast_ref::<tonic::Status>() {
+            return Fault::new(Kind::ResourceExhausted, status.message());
+        }
+        cause = error.source();
+    }
+    Fault::invalid(format!("the body cannot be read: {error}"))
 }
 
 /// Room for so many bytes behind what is left out so that the one `at` so many bytes is aligned; and how much that is.

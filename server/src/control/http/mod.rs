@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
+use super::message_budget::Metering;
 use super::{Phase, Shared};
 use failure::Failure;
 
@@ -68,6 +69,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .fallback(async || Failure::not_found())
         .method_not_allowed_fallback(async || Failure::method_not_allowed())
         // What is limited is what comes out: a small body may unfold to a large one.
+        .layer(Metering(shared.messages.clone()))
         .layer(RequestDecompressionLayer::new())
         .layer(map_response(say_what_is_decoded))
         .layer(CompressionLayer::new())

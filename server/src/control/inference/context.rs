@@ -1,11 +1,14 @@
 //! What a gRPC call says beside its message: who calls and until when.
 
+use std::sync::Arc;
+
 use adjoin_shm::clock::now_ns;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Status};
+use tonic::{Extensions, Request, Status};
 
 use crate::control::deadline::timeout;
 use crate::control::listen::Caller as Arrived;
+use crate::control::message_budget::Charge;
 use crate::oip::{Arrival, Caller};
 use crate::trace::Transport;
 
@@ -14,6 +17,12 @@ pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let arrived = request.extensions().get::<Arrived>();
     let arrived = arrived.ok_or_else(|| Status::internal("the caller is not known"))?;
     Ok(arrived.of_protocol())
+}
+
+/// What the call is charged for its message.
+pub(super) fn charge(extensions: &Extensions) -> Result<Arc<Charge>, Status> {
+    let charge = extensions.get::<Arc<Charge>>().cloned();
+    charge.ok_or_else(|| Status::internal("the call is not charged"))
 }
 
 /// How the call came.

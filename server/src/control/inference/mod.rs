@@ -6,12 +6,14 @@ mod stream;
 use adjoin_control_api::inference as api;
 use adjoin_control_api::inference::grpc_inference_service_server::GrpcInferenceService;
 use adjoin_oip::{Fault, VersionChoice, grpc};
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status::fault as status;
 use super::{Phase, Shared};
 use crate::oip::Oip;
-use context::{arrival, caller};
+use crate::oip::regions::RegionKind;
+use context::{arrival, caller, charge};
 
 /// Answers clients of the protocol.
 #[derive(Debug)]
@@ -87,7 +89,10 @@ impl GrpcInferenceService for Inference {
         request: Request<api::ModelInferRequest>,
     ) -> Result<Response<api::ModelInferResponse>, Status> {
         let caller = caller(&request)?;
-        let (metadata, _, message) = request.into_parts();
+        let (metadata, extensions, message) = request.into_parts();
+        if metadata.contains_key("grpc-encoding") {
+            charge(&extensions)?.at_least(message.encoded_len() as u64)?;
+        }
         let call = grpc::call(message).map_err(status)?;
         let reply = self.oip.infer(&caller, call, arrival(&metadata)).await;
         answer(reply.map(grpc::reply))
@@ -100,9 +105,10 @@ impl GrpcInferenceService for Inference {
         request: Request<Streaming<api::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let caller = caller(&request)?;
+        let charge = charge(request.extensions())?;
         let traceparent = arrival(request.metadata()).traceparent.map(str::to_owned);
         let requests = request.into_inner();
-        let answers = stream::answers(self.oip.clone(), caller, traceparent, requests);
+        let answers = stream::answers(self.oip.clone(), caller, traceparent, charge, requests);
         Ok(Response::new(answers))
     }
 
@@ -167,7 +173,9 @@ impl GrpcInferenceService for Inference {
         request: Request<api::SystemSharedMemoryUnregisterRequest>,
     ) -> Result<Response<api::SystemSharedMemoryUnregisterResponse>, Status> {
         let caller = caller(&request)?;
-        self.oip.unregister_region(&caller, &request.get_ref().name);
+        let name = &request.get_ref().name;
+        self.oip
+            .unregister_region(&caller, RegionKind::System, name);
         Ok(Response::new(api::SystemSharedMemoryUnregisterResponse {}))
     }
 
@@ -175,21 +183,28 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<api::CudaSharedMemoryStatusRequest>,
     ) -> Result<Response<api::CudaSharedMemoryStatusResponse>, Status> {
-        answer(Oip::cuda_region_status(&request.get_ref().name))
+        let caller = caller(&request)?;
+        answer(
+            self.oip
+                .cuda_region_status(&caller, &request.get_ref().name),
+        )
     }
 
     async fn cuda_shared_memory_register(
         &self,
-        _: Request<api::CudaSharedMemoryRegisterRequest>,
+        request: Request<api::CudaSharedMemoryRegisterRequest>,
     ) -> Result<Response<api::CudaSharedMemoryRegisterResponse>, Status> {
-        Err(status(Oip::no_cuda()))
+        let caller = caller(&request)?;
+        answer(self.oip.register_cuda_region(&caller, request.get_ref()))
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
-        _: Request<api::CudaSharedMemoryUnregisterRequest>,
+        request: Request<api::CudaSharedMemoryUnregisterRequest>,
     ) -> Result<Response<api::CudaSharedMemoryUnregisterResponse>, Status> {
-        // There are none, and clients call this when they begin.
+        let caller = caller(&request)?;
+        let name = &request.get_ref().name;
+        self.oip.unregister_region(&caller, RegionKind::Cuda, name);
         Ok(Response::new(api::CudaSharedMemoryUnregisterResponse {}))
     }
 

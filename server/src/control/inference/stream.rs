@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use adjoin_control_api::inference as api;
 use adjoin_control_api::inference::infer_parameter::ParameterChoice;
-use adjoin_oip::{Fault, grpc};
+use adjoin_oip::{Fault, Kind, grpc};
 use futures_util::StreamExt;
+use prost::Message;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
+use crate::control::message_budget::Charge;
 use crate::oip::{Arrival, Caller, Oip};
 use crate::trace::Transport;
 
@@ -28,19 +30,27 @@ pub(super) fn answers(
     oip: Oip,
     caller: Caller,
     traceparent: Option<String>,
+    charge: Arc<Charge>,
     requests: Streaming<api::ModelInferRequest>,
 ) -> Answers {
-    let shared = Arc::new((oip, caller, traceparent));
+    let shared = Arc::new((oip, caller, traceparent, charge));
     let answered = requests.map(move |message| {
         let shared = Arc::clone(&shared);
         async move {
-            let (oip, caller, traceparent) = &*shared;
+            let (oip, caller, traceparent, charge) = &*shared;
             let arrival = Arrival {
                 transport: Transport::Grpc,
                 deadline_ns: 0,
                 traceparent: traceparent.as_deref(),
             };
-            Ok(answer(oip, caller, arrival, message?).await)
+            let message = message?;
+            // It was charged for as a part of the stream, and has a charge of its own until it is answered. What there
+            // is of the next one already counts again with its next part.
+            charge.release();
+            let charge = charge.sibling();
+            let room = charge.set(message.encoded_len() as u64);
+            let room = room.map_err(|full| Fault::new(Kind::ResourceExhausted, full.message()));
+            Ok(answer(oip, caller, arrival, message, room).await)
         }
     });
     Box::pin(answered.buffered(UNDER_WAY_MAX))
@@ -51,9 +61,13 @@ async fn answer(
     caller: &Caller,
     arrival: Arrival<'_>,
     message: api::ModelInferRequest,
+    room: Result<(), Fault>,
 ) -> api::ModelStreamInferResponse {
     let id = message.id.clone();
-    let ran = run(oip, caller, arrival, message).await;
+    let ran = match room {
+        Ok(()) => run(oip, caller, arrival, message).await,
+        Err(full) => Err(full),
+    };
     let (error_message, response) = match ran {
         Ok(response) => (String::new(), response),
         // The id says which request it was.

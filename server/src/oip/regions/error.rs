@@ -4,7 +4,8 @@ use adjoin_oip::{Fault, Kind};
 use adjoin_shm::NamedError;
 use thiserror::Error;
 
-use super::NAME_BYTES_MAX;
+use super::{NAME_BYTES_MAX, RegionKind};
+use crate::devices::DeviceError;
 
 /// Why a region cannot be registered or used. Where Triton has words for it, clients look for them.
 #[derive(Debug, Error)]
@@ -22,8 +23,13 @@ pub enum RegionError {
     #[error("Unable to find shared memory region: '{0}'")]
     NotFound(String),
     /// As before, where the protocol asks about the region itself.
-    #[error("Unable to find system shared memory region: '{0}'")]
-    NoStatus(String),
+    #[error("Unable to find {kind} shared memory region: '{name}'")]
+    NoStatus {
+        /// What was asked for.
+        kind: RegionKind,
+        /// Its name, or the beginning of it.
+        name: String,
+    },
     /// The key names nothing that can be a region.
     #[error("Unable to open shared memory region: '{key}': {source}")]
     Open {
@@ -31,6 +37,14 @@ pub enum RegionError {
         key: String,
         /// Why.
         source: NamedError,
+    },
+    /// The handle names no memory of the device that can be a region.
+    #[error("failed to register shared memory region '{name}': {source}")]
+    OpenDevice {
+        /// The region.
+        name: String,
+        /// Why.
+        source: DeviceError,
     },
     /// It would reach past its file, or be empty.
     #[error(
@@ -102,11 +116,30 @@ pub enum RegionError {
         /// The region.
         name: String,
         /// Why.
-        source: NamedError,
+        source: AccessError,
     },
     /// The thread that wrote it has ended.
     #[error("shared memory region '{0}' could not be written")]
     Unwritten(String),
+}
+
+/// Why bytes did not come or go.
+#[derive(Debug, Error)]
+pub enum AccessError {
+    /// The object.
+    #[error(transparent)]
+    Object(#[from] NamedError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+fn of_object(error: &NamedError) -> Kind {
+    match error {
+        NamedError::System { .. } => Kind::Internal,
+        NamedError::Memory(_) | NamedError::FileSize { .. } => Kind::ResourceExhausted,
+        _ => Kind::InvalidArgument,
+    }
 }
 
 impl From<RegionError> for Fault {
@@ -118,12 +151,16 @@ impl From<RegionError> for Fault {
                 Kind::InvalidArgument
             }
             E::AlreadyThere(_) => Kind::AlreadyExists,
-            E::NotFound(_) | E::NoStatus(_) => Kind::NotFound,
+            E::NotFound(_) | E::NoStatus { .. } => Kind::NotFound,
             E::TooMany { .. } | E::CallBytes { .. } => Kind::ResourceExhausted,
-            E::Open { source, .. } | E::Access { source, .. } => match source {
-                NamedError::System { .. } => Kind::Internal,
-                NamedError::Memory(_) | NamedError::FileSize { .. } => Kind::ResourceExhausted,
+            E::Open { source, .. } => of_object(source),
+            E::OpenDevice { source, .. } => match source {
+                DeviceError::NotBuilt | DeviceError::NotInUse => Kind::Unsupported,
                 _ => Kind::InvalidArgument,
+            },
+            E::Access { source, .. } => match source {
+                AccessError::Object(source) => of_object(source),
+                AccessError::Device(_) => Kind::Unavailable,
             },
             E::Unwritten(_) => Kind::Internal,
         };

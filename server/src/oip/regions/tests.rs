@@ -69,13 +69,19 @@ fn a_region_is_read_and_written_from_its_own_start() {
     write(&part, 18, &[7, 8]).unwrap();
     let whole = place.regions.get(&place.me, "whole").unwrap();
     assert_eq!(whole.read(27, 4).unwrap()[..], [27, 7, 8, 30]);
-    let facts = |it: &Arc<Region>| (it.name().to_owned(), it.offset(), it.byte_size());
-    let all = place.regions.status(&place.me, "").unwrap();
+    let facts = |it: &Arc<Region>| (it.name().to_owned(), it.object().1, it.byte_size());
+    let all = place
+        .regions
+        .status(&place.me, RegionKind::System, "")
+        .unwrap();
     let all: Vec<_> = all.iter().map(facts).collect();
     let expected = [("part".to_owned(), 10, 20), ("whole".to_owned(), 0, 100)];
     assert_eq!(all, expected);
-    let one = place.regions.status(&place.me, "part").unwrap();
-    assert_eq!((one.len(), one[0].key()), (1, "/a"));
+    let one = place
+        .regions
+        .status(&place.me, RegionKind::System, "part")
+        .unwrap();
+    assert_eq!((one.len(), one[0].object().0), (1, "/a"));
 }
 
 #[test]
@@ -125,7 +131,12 @@ fn what_is_not_in_the_region_is_refused_in_tritons_words() {
     let (kind, text) = fault(place.regions.get(&place.me, "other").unwrap_err());
     assert_eq!(kind, Kind::NotFound);
     assert_eq!(text, "Unable to find shared memory region: 'other'");
-    let (kind, text) = fault(place.regions.status(&place.me, "other").unwrap_err());
+    let (kind, text) = fault(
+        place
+            .regions
+            .status(&place.me, RegionKind::System, "other")
+            .unwrap_err(),
+    );
     assert_eq!(kind, Kind::NotFound);
     assert_eq!(text, "Unable to find system shared memory region: 'other'");
 }
@@ -208,10 +219,16 @@ fn owners_do_not_see_or_forget_each_others_regions() {
     let (one, two) = (Owner::Tcp("one".into()), Owner::Tcp("two".into()));
     place.regions.register(&one, "r", "/a", 0, 10).unwrap();
     place.regions.register(&two, "r", "/a", 0, 20).unwrap();
-    place.regions.unregister_all(&place.me);
-    place.regions.unregister(&place.me, "r");
-    place.regions.unregister_all(&two);
-    assert!(place.regions.status(&two, "").unwrap().is_empty());
+    place.regions.unregister_all(&place.me, RegionKind::System);
+    place.regions.unregister(&place.me, RegionKind::System, "r");
+    place.regions.unregister_all(&two, RegionKind::System);
+    assert!(
+        place
+            .regions
+            .status(&two, RegionKind::System, "")
+            .unwrap()
+            .is_empty()
+    );
     assert!(matches!(
         place.regions.get(&two, "r"),
         Err(RegionError::NotFound(_))
@@ -225,8 +242,8 @@ fn a_region_in_use_outlives_its_registration_and_counts_until_then() {
     place.file("a", 100);
     place.register("r", 0, 100).unwrap();
     let in_use = place.regions.get(&place.me, "r").unwrap();
-    place.regions.unregister(&place.me, "r");
-    place.regions.unregister(&place.me, "r");
+    place.regions.unregister(&place.me, RegionKind::System, "r");
+    place.regions.unregister(&place.me, RegionKind::System, "r");
     assert!(place.regions.get(&place.me, "r").is_err());
     assert_eq!(in_use.read(5, 1).unwrap()[..], [5]);
     for name in ["r", "s"] {
@@ -246,8 +263,8 @@ fn a_region_in_use_outlives_its_registration_and_counts_until_then() {
     assert!(text.ends_with("4 regions are the most"), "{text}");
     drop(in_use);
     place.register("t", 0, 100).unwrap();
-    place.regions.unregister_all(&place.me);
-    place.regions.unregister_all(&other);
+    place.regions.unregister_all(&place.me, RegionKind::System);
+    place.regions.unregister_all(&other, RegionKind::System);
     let counts = place.regions.counts.lock();
     assert_eq!((counts.all, counts.by_owner.len()), (0, 0));
     assert!(place.regions.table.lock().is_empty());
@@ -307,8 +324,8 @@ fn without_the_operators_word_nothing_is_registered() {
     let (kind, text) = fault(off.register(&me, "r", "/a", 0, 1).unwrap_err());
     assert_eq!(kind, Kind::Unsupported);
     assert!(text.contains("--allow-named-shm"), "{text}");
-    off.unregister_all(&me);
-    assert!(off.status(&me, "").unwrap().is_empty());
+    off.unregister_all(&me, RegionKind::System);
+    assert!(off.status(&me, RegionKind::System, "").unwrap().is_empty());
 }
 
 #[test]
@@ -337,3 +354,25 @@ fn only_a_write_that_waits_for_nobody_runs_where_it_was_called() {
         }
     });
 }
+
+#[test]
+fn memory_of_a_device_is_none_where_no_device_is_in_use() {
+    let place = Place::new();
+    let refused = place
+        .regions
+        .register_device(&place.me, "r", 0, &[0; 64], 64);
+    let (kind, text) = fault(refused.unwrap_err());
+    assert_eq!(kind, Kind::Unsupported);
+    let why = "failed to register shared memory region 'r': this ";
+    assert!(text.starts_with(why), "{text}");
+    let none = place.regions.status(&place.me, RegionKind::Cuda, "");
+    assert!(none.unwrap().is_empty());
+    // Nothing is left of its place.
+    for name in ["a", "b", "c"] {
+        place.file("a", 100);
+        place.register(name, 0, 100).unwrap();
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod device;
