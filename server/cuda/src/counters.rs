@@ -94,6 +94,11 @@ impl Counters {
         self.gathers[form as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts bytes that an engine brought to memory of the host by itself, which is not pinned.
+    pub fn engine_brought_to_host(&self, byte_size: usize) {
+        self.to_host.add(Path::Pageable, byte_size);
+    }
+
     /// Gathers and scatters that took `form` so far.
     #[must_use]
     pub fn uses(&self, form: CopyForm) -> u64 {

@@ -51,6 +51,16 @@ impl Lane {
         &self.stream
     }
 
+    /// Lets work that is enqueued from here on wait until `event` has fired. That is work itself: a batch that copies
+    /// nothing is not done before what it waits for.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub(crate) fn wait(&mut self, event: &Event) -> Result<(), CudaError> {
+        self.touch();
+        self.stream.wait(event)
+    }
+
     /// Keeps a device buffer until all work so far and that of now is done: for work that an engine enqueues itself.
     pub fn keep(&mut self, buffer: &DeviceBuffer) {
         self.touch();

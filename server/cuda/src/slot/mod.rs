@@ -159,7 +159,7 @@ impl BatchSlot {
     pub fn begin(&mut self) -> Result<Run<'_, '_>, CudaError> {
         self.lane.settle()?;
         // An engine may still read what the next gather writes, where the last batch was given up.
-        self.lane.stream().wait(&self.computed)?;
+        self.lane.wait(&self.computed)?;
         Ok(Run::new(self))
     }
 

@@ -132,9 +132,9 @@ impl<'s, 'p> Run<'s, 'p> {
     }
 
     /// Lets the slot's lane wait for the outputs.
-    fn take_from(&self, stream: &Stream) -> Result<(), CudaError> {
+    fn take_from(&mut self, stream: &Stream) -> Result<(), CudaError> {
         stream.record(&self.slot.computed)?;
-        self.slot.lane.stream().wait(&self.slot.computed)
+        self.slot.lane.wait(&self.slot.computed)
     }
 
     /// Enqueues the copies that take an output apart: the first piece gets its first bytes, and so on.
