@@ -37,6 +37,8 @@ impl InProcessCaller {
             path: how.path.clone(),
             intra_op_threads: how.threads,
             parameters: BTreeMap::new(),
+            placement: Default::default(),
+            rows_max: Default::default(),
         })?;
         let instance = model.instance()?;
         let mut caller = Self {

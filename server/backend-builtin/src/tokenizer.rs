@@ -272,6 +272,8 @@ mod tests {
             parameters: pairs
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect::<BTreeMap<_, _>>(),
+            placement: Default::default(),
+            rows_max: Default::default(),
         };
         let names = TokenizerStep::PARAMETERS;
         TokenizerStep::new(&Parameters::new(&source, TokenizerStep::NAME, names)?)
@@ -363,6 +365,8 @@ mod tests {
             path: file,
             intra_op_threads: 1,
             parameters: BTreeMap::new(),
+            placement: Default::default(),
+            rows_max: Default::default(),
         };
         let parameters = Parameters::new(&source, TokenizerStep::NAME, &[]).unwrap();
         let error = TokenizerStep::new(&parameters).unwrap_err();

@@ -35,6 +35,8 @@ fn load(engine_name: &str, parameters: &[(&str, &str)]) -> Result<Box<dyn Model>
         parameters: pairs
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect::<BTreeMap<_, _>>(),
+        placement: Default::default(),
+        rows_max: Default::default(),
     })
 }
 

@@ -40,6 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         path: path.clone(),
         intra_op_threads: 1,
         parameters: BTreeMap::new(),
+        placement: Default::default(),
+        rows_max: Default::default(),
     };
     let model = backend.load(&source)?;
     let mut instance = model.instance()?;

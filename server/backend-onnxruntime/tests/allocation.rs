@@ -44,6 +44,8 @@ fn run_under_a_known_key_allocates_nothing() {
         path: models.join("add.onnx"),
         intra_op_threads: 1,
         parameters: BTreeMap::new(),
+        placement: Default::default(),
+        rows_max: Default::default(),
     };
     let model = library::backend().load(&source).unwrap();
     let mut instance = model.instance().unwrap();

@@ -17,6 +17,8 @@ fn onnxruntime_conforms() {
             refused: &[],
             has_narrow_int64: false,
             copies_payload: false,
+            checks_values: true,
+            placement: Default::default(),
         },
     );
 }

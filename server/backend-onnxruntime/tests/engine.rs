@@ -42,6 +42,8 @@ impl File {
             path: self.directory.path().join("model.onnx"),
             intra_op_threads: 1,
             parameters: BTreeMap::new(),
+            placement: Default::default(),
+            rows_max: Default::default(),
         }
     }
 }

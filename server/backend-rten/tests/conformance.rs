@@ -17,6 +17,8 @@ fn rten_conforms() {
             refused: &["half"],
             has_narrow_int64: true,
             copies_payload: true,
+            checks_values: true,
+            placement: Default::default(),
         },
     );
 }

@@ -25,7 +25,7 @@ mod suite;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use crate::Backend;
+use crate::{Backend, Placement};
 use suite::Suite;
 
 /// Where the models are, and what the engine is known not to do.
@@ -42,6 +42,11 @@ pub struct Options {
     pub has_narrow_int64: bool,
     /// The engine copies payload in and out by itself. If not, the suite checks that it copies nothing.
     pub copies_payload: bool,
+    /// Values that no answer can be given for, such as an index out of range, are errors. If not, the suite checks that
+    /// they spoil nothing else.
+    pub checks_values: bool,
+    /// Where models run.
+    pub placement: Placement,
 }
 
 type Case = fn(&Suite<'_>);

@@ -21,6 +21,8 @@ mod error;
 mod execution;
 mod library;
 mod metadata;
+mod placement;
+mod rooms;
 pub mod strings;
 
 use std::collections::BTreeMap;
@@ -32,6 +34,8 @@ pub use error::{BackendError, ExecuteError, LoadError};
 pub use execution::{BindingKey, Copied, Execution, Input, Output, OutputSink, SinkError};
 pub use library::LibrarySearch;
 pub use metadata::{Dimension, InputAccess, ModelMetadata, TensorMetadata};
+pub use placement::{Accelerator, DevicePlacement, Placement, RowsMax};
+pub use rooms::{Pieces, Rooms};
 
 /// What to load, and how.
 #[derive(Clone, Debug)]
@@ -46,6 +50,10 @@ pub struct ModelSource {
     pub intra_op_threads: usize,
     /// Parameters of the model's configuration that are meant for the engine.
     pub parameters: BTreeMap<String, String>,
+    /// Where its instances run.
+    pub placement: Placement,
+    /// Most rows of its batches.
+    pub rows_max: RowsMax,
 }
 
 /// An engine.
@@ -81,6 +89,18 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// limit of the rows.
     fn sizes(&self) -> &[Vec<RangeInclusive<i64>>] {
         &[]
+    }
+
+    /// Whether it runs on the server's device, so that it is lost with the device's context
+    /// ([`ExecuteError::DeviceLost`]).
+    fn is_on_device(&self) -> bool {
+        false
+    }
+
+    /// How many batches one configured instance works on at once, 1 or more: one may be copied while another is
+    /// computed. So many of [`Model::instance`] make one instance of the configuration.
+    fn batches_at_once(&self) -> usize {
+        1
     }
 
     /// An instance, which runs one batch at a time.

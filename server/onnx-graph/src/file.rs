@@ -62,6 +62,8 @@ mod tests {
             path: path.into(),
             intra_op_threads: 1,
             parameters: BTreeMap::new(),
+            placement: Default::default(),
+            rows_max: Default::default(),
         }
     }
 

@@ -42,6 +42,8 @@ pub(crate) fn load(
         path: path.to_owned(),
         intra_op_threads: usize::try_from(threads)?,
         parameters: BTreeMap::new(),
+        placement: Default::default(),
+        rows_max: Default::default(),
     })?)
 }
 

@@ -19,6 +19,8 @@ fn step(parameters: &[(&str, &str)]) -> Result<ImageStep, LoadError> {
         parameters: pairs
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect::<BTreeMap<_, _>>(),
+        placement: Default::default(),
+        rows_max: Default::default(),
     };
     ImageStep::new(&Parameters::new(
         &source,

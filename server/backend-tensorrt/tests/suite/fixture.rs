@@ -50,6 +50,8 @@ pub(crate) fn source(directory: &Path, bytes: &[u8], parameters: &[(&str, &str)]
             .iter()
             .map(|(key, value)| ((*key).into(), (*value).into()))
             .collect(),
+        placement: Default::default(),
+        rows_max: Default::default(),
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) fn accuracy(suite: &Suite<'_>) {
         path: directory.join("model.onnx"),
         intra_op_threads: 2,
         parameters: BTreeMap::new(),
+        placement: suite.options.placement.clone(),
+        rows_max: Default::default(),
     };
     let mut instance = suite.load(&source).unwrap().instance().unwrap();
     for batch in [1, 32, labels.len()] {

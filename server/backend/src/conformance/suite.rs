@@ -7,7 +7,7 @@ use super::Options;
 use super::memory::{Placed, Room, Taker, Tensor};
 use crate::{
     Backend, BindingKey, Copied, ExecuteError, Execution, Input, Instance, LoadError, Model,
-    ModelSource, Output,
+    ModelSource, Output, Placement,
 };
 
 /// An engine under test.
@@ -25,6 +25,8 @@ impl Suite<'_> {
             path: self.options.models.join(format!("{name}.onnx")),
             intra_op_threads: 1,
             parameters: BTreeMap::new(),
+            placement: self.options.placement.clone(),
+            rows_max: Default::default(),
         }
     }
 
@@ -52,7 +54,7 @@ impl Suite<'_> {
 
 /// A model's file that goes with the test.
 #[derive(Debug)]
-pub(super) struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf, Placement);
 
 impl Scratch {
     pub(super) fn new(suite: &Suite<'_>, bytes: &[u8]) -> Self {
@@ -60,7 +62,7 @@ impl Scratch {
         let name = format!("adjoin-conformance-{backend}-{process}.onnx");
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, bytes).unwrap();
-        Self(path)
+        Self(path, suite.options.placement.clone())
     }
 
     pub(super) fn source(&self) -> ModelSource {
@@ -70,6 +72,8 @@ impl Scratch {
             path: self.0.clone(),
             intra_op_threads: 1,
             parameters: BTreeMap::new(),
+            placement: self.1.clone(),
+            rows_max: Default::default(),
         }
     }
 }
