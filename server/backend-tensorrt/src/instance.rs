@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use adjoin_backend::{
-    Copied, ExecuteError, Execution, Input, Instance, Output, OutputSink, TensorMetadata,
+    Copied, ExecuteError, Execution, Input, Instance, Output, OutputSink, Pieces, Rooms,
+    TensorMetadata,
 };
 use adjoin_cuda::{BatchSlot, CudaError, DeviceBuffer, Lane};
 use adjoin_schema::Shape;
-use adjoin_shm::{AlignedBuffer, Payload, PayloadMut};
+use adjoin_shm::AlignedBuffer;
 use smallvec::SmallVec;
 
 use crate::NAME;
@@ -187,7 +188,7 @@ impl TensorRtInstance {
         let mut rooms: SmallVec<[Rooms<'_>; 4]> = SmallVec::new();
         let outputs = execution.outputs.iter_mut().zip(bytes).zip(unbound);
         for ((output, &byte_size), own) in outputs {
-            rooms.push(rooms_of(output, byte_size, own)?);
+            rooms.push(output.take_rooms(byte_size, own)?);
         }
         let shapes = execution.inputs.iter().map(|input| input.shape.into());
         let sizes = execution.inputs.iter().map(Input::byte_size);
@@ -223,36 +224,6 @@ impl TensorRtInstance {
         run.finish().map_err(EnqueueError::Cuda)?;
         Ok(())
     }
-}
-
-/// Where each request has an input.
-type Pieces<'a> = SmallVec<[Payload<'a>; 32]>;
-/// Where each request wants an output.
-type Rooms<'a> = SmallVec<[PayloadMut<'a>; 32]>;
-
-/// Where an output is to go; `own` is for one whose room the server does not have yet.
-fn rooms_of<'a, 'b: 'a>(
-    output: &mut Output<'b>,
-    byte_size: usize,
-    own: &'a mut AlignedBuffer,
-) -> Result<Rooms<'a>, ExecuteError> {
-    let rooms: Rooms<'a> = match std::mem::replace(output, Output::Skipped) {
-        Output::Bound { payload, .. } => SmallVec::from_iter([payload]),
-        Output::Pieces { pieces, .. } => pieces.into_iter().collect(),
-        Output::Unbound => {
-            let reserved = own.reserve(byte_size);
-            reserved.map_err(|error| failed(error.to_string()))?;
-            SmallVec::from_iter([own.payload_mut(byte_size)])
-        }
-        Output::Skipped => return Ok(SmallVec::new()),
-    };
-    let given: usize = rooms.iter().map(PayloadMut::byte_size).sum();
-    if given == byte_size {
-        return Ok(rooms);
-    }
-    Err(failed(format!(
-        "an output has {byte_size} bytes, and there is room for {given}"
-    )))
 }
 
 impl TensorRtInstance {
