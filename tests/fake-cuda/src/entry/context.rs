@@ -173,3 +173,11 @@ pub extern "C" fn fake_cuda_counts(to: Out<c_char>, room: usize) -> usize {
     }
     text.len()
 }
+
+/// No function of a driver: where the device's threads reach memory that a program knows by an address of the device, for
+/// libraries of tests that compute there in functions of the host. 0 if not all `byte_size` bytes are in one allocation.
+#[unsafe(no_mangle)]
+pub extern "C" fn fake_cuda_memory(address: usize, byte_size: usize) -> usize {
+    let range = driver().memory.lock().range(address, byte_size);
+    range.map_or(0, |range| range.start().expose_provenance())
+}

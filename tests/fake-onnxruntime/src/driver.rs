@@ -1,0 +1,67 @@
+//! The functions of the CUDA driver that runs need; in tests it is `tests/fake-cuda`.
+
+use std::sync::OnceLock;
+
+use libloading::Library;
+
+/// The driver's functions, by their types in C.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Driver {
+    launch: unsafe extern "C" fn(usize, extern "C" fn(usize), usize) -> u32,
+    synchronize: unsafe extern "C" fn(usize) -> u32,
+    memory: unsafe extern "C" fn(usize, usize) -> usize,
+}
+
+/// The driver of this process, if it is the one of the tests.
+pub(crate) fn driver() -> Option<&'static Driver> {
+    static DRIVER: OnceLock<Option<(Library, Driver)>> = OnceLock::new();
+    let found = DRIVER.get_or_init(|| {
+        // SAFETY: the process has loaded it already, or it is the machine's own, whose initialisers may run at any time.
+        let library = unsafe { Library::new("libcuda.so.1") }.ok()?;
+        // SAFETY: as NVIDIA declares it.
+        let launch = *unsafe { library.get(b"cuLaunchHostFunc") }.ok()?;
+        // SAFETY: as NVIDIA declares it.
+        let synchronize = *unsafe { library.get(b"cuStreamSynchronize") }.ok()?;
+        // SAFETY: as tests/fake-cuda declares it.
+        let memory = *unsafe { library.get(b"fake_cuda_memory") }.ok()?;
+        let driver = Driver {
+            launch,
+            synchronize,
+            memory,
+        };
+        Some((library, driver))
+    });
+    found.as_ref().map(|(_, driver)| driver)
+}
+
+impl Driver {
+    /// Has a function called with `data` when `stream` comes to it.
+    pub(crate) fn launch(
+        &self,
+        stream: usize,
+        function: extern "C" fn(usize),
+        data: usize,
+    ) -> Result<(), String> {
+        // SAFETY: the function takes any number, and what `data` leads to lives until it is called.
+        match unsafe { (self.launch)(stream, function, data) } {
+            0 => Ok(()),
+            status => Err(format!("CUDA failure {status}: cuLaunchHostFunc")),
+        }
+    }
+
+    /// Waits for a stream.
+    pub(crate) fn synchronize(&self, stream: usize) -> Result<(), String> {
+        // SAFETY: takes a handle, which the driver checks.
+        match unsafe { (self.synchronize)(stream) } {
+            0 => Ok(()),
+            status => Err(format!("CUDA failure {status}: cuStreamSynchronize")),
+        }
+    }
+
+    /// Where memory of the device can be reached; `None` if it is none.
+    pub(crate) fn memory(&self, address: usize, byte_size: usize) -> Option<usize> {
+        // SAFETY: takes numbers and looks them up.
+        let start = unsafe { (self.memory)(address, byte_size) };
+        Some(start).filter(|&start| start != 0)
+    }
+}
