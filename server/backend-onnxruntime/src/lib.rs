@@ -5,6 +5,9 @@
 //! sessions; a batch goes to the C API directly, because that is where values over foreign memory can be
 //! kept from one run to the next.
 //!
+//! With the feature `cuda`, models that are configured for the server's GPU run there, by the providers of CUDA and
+//! TensorRT that a library built for them has (`device`); **this has never run on a GPU** (docs/onnxruntime-gpu.md).
+//!
 //! Two kinds of input cannot be used as they lie, and are copied here, once, and counted: strings, which
 //! the engine keeps in objects of its own, and truth values, whose bytes must be 0 or 1 for the engine's
 //! C++ to be defined.
@@ -12,6 +15,8 @@
 #![warn(missing_docs)]
 
 mod cache;
+#[cfg(feature = "cuda")]
+mod device;
 mod environment;
 mod instance;
 mod model;
@@ -19,8 +24,12 @@ mod raw;
 
 use std::path::{Path, PathBuf};
 
-use adjoin_backend::{Backend, BackendError, LibrarySearch, LoadError, Model, ModelSource};
+use adjoin_backend::{
+    Backend, BackendError, DevicePlacement, LibrarySearch, LoadError, Model, ModelSource, Placement,
+};
 
+#[cfg(feature = "cuda")]
+pub use crate::device::DeviceAccess;
 use crate::environment::Runtime;
 use crate::model::OnnxRuntimeModel;
 
@@ -50,6 +59,8 @@ const SEARCH: LibrarySearch<'static> = LibrarySearch {
 #[derive(Clone, Debug)]
 pub struct OnnxRuntimeBackend {
     runtime: Runtime,
+    #[cfg(feature = "cuda")]
+    device: Option<DeviceAccess>,
 }
 
 impl OnnxRuntimeBackend {
@@ -72,7 +83,22 @@ impl OnnxRuntimeBackend {
     /// [`BackendError::LibraryMissing`] if there is no such file, and [`BackendError::LibraryUnusable`]
     /// if it is not ONNX Runtime, too old, or another one than before.
     pub fn open(path: &Path) -> Result<Self, BackendError> {
-        environment::open(path).map(|runtime| Self { runtime })
+        let runtime = environment::open(path)?;
+        Ok(Self {
+            runtime,
+            #[cfg(feature = "cuda")]
+            device: None,
+        })
+    }
+
+    /// The same, running models on a device that are configured for it ([`Placement::Device`]).
+    #[cfg(feature = "cuda")]
+    #[must_use]
+    pub fn with_device(self, device: DeviceAccess) -> Self {
+        Self {
+            device: Some(device),
+            ..self
+        }
     }
 
     /// The process's environment, for programs that compare with `ort`'s own sessions.
@@ -98,7 +124,31 @@ impl Backend for OnnxRuntimeBackend {
     }
 
     fn load(&self, source: &ModelSource) -> Result<Box<dyn Model>, LoadError> {
-        let model = OnnxRuntimeModel::load(self.runtime.clone(), source)?;
-        Ok(Box::new(model))
+        let runtime = self.runtime.clone();
+        match &source.placement {
+            Placement::Host => Ok(Box::new(OnnxRuntimeModel::load(runtime, source)?)),
+            Placement::Device(placement) => self.load_on_device(source, placement),
+        }
+    }
+}
+
+impl OnnxRuntimeBackend {
+    fn load_on_device(
+        &self,
+        source: &ModelSource,
+        placement: &DevicePlacement,
+    ) -> Result<Box<dyn Model>, LoadError> {
+        #[cfg(feature = "cuda")]
+        if let Some(access) = &self.device {
+            let runtime = self.runtime.clone();
+            let model = device::DeviceModel::load(runtime, source, placement, access)?;
+            return Ok(Box::new(model));
+        }
+        let _ = placement;
+        Err(model::refused(
+            source,
+            "it is configured for a GPU (KIND_GPU), and this build of the server uses none; build it with the feature \
+             \"cuda\", or run the model on the processor (KIND_CPU)",
+        ))
     }
 }

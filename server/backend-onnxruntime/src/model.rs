@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use adjoin_backend::{InputAccess, Instance, LoadError, Model, ModelMetadata, ModelSource};
 use adjoin_onnx_graph::{OnnxFile, OnnxModel};
 use adjoin_schema::DataType;
+use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
 use ort::session::Session;
-use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
+use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder};
 
 use crate::NAME;
 use crate::environment::Runtime;
@@ -31,7 +32,7 @@ impl OnnxRuntimeModel {
     pub(crate) fn load(runtime: Runtime, source: &ModelSource) -> Result<Self, LoadError> {
         let OnnxFile { bytes, model } = OnnxFile::read(NAME, source)?;
         refuse_divisors(source, &model)?;
-        let session = start_session(&runtime, source, &bytes)?;
+        let session = start_session(&runtime, source, &bytes, &[])?;
         check_names(source, &session, &model.metadata)?;
         let mut metadata = model.metadata.clone();
         for input in &mut metadata.inputs {
@@ -58,7 +59,7 @@ impl OnnxRuntimeModel {
                 "the file has changed since it was loaded",
             ));
         }
-        let session = start_session(&self.runtime, &self.source, &bytes)?;
+        let session = start_session(&self.runtime, &self.source, &bytes, &[])?;
         check_names(&self.source, &session, &model.metadata)?;
         Ok(session)
     }
@@ -85,7 +86,7 @@ impl Model for OnnxRuntimeModel {
     }
 }
 
-fn refused(source: &ModelSource, reason: impl ToString) -> LoadError {
+pub(crate) fn refused(source: &ModelSource, reason: impl ToString) -> LoadError {
     LoadError::Refused {
         engine: NAME,
         path: source.path.clone(),
@@ -96,7 +97,7 @@ fn refused(source: &ModelSource, reason: impl ToString) -> LoadError {
 /// The engine divides integers with the processor's instruction, which ends the process for a divisor
 /// of 0 (up to some release) and for -1 under the smallest number (in all that were tried). One client
 /// would end the server for all, so such a model is not loaded.
-fn refuse_divisors(source: &ModelSource, model: &OnnxModel) -> Result<(), LoadError> {
+pub(crate) fn refuse_divisors(source: &ModelSource, model: &OnnxModel) -> Result<(), LoadError> {
     match model.integer_divisors.first() {
         None => Ok(()),
         Some(name) => Err(refused(
@@ -110,7 +111,7 @@ fn refuse_divisors(source: &ModelSource, model: &OnnxModel) -> Result<(), LoadEr
 }
 
 /// The engine's idea of what a request gives must be the one that the server goes by.
-fn check_names(
+pub(crate) fn check_names(
     source: &ModelSource,
     session: &Session,
     metadata: &ModelMetadata,
@@ -128,15 +129,33 @@ fn check_names(
     ))
 }
 
-fn start_session(
+/// A session whose nodes run on `providers`, the most preferred first, and otherwise on the processor.
+pub(crate) fn start_session(
     runtime: &Runtime,
     source: &ModelSource,
     bytes: &[u8],
+    providers: &[ExecutionProviderDispatch],
 ) -> Result<Session, LoadError> {
-    session(runtime, source, bytes).map_err(|error| refused(source, error))
+    let builder = builder(runtime, source).map_err(|error| refused(source, error))?;
+    let mut builder = match providers {
+        [] => builder,
+        _ => builder
+            .with_execution_providers(providers)
+            .map_err(|error| {
+                refused(
+                    source,
+                    format!(
+                        "{error}; a model on a GPU needs ONNX Runtime's build for it, with its providers and the libraries                          that these name (docs/onnxruntime-gpu.md)"
+                    ),
+                )
+            })?,
+    };
+    builder
+        .commit_from_memory(bytes)
+        .map_err(|error| refused(source, error))
 }
 
-fn session(runtime: &Runtime, source: &ModelSource, bytes: &[u8]) -> ort::Result<Session> {
+fn builder(runtime: &Runtime, source: &ModelSource) -> ort::Result<SessionBuilder> {
     let directory = source
         .path
         .parent()
@@ -152,10 +171,8 @@ fn session(runtime: &Runtime, source: &ModelSource, bytes: &[u8]) -> ort::Result
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
         .with_log_level(LogLevel::Fatal)?;
-    let mut builder = if directory.is_empty() {
-        builder
-    } else {
-        builder.with_config_entry(WEIGHTS_DIRECTORY, &directory)?
-    };
-    builder.commit_from_memory(bytes)
+    if directory.is_empty() {
+        return Ok(builder);
+    }
+    Ok(builder.with_config_entry(WEIGHTS_DIRECTORY, &directory)?)
 }

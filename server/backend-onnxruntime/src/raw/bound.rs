@@ -4,7 +4,9 @@ use std::ptr;
 
 use adjoin_backend::{ExecuteError, Input, Output, strings};
 use adjoin_schema::{DataType, Shape, element_count};
-use adjoin_shm::{AlignedBuffer, Payload};
+#[cfg(feature = "cuda")]
+use adjoin_shm::MemfdError;
+use adjoin_shm::{AlignedBuffer, Payload, PayloadMut};
 use ort::sys;
 
 use super::runner::Runner;
@@ -217,9 +219,29 @@ impl Extent {
 
 /// A byte that is neither 0 nor 1 would be undefined behaviour in C++, and the client may write any.
 fn copy_truth(payload: Payload<'_>, copy: &mut AlignedBuffer) {
-    let byte_size = payload.byte_size();
-    let mut copy = copy.payload_mut(byte_size);
+    let mut copy = copy.payload_mut(payload.byte_size());
     payload.copy_to(&mut copy);
+    make_truth(copy);
+}
+
+/// Brings all pieces of an input of truth values together at the start of `copy`, which grows to their size.
+#[cfg(feature = "cuda")]
+pub(crate) fn gather_truth(input: &Input<'_>, copy: &mut AlignedBuffer) -> Result<(), MemfdError> {
+    let byte_size = input.byte_size();
+    copy.reserve(byte_size)?;
+    let mut rest = copy.payload_mut(byte_size);
+    for piece in input.pieces() {
+        let (mut room, behind) = rest.split_at(piece.byte_size());
+        piece.copy_to(&mut room);
+        rest = behind;
+    }
+    make_truth(copy.payload_mut(byte_size));
+    Ok(())
+}
+
+/// Makes bytes of private memory truth values: 0 stays, all others become 1.
+fn make_truth(mut copy: PayloadMut<'_>) {
+    let byte_size = copy.byte_size();
     // SAFETY: private memory of that size, borrowed exclusively through `copy`; no run is under way that
     // could read it.
     let bytes = unsafe { std::slice::from_raw_parts_mut(copy.as_mut_ptr(), byte_size) };

@@ -3,7 +3,7 @@
 //! [`Library`] looks at a library before `ort` loads it. [`Value`](value::Value) owns one of the
 //! engine's values. [`Binding`] holds the values of one request and can be run only as a
 //! [`Ready`](binding::Ready), which proves that they lie over the memory of the batch at hand;
-//! [`Runner`] runs it.
+//! [`Runner`] runs it. A [`DeviceRunner`](device::DeviceRunner) runs a session on a device, over buffers there.
 
 #![allow(
     unsafe_code,
@@ -12,12 +12,16 @@
 
 mod binding;
 mod bound;
+#[cfg(feature = "cuda")]
+pub(crate) mod device;
 mod library;
 mod names;
 mod runner;
 mod value;
 
 pub(crate) use binding::Binding;
+#[cfg(feature = "cuda")]
+pub(crate) use bound::gather_truth;
 pub(crate) use library::Library;
 pub(crate) use runner::Runner;
 

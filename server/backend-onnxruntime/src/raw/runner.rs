@@ -102,36 +102,51 @@ impl Runner {
         if arrays.wanted.is_empty() {
             return Ok(());
         }
-        // SAFETY:
-        // - session and options are alive, and `&mut self` keeps a second run of the session away;
-        // - `inputs` has a value for each of the names, and `output_names` and `outputs` are as long as
-        //   `wanted`, as the binding made them; names end with a zero byte and live as long as `names`;
-        // - every value is owned by the binding. The memory below inputs and bound outputs is that of the
-        //   execution, as `Ready` proves, valid for its payloads' lives and so until after the run, with
-        //   sizes that `Execution::check` and the engine checked against the shapes; bound outputs are
-        //   exclusive;
-        // - a client may write below the inputs meanwhile: inputs whose values could steer memory
-        //   accesses are private copies (`InputAccess`);
-        // - where an output is null, a value that is ours to release is written.
-        let status = unsafe {
-            (ort::api().Run)(
-                self.session.ptr().cast_mut(),
-                self.options.ptr(),
-                names.inputs.pointers().as_ptr(),
-                arrays.inputs.as_ptr(),
-                arrays.inputs.len(),
-                arrays.output_names.as_ptr(),
-                arrays.wanted.len(),
-                arrays.outputs.as_mut_ptr(),
-            )
-        };
-        outcome(status)
+        // SAFETY: `&mut self` keeps a second run of the session away, and `arrays` are those of a `Ready`, which proves that
+        // the memory below inputs and bound outputs is that of the execution: valid for its payloads' lives and so until
+        // after the run, with sizes that `Execution::check` and the engine checked against the shapes; bound outputs are
+        // exclusive. A client may write below the inputs meanwhile: inputs whose values could steer memory accesses are
+        // private copies (`InputAccess`).
+        unsafe { run_session(&self.session, &self.options, names, arrays) }
     }
+}
+
+/// Runs a session on values. For a session on the processor the work is done when this returns.
+///
+/// # Safety
+/// - No other run of the session may be under way in another thread.
+/// - `arrays` must have a value for each name of an input, and as many names and places of outputs as `wanted`, all of
+///   values and names that live until this returns.
+/// - The memory below the values must be valid for reads, and for writes below outputs, until the work is done.
+#[inline(always)]
+pub(super) unsafe fn run_session(
+    session: &Session,
+    options: &RunOptions<NoSelectedOutputs>,
+    names: &Names,
+    arrays: &mut Arrays,
+) -> ort::Result<()> {
+    // SAFETY:
+    // - session and options are alive;
+    // - the caller's promises for values, names and memory; names end with a zero byte;
+    // - where an output is null, a value that is ours to release is written.
+    let status = unsafe {
+        (ort::api().Run)(
+            session.ptr().cast_mut(),
+            options.ptr(),
+            names.inputs.pointers().as_ptr(),
+            arrays.inputs.as_ptr(),
+            arrays.inputs.len(),
+            arrays.output_names.as_ptr(),
+            arrays.wanted.len(),
+            arrays.outputs.as_mut_ptr(),
+        )
+    };
+    outcome(status)
 }
 
 /// The values that the engine has made in the places that were null, with the numbers of their outputs.
 /// Taken after a failure too, so that none is lost.
-fn take_made(arrays: &mut Arrays) -> SmallVec<[(usize, Option<Value>); FEW]> {
+pub(super) fn take_made(arrays: &mut Arrays) -> SmallVec<[(usize, Option<Value>); FEW]> {
     let Arrays {
         wanted,
         unbound,
@@ -162,7 +177,7 @@ fn hand_out(
 }
 
 /// Hands an output to the sink. Returns the bytes that were copied for that.
-fn deliver(
+pub(super) fn deliver(
     value: Option<&Value>,
     index: usize,
     inputs: &[Input<'_>],

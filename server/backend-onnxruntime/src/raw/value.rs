@@ -131,6 +131,22 @@ impl Value {
         Ok(start.cast::<u8>())
     }
 
+    /// Whether a processor may read the elements.
+    #[cfg(feature = "cuda")]
+    pub(super) fn is_on_host(&self) -> ort::Result<bool> {
+        let mut memory = ptr::null();
+        // SAFETY: alive; `memory` receives a description that lives as long as the value.
+        let status =
+            unsafe { (ort::api().GetTensorMemoryInfo)(self.pointer.as_ptr(), &mut memory) };
+        outcome(status)?;
+        // As a number, as a library may know kinds of devices that `ort` does not.
+        let mut device = -1_i32;
+        let out = (&raw mut device).cast::<sys::OrtMemoryInfoDeviceType>();
+        // SAFETY: alive as long as the value; the enum is an `i32` in C, and written as one.
+        unsafe { (ort::api().MemoryInfoGetDeviceType)(memory, out) };
+        Ok(device == sys::OrtMemoryInfoDeviceType::OrtMemoryInfoDeviceType_CPU as i32)
+    }
+
     /// Data type and shape.
     pub(super) fn describe(&self) -> Result<(DataType, Shape), String> {
         let info = TensorInfo::of(self).map_err(|error| error.to_string())?;

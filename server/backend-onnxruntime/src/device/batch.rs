@@ -1,0 +1,216 @@
+//! One batch in a slot: pieces to the device, the session's run, outputs to where they are wanted.
+
+use adjoin_backend::{ExecuteError, Input, Pieces, Rooms};
+use adjoin_cuda::{BatchSlot, CudaError, Device, DeviceBuffer, Run};
+use adjoin_schema::{DataType, Shape};
+use adjoin_shm::AlignedBuffer;
+use smallvec::SmallVec;
+
+use super::session::DeviceSession;
+use crate::NAME;
+use crate::instance::failed;
+use crate::raw::device::{DeviceOutput, DeviceTensor, Made};
+
+/// What becomes of an output.
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    Skipped,
+    /// Its shape is known after the run only: the engine makes it, and brings it to the host.
+    Made,
+    /// It is written to the slot's buffer, and from there to where it is wanted.
+    Known(Known),
+}
+
+/// An output whose shape is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) dtype: DataType,
+    pub(crate) shape: Shape,
+    /// What type and shape make.
+    pub(crate) byte_size: usize,
+    /// The input that it is, by its name. The engine leaves the memory of such an output as it was, so it is not asked.
+    pub(crate) input: Option<usize>,
+    /// Whether it goes to the sink.
+    pub(crate) is_sunk: bool,
+}
+
+impl Wanted {
+    /// Bytes of the slot's buffer that it needs.
+    pub(crate) fn byte_size(&self) -> usize {
+        match self {
+            Self::Known(known) => known.byte_size,
+            Self::Made | Self::Skipped => 0,
+        }
+    }
+
+    /// Whether the engine is asked for it.
+    fn is_asked(&self) -> bool {
+        match self {
+            Self::Known(known) => known.input.is_none(),
+            Self::Made => true,
+            Self::Skipped => false,
+        }
+    }
+}
+
+/// A batch whose sizes fit the slot.
+#[derive(Debug)]
+pub(crate) struct Batch<'b, 'a> {
+    pub(crate) inputs: &'b [Input<'a>],
+    /// What to take in place of an input of truth values.
+    pub(crate) truths: &'b [AlignedBuffer],
+    /// For each output of the model.
+    pub(crate) wanted: &'b [Wanted],
+    /// The graph that it is to be captured in, or replayed from.
+    pub(crate) graph: Option<i32>,
+}
+
+/// A batch that is done.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) made: Made,
+    /// Whether it ran without the graph that it should have had.
+    pub(crate) gave_up_graph: bool,
+}
+
+/// Why a batch did not run.
+#[derive(Debug)]
+pub(crate) enum BatchError {
+    Cuda(CudaError),
+    Engine(String),
+}
+
+impl From<CudaError> for BatchError {
+    fn from(error: CudaError) -> Self {
+        Self::Cuda(error)
+    }
+}
+
+impl BatchError {
+    /// As the server is told.
+    pub(crate) fn told(self, device: &Device) -> ExecuteError {
+        let (is_gone, reason) = match self {
+            Self::Cuda(error) => (
+                matches!(error, CudaError::ContextGone { .. }),
+                error.to_string(),
+            ),
+            Self::Engine(reason) => (false, reason),
+        };
+        // Whatever failed first, and in whose words: on a lost device that is why.
+        if is_gone || device.is_lost() {
+            let engine = NAME;
+            return ExecuteError::DeviceLost { engine, reason };
+        }
+        failed(reason)
+    }
+}
+
+impl Batch<'_, '_> {
+    /// Runs it, and waits until every output is in its rooms, one list for each output.
+    ///
+    /// # Errors
+    /// What the driver or the engine reports; nothing of the batch is under way then.
+    pub(crate) fn run<'p>(
+        &self,
+        slot: &'p mut BatchSlot,
+        session: &DeviceSession,
+        rooms: impl IntoIterator<Item = Rooms<'p>>,
+    ) -> Result<Done, BatchError> {
+        let mut run = slot.begin()?;
+        for (index, (input, truth)) in self.inputs.iter().zip(self.truths).enumerate() {
+            let byte_size = input.byte_size();
+            let pieces: Pieces<'_> = match input.dtype {
+                DataType::Bool => SmallVec::from_iter([truth.payload(byte_size)]),
+                _ => input.pieces().collect(),
+            };
+            // An empty tensor has nothing to bring.
+            if byte_size > 0 {
+                run.gather(index, &pieces)?;
+            }
+        }
+        let done = self.compute(&mut run, session)?;
+        self.hand_out(&mut run)?;
+        for (index, rooms) in rooms.into_iter().enumerate() {
+            if rooms.iter().any(|room| room.byte_size() > 0) {
+                run.scatter(index, rooms)?;
+            }
+        }
+        run.finish()?;
+        Ok(done)
+    }
+
+    /// Enqueues the session's run, if it is needed for anything.
+    fn compute(&self, run: &mut Run<'_, '_>, session: &DeviceSession) -> Result<Done, BatchError> {
+        let mut done = Done {
+            made: Made::default(),
+            gave_up_graph: false,
+        };
+        if !self.wanted.iter().any(Wanted::is_asked) {
+            return Ok(done);
+        }
+        let mut runner = session.lock();
+        run.compute(session.stream(), |_, inputs, outputs| {
+            let inputs = self.inputs(inputs);
+            let outputs = self.outputs(outputs);
+            let made = runner.enqueue(&inputs, &outputs, self.graph);
+            done.made = match (made, self.graph) {
+                (Ok(made), _) => made,
+                (Err(reason), None) => return Err(BatchError::Engine(reason)),
+                // What the model does may not be to be captured; it runs all the same, and what is wrong with the batch
+                // itself is found again.
+                (Err(_), Some(_)) => {
+                    done.gave_up_graph = true;
+                    let made = runner.enqueue(&inputs, &outputs, None);
+                    made.map_err(BatchError::Engine)?
+                }
+            };
+            Ok(())
+        })?;
+        Ok(done)
+    }
+
+    fn inputs<'s>(&'s self, buffers: &'s [DeviceBuffer]) -> SmallVec<[DeviceTensor<'s>; 4]> {
+        let tensor = |(input, buffer): (&'s Input<'_>, &'s DeviceBuffer)| DeviceTensor {
+            dtype: input.dtype,
+            shape: input.shape,
+            byte_size: input.byte_size(),
+            buffer,
+        };
+        self.inputs.iter().zip(buffers).map(tensor).collect()
+    }
+
+    fn outputs<'s>(&'s self, buffers: &'s [DeviceBuffer]) -> SmallVec<[DeviceOutput<'s>; 4]> {
+        let output = |(wanted, buffer): (&'s Wanted, &'s DeviceBuffer)| match wanted {
+            Wanted::Known(known) if known.input.is_none() => DeviceOutput::Bound(DeviceTensor {
+                dtype: known.dtype,
+                shape: &known.shape,
+                byte_size: known.byte_size,
+                buffer,
+            }),
+            Wanted::Made => DeviceOutput::Made,
+            Wanted::Known(_) | Wanted::Skipped => DeviceOutput::Skipped,
+        };
+        self.wanted.iter().zip(buffers).map(output).collect()
+    }
+
+    /// Copies inputs to the buffers of the outputs that they are.
+    fn hand_out(&self, run: &mut Run<'_, '_>) -> Result<(), CudaError> {
+        for (index, wanted) in self.wanted.iter().enumerate() {
+            let Wanted::Known(known) = wanted else {
+                continue;
+            };
+            let Some(input) = known.input.filter(|_| known.byte_size > 0) else {
+                continue;
+            };
+            run.with_lane(
+                |lane, inputs, outputs| match (inputs.get(input), outputs.get(index)) {
+                    (Some(from), Some(to)) => {
+                        lane.copy_on_device((to, 0), (from, 0), known.byte_size)
+                    }
+                    _ => Ok(()),
+                },
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! A session on the device, with the stream that all its work goes to.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use adjoin_cuda::Stream;
+
+use crate::raw::device::DeviceRunner;
+
+/// Most graphs of a session. Each holds memory of the driver, and the engine keeps its own for each thread that runs it.
+const GRAPHS_MAX: i32 = 64;
+
+/// A session that the slots of an instance share.
+#[derive(Debug)]
+pub(crate) struct DeviceSession {
+    // The session comes first: it is dropped before the stream that it enqueues in.
+    runner: Mutex<DeviceRunner>,
+    stream: Stream,
+    /// For each output, the input that it is.
+    handed_out: Vec<Option<usize>>,
+    /// Graphs that may still be made.
+    graphs_left: AtomicI32,
+}
+
+impl DeviceSession {
+    /// A session that enqueues in `stream`, and captures graphs if `has_graphs`.
+    pub(crate) fn new(runner: DeviceRunner, stream: Stream, has_graphs: bool) -> Self {
+        Self {
+            handed_out: runner.handed_out().into(),
+            runner: Mutex::new(runner),
+            stream,
+            graphs_left: AtomicI32::new(if has_graphs { GRAPHS_MAX } else { 0 }),
+        }
+    }
+
+    /// The session, for as long as a batch is enqueued.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, DeviceRunner> {
+        // After a panic it is as good as before: nothing in it is half done.
+        self.runner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// The input that an output is, by their name.
+    pub(crate) fn handed_out(&self, output: usize) -> Option<usize> {
+        self.handed_out.get(output).copied().flatten()
+    }
+
+    /// The number of a graph that no batch has had, if there may be a further one. Numbers count from 1: at 0 the engine
+    /// captures runs that name none.
+    pub(crate) fn further_graph(&self) -> Option<i32> {
+        let left = self
+            .graphs_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                (left > 0).then(|| left - 1)
+            });
+        left.ok()
+    }
+}

@@ -1,0 +1,117 @@
+//! CUDA graphs: captured once for each kind of batch in each slot, and replayed.
+
+use adjoin_backend::DevicePlacement;
+use fake_onnxruntime::harness::{self, FAIL};
+
+use crate::fixture::{Machine, add, add_of_rows, expect, fake};
+
+fn graphs() -> DevicePlacement {
+    DevicePlacement {
+        graphs: true,
+        ..DevicePlacement::default()
+    }
+}
+
+#[test]
+fn each_size_of_a_batch_is_captured_once_and_replayed() {
+    let test = "graphs::each_size_of_a_batch_is_captured_once_and_replayed";
+    let report = fake().delay_us("0-200").run(test, || {
+        let machine = Machine::new();
+        let model = machine.try_load(&add_of_rows(), graphs(), 8).unwrap();
+        let mut instances = [model.instance().unwrap(), model.instance().unwrap()];
+        for turn in 0..5 {
+            for instance in &mut instances {
+                for rows in [&[1][..], &[2, 1], &[8]] {
+                    expect(&mut **instance, turn, rows);
+                }
+            }
+        }
+        let report = harness::report();
+        // Three sizes in each of two slots, whose buffers are others.
+        assert_eq!((report.captures, report.replays), (6, 24), "{report:#?}");
+        let told = &report.sessions[0][0].options;
+        assert_eq!(told["enable_cuda_graph"], "1");
+        drop((instances, model));
+        machine.end();
+    });
+    report.assert_clean();
+}
+
+#[test]
+fn graphs_of_buffers_that_were_given_back_are_not_replayed() {
+    let test = "graphs::graphs_of_buffers_that_were_given_back_are_not_replayed";
+    let report = fake().run(test, || {
+        let machine = Machine::new();
+        // Made for two rows, and grows.
+        let model = machine.try_load(&add_of_rows(), graphs(), 2).unwrap();
+        let mut instance = model.instance().unwrap();
+        for turn in 0..3 {
+            expect(&mut *instance, turn, &[2]);
+        }
+        expect(&mut *instance, 3, &[2, 2, 2]);
+        for turn in 4..7 {
+            expect(&mut *instance, turn, &[2]);
+        }
+        let report = harness::report();
+        assert_eq!((report.captures, report.replays), (3, 4), "{report:#?}");
+        drop((instance, model));
+        machine.end();
+    });
+    report.assert_clean();
+}
+
+#[test]
+fn there_is_a_limit_to_the_graphs_of_a_session() {
+    fake().run(
+        "graphs::there_is_a_limit_to_the_graphs_of_a_session",
+        || {
+            let machine = Machine::new();
+            let model = machine.try_load(&add_of_rows(), graphs(), 100).unwrap();
+            let mut instance = model.instance().unwrap();
+            for turn in 0..2 {
+                for rows in 1..=100 {
+                    expect(&mut *instance, turn, &[rows]);
+                }
+            }
+            let report = harness::report();
+            assert_eq!((report.captures, report.replays), (64, 64), "{report:#?}");
+            drop((instance, model));
+            machine.end();
+        },
+    );
+}
+
+#[test]
+fn what_cannot_be_captured_runs_without() {
+    let fake = fake().set(FAIL, "capture:1");
+    fake.run("graphs::what_cannot_be_captured_runs_without", || {
+        let machine = Machine::new();
+        let model = machine.try_load(&add_of_rows(), graphs(), 8).unwrap();
+        let mut instance = model.instance().unwrap();
+        for turn in 0..3 {
+            expect(&mut *instance, turn, &[2]);
+            expect(&mut *instance, turn, &[3]);
+        }
+        let report = harness::report();
+        // The size of the failed capture has no graph from then on; the other one has.
+        assert_eq!((report.captures, report.replays), (1, 2), "{report:#?}");
+        drop((instance, model));
+        machine.end();
+    });
+}
+
+#[test]
+fn graphs_are_for_models_that_leave_no_more_open_than_their_rows() {
+    let test = "graphs::graphs_are_for_models_that_leave_no_more_open_than_their_rows";
+    fake().run(test, || {
+        let machine = Machine::new();
+        let refused = machine.refusal(&add(&["batch", "length"]), graphs(), 8);
+        for word in ["optimization.cuda.graphs", "\"a\"", "[-1, -1]"] {
+            assert!(
+                refused.contains(word),
+                "{refused:?} should contain {word:?}"
+            );
+        }
+        machine.end();
+    });
+}
