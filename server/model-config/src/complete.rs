@@ -10,7 +10,7 @@ use adjoin_control_api::inference::{
     ModelVersionPolicy,
 };
 
-use crate::checked::{Engine, word};
+use crate::checked::{Engine, wants_gpu, word};
 
 /// The file of a version where the configuration names none.
 pub const MODEL_FILENAME: &str = "model.onnx";
@@ -74,6 +74,7 @@ pub fn complete(
     if !is_ensemble {
         let kind = match engine {
             Engine::TensorRt => Kind::Gpu,
+            _ if wants_gpu(&config.instance_group) => Kind::Gpu,
             _ => Kind::Cpu,
         };
         complete_instances(&mut config.instance_group, kind);

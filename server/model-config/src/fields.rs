@@ -53,7 +53,7 @@ const fn refused(path: &'static str, note: &'static str) -> Field {
     }
 }
 
-const GPU_ONLY: &str = "holds for GPU instances, of which there are none";
+const OWN_COPIES: &str = "regions of sessions are pinned when they open; what is not is staged (`[cuda]` of the server's file)";
 const TENSORRT_ONLY: &str = "exists for TensorRT models only";
 
 /// Every field of every message, in the order of the protocol's file.
@@ -95,13 +95,19 @@ pub const FIELDS: &[Field] = &[
     honoured("optimization", ""),
     ignored("optimization.graph", "the engine's own level of graph optimization holds"),
     ignored("optimization.priority", "models share the processor as equals; give a model more instances or threads"),
-    ignored("optimization.cuda", GPU_ONLY),
+    honoured("optimization.cuda", ""),
+    honoured("optimization.cuda.graphs", "for ONNX Runtime with `KIND_GPU`: each size of a batch is captured when it comes first (onnxruntime-gpu.md); plans of TensorRT have graphs of their own"),
+    ignored("optimization.cuda.busy_wait_events", "a wait looks for 50 µs by itself, and then sleeps"),
+    ignored("optimization.cuda.graph_spec", "graphs are made of the sizes that come"),
+    ignored("optimization.cuda.output_copy_stream", "outputs are always copied in a stream of their own"),
     honoured("optimization.execution_accelerators", ""),
-    ignored("optimization.execution_accelerators.gpu_execution_accelerator", GPU_ONLY),
+    honoured("optimization.execution_accelerators.gpu_execution_accelerator", "for ONNX Runtime with `KIND_GPU`"),
+    honoured("optimization.execution_accelerators.gpu_execution_accelerator.name", "`tensorrt` or `cuda`; others are refused by name"),
+    honoured("optimization.execution_accelerators.gpu_execution_accelerator.parameters", "the keys of onnxruntime-gpu.md; others are refused by name"),
     refused("optimization.execution_accelerators.cpu_execution_accelerator", "the engine's own kernels run the model; no other provider is built in"),
-    ignored("optimization.input_pinned_memory", GPU_ONLY),
-    ignored("optimization.output_pinned_memory", GPU_ONLY),
-    ignored("optimization.gather_kernel_buffer_threshold", GPU_ONLY),
+    ignored("optimization.input_pinned_memory", OWN_COPIES),
+    ignored("optimization.output_pinned_memory", OWN_COPIES),
+    ignored("optimization.gather_kernel_buffer_threshold", "what is faster is measured when the device is opened"),
     ignored("optimization.eager_batching", "batches are gathered as soon as an instance is free"),
     honoured("dynamic_batching", "also without it requests are joined as soon as `max_batch_size` allows it"),
     honoured("dynamic_batching.preferred_batch_size", "each from 1 to `max_batch_size`; a batch of such a size does not wait for the delay to end"),
@@ -130,16 +136,16 @@ pub const FIELDS: &[Field] = &[
     honoured("ensemble_scheduling.max_inflight_requests", "requests of the ensemble that are on their way at once, at most 4096; 0: 256"),
     honoured("instance_group", "the counts are added: 1 to 64 instances"),
     ignored("instance_group.name", "instances are counted, not named"),
-    honoured("instance_group.kind", "`KIND_CPU` on the processor, `KIND_GPU` with `tensorrt_plan`; `KIND_AUTO` and `KIND_MODEL` are either"),
+    honoured("instance_group.kind", "`KIND_CPU` on the processor; `KIND_GPU` on the server's GPU, for ONNX Runtime and `tensorrt_plan`, all groups alike. `KIND_AUTO` and `KIND_MODEL` are the other groups' kind, or the processor for ONNX and the GPU for plans"),
     honoured("instance_group.count", "0 counts as 1"),
     ignored("instance_group.rate_limiter", "an instance runs whenever it is free"),
-    refused("instance_group.gpus", "models run on the processor"),
-    refused("instance_group.secondary_devices", "models run on the processor"),
+    honoured("instance_group.gpus", "with `KIND_GPU`: absent, or the server's one device (`[cuda]`, `device`)"),
+    refused("instance_group.secondary_devices", "a model runs on the processor or on the GPU"),
     refused("instance_group.profile", TENSORRT_ONLY),
     refused("instance_group.passive", "every instance takes requests"),
     ignored("instance_group.host_policy", "the server has no host policies; bind the whole server with the container's or service manager's means"),
     honoured("default_model_filename", "a file in the version's directory; without it `model.onnx`, or `model.plan` for TensorRT"),
-    ignored("cc_model_filenames", GPU_ONLY),
+    ignored("cc_model_filenames", "the one file is loaded whatever the device is; name it in `default_model_filename`"),
     ignored("metric_tags", "metrics have the labels `model` and `version`"),
     honoured("parameters", "the keys below; a built-in step model has its own. Other keys are ignored with a warning"),
     honoured("parameters.string_value", "`intra_op_thread_count`: threads of one instance for one operator, 1 to 256; 0: the server's own. `input_transform:NAME`: the input is sent as bytes of pixels (configuration.md, section 8). `optimization_profile`, `engine_host_code`: of a TensorRT plan (tensorrt.md)"),

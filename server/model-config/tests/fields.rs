@@ -8,12 +8,11 @@ use adjoin_model_config::{Checked, ConfigError, ModelConfig, parse_text};
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Value};
 
 /// Configurations that set every honoured field together; one is not enough for the choices.
-const HONOURED: [&str; 3] = [
+const HONOURED: [&str; 4] = [
     r#"name: "m" platform: "onnxruntime_onnx" backend: "onnxruntime" max_batch_size: 8
     input { name: "x" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 3, 28, 28 ] optional: true reshape { shape: 2352 } }
     output { name: "y" data_type: TYPE_FP32 dims: 10 label_filename: "labels.txt" reshape { shape: [ 2, 5 ] } }
     version_policy { latest { num_versions: 2 } }
-    optimization { execution_accelerators { } }
     dynamic_batching {
       preferred_batch_size: 4 max_queue_delay_microseconds: 1 preserve_ordering: true
       priority_levels: 1 default_priority_level: 1
@@ -38,6 +37,10 @@ const HONOURED: [&str; 3] = [
       model_name: "step" model_version: 3 input_map { key: "x" value: "a" } output_map { key: "y" value: "b" }
     } }
     model_warmup { inputs { key: "x" value { data_type: TYPE_FP32 dims: 9 input_data_file: "x" } } }"#,
+    r#"platform: "onnxruntime_onnx" instance_group { kind: KIND_GPU gpus: 0 }
+    optimization { cuda { graphs: true } execution_accelerators {
+      gpu_execution_accelerator { name: "tensorrt" parameters { key: "precision_mode" value: "FP16" } }
+    } }"#,
 ];
 
 fn descriptor() -> MessageDescriptor {

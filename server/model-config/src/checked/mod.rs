@@ -4,16 +4,17 @@
 mod batching;
 mod engine;
 mod ensemble;
+mod instances;
 mod parameters;
 mod tensors;
 mod warm_up;
 
 use std::collections::BTreeMap;
 
+use adjoin_backend::Placement;
 use adjoin_control_api::inference::model_config::SchedulingChoice;
-use adjoin_control_api::inference::model_instance_group::Kind;
 use adjoin_control_api::inference::model_version_policy::PolicyChoice;
-use adjoin_control_api::inference::{ModelConfig, ModelInstanceGroup, ModelVersionPolicy};
+use adjoin_control_api::inference::{ModelConfig, ModelVersionPolicy};
 use adjoin_input_transform::InputTransform;
 use adjoin_schema::text::is_model_name;
 
@@ -26,8 +27,10 @@ pub use tensors::{InputConfig, OutputConfig, TensorConfig};
 pub use warm_up::{WarmUp, WarmUpData, WarmUpInput};
 
 use crate::error::{ConfigError, Warning, quoted};
-use crate::limits::{FILE_NAME_BYTES_MAX, INSTANCES_MAX, MAX_BATCH_SIZE_MAX};
+use crate::limits::{FILE_NAME_BYTES_MAX, MAX_BATCH_SIZE_MAX};
 use crate::{fields, parse};
+use instances::Instances;
+pub(crate) use instances::wants_gpu;
 use parameters::Parameters;
 
 /// A model's configuration, checked. It may be a partial one: what only the model's file can say is then absent, and
@@ -55,6 +58,10 @@ pub struct Checked {
     pub ensemble: Option<Ensemble>,
     /// Instances, 1 or more.
     pub instances: u32,
+    /// Where they run. `Host` for plans of TensorRT, which run on a device always.
+    pub placement: Placement,
+    /// Numbers of the devices that they are to run on, each once; none: the server's.
+    pub gpus: Vec<u32>,
     /// The model's file in its version's directory, one path segment; `None`: `model.onnx`.
     pub default_model_filename: Option<String>,
     /// Threads of one instance for one operator; `None`: the server's own.
@@ -120,7 +127,16 @@ impl Checked {
             input_transforms,
             of_engine,
         } = Parameters::new(&config.parameters, engine.as_ref(), &mut warnings)?;
-        let on_device = engine == Some(Engine::TensorRt);
+        let Instances {
+            count,
+            placement,
+            gpus,
+        } = Instances::new(
+            &config.instance_group,
+            engine.as_ref(),
+            config.optimization.as_ref(),
+            &mut warnings,
+        )?;
         let checked = Self {
             name: name.to_owned(),
             engine,
@@ -130,7 +146,9 @@ impl Checked {
             outputs,
             batching,
             ensemble,
-            instances: instances(&config.instance_group, on_device)?,
+            instances: count,
+            placement,
+            gpus,
             default_model_filename: file_name(
                 "default_model_filename",
                 &config.default_model_filename,
@@ -191,37 +209,6 @@ fn check_name(directory: &str, configured: &str) -> Result<(), ConfigError> {
     }
     let expected = format!("it is absent or the name of the model's directory, {directory:?}");
     Err(ConfigError::value("name", quoted(configured), expected))
-}
-
-fn instances(groups: &[ModelInstanceGroup], on_device: bool) -> Result<u32, ConfigError> {
-    let mut sum = 0_u32;
-    for (index, group) in groups.iter().enumerate() {
-        let path = |field: &str| format!("instance_group[{index}].{field}");
-        match Kind::try_from(group.kind) {
-            Ok(Kind::Auto | Kind::Model) => {}
-            Ok(Kind::Cpu) if !on_device => {}
-            Ok(Kind::Gpu) if on_device => {}
-            Ok(Kind::Cpu) => {
-                let expected =
-                    "plans of TensorRT run on a device: KIND_GPU, or no instance_group at all";
-                return Err(ConfigError::value(path("kind"), "KIND_CPU", expected));
-            }
-            Ok(Kind::Gpu) => {
-                let expected = "this engine runs models on the processor: KIND_CPU, or no instance_group at all";
-                return Err(ConfigError::value(path("kind"), "KIND_GPU", expected));
-            }
-            Err(_) => {
-                let expected = "it is KIND_AUTO, KIND_CPU or KIND_MODEL";
-                return Err(ConfigError::value(path("kind"), group.kind, expected));
-            }
-        }
-        sum += bounded(path("count"), group.count, 0..=INSTANCES_MAX)?.max(1);
-        if sum > INSTANCES_MAX {
-            let expected = format!("all instance groups have at most {INSTANCES_MAX} instances");
-            return Err(ConfigError::value(path("count"), group.count, expected));
-        }
-    }
-    Ok(sum.max(1))
 }
 
 /// A number within bounds.

@@ -143,6 +143,43 @@ fn engines_are_told_by_platform_backend_or_steps() {
 }
 
 #[test]
+fn a_model_of_onnxruntime_runs_on_the_gpu_where_it_is_asked_to() {
+    use adjoin_backend::{DevicePlacement, Placement};
+
+    for text in ["", "instance_group { kind: KIND_AUTO }"] {
+        assert_eq!(checked(text).placement, Placement::Host, "{text}");
+    }
+    let text = "backend: 'onnxruntime'
+        instance_group [ { kind: KIND_GPU gpus: [ 1, 1 ] }, { count: 2 } ]
+        optimization { cuda { graphs: true } execution_accelerators {
+            gpu_execution_accelerator [ { name: 'tensorrt' parameters { key: 'precision_mode' value: 'FP16' } } ] } }";
+    let (on_gpu, warnings) = check(text).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!((on_gpu.instances, on_gpu.gpus), (3, vec![1]));
+    let Placement::Device(DevicePlacement {
+        graphs: true,
+        accelerators,
+    }) = on_gpu.placement
+    else {
+        panic!("{:?}", on_gpu.placement);
+    };
+    assert_eq!(accelerators[0].name, "tensorrt");
+    assert_eq!(accelerators[0].parameters["precision_mode"], "FP16");
+    // On the processor the same has no effect, and is told.
+    let (on_host, warnings) = check(&text.replace("kind: KIND_GPU gpus: [ 1, 1 ]", "")).unwrap();
+    assert_eq!(on_host.placement, Placement::Host);
+    let mut paths: Vec<_> = warnings.iter().map(|warning| &*warning.path).collect();
+    paths.sort_unstable();
+    assert_eq!(
+        paths,
+        [
+            "optimization.cuda.graphs",
+            "optimization.execution_accelerators.gpu_execution_accelerator"
+        ]
+    );
+}
+
+#[test]
 fn plans_run_on_devices_and_have_parameters_of_their_own() {
     let text = "platform: 'tensorrt_plan'
         parameters { key: 'optimization_profile' value { string_value: '1' } }
@@ -318,8 +355,20 @@ fn values_out_of_bounds_are_named_with_the_bounds() {
             ["version_policy.specific.versions[1] is -3", "from 1"],
         ),
         (
-            "instance_group { kind: KIND_GPU }",
+            "backend: 'adjoin_rten' instance_group { kind: KIND_GPU }",
             ["instance_group[0].kind is KIND_GPU", "processor"],
+        ),
+        (
+            "instance_group [ { kind: KIND_GPU }, { kind: KIND_CPU } ]",
+            ["instance_group[1].kind is KIND_CPU", "the same place"],
+        ),
+        (
+            "instance_group { gpus: 0 }",
+            ["instance_group[0].gpus is 0", "KIND_GPU"],
+        ),
+        (
+            "instance_group { kind: KIND_GPU gpus: -1 }",
+            ["instance_group[0].gpus is -1", "from 0"],
         ),
         (
             "instance_group { count: -1 }",
@@ -392,7 +441,7 @@ fn fields_of_the_three_kinds_are_told_apart() {
     let expected = [
         "instance_group[0].name",
         "metric_tags",
-        "optimization.cuda",
+        "optimization.cuda.graphs",
         "optimization.input_pinned_memory",
         "parameters[\"execution_mode\"]",
     ];
@@ -403,13 +452,13 @@ fn fields_of_the_three_kinds_are_told_apart() {
         warnings[0]
     );
     let refused = error(
-        "sequence_batching { } model_operations { } instance_group [ { }, { gpus: 0 } ]
+        "sequence_batching { } model_operations { } instance_group [ { }, { passive: true } ]
          model_transaction_policy { decoupled: true } input { name: 'x' data_type: TYPE_FP32 allow_ragged_batch: true }",
     );
     for path in [
         "sequence_batching (",
         "model_operations (",
-        "instance_group[1].gpus (",
+        "instance_group[1].passive (",
         "model_transaction_policy.decoupled (",
         "input[0].allow_ragged_batch (",
     ] {
