@@ -174,6 +174,7 @@ pub(crate) fn run(arguments: ServeArguments) -> Result<ExitCode, Failure> {
             tensorrt: arguments.tensorrt,
             #[cfg(not(feature = "tensorrt"))]
             tensorrt: None,
+            engine_cache: file.engine_cache.clone(),
         },
         named_shm: arguments.allow_named_shm,
         log,

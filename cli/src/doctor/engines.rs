@@ -15,7 +15,7 @@ const BUILT_IN: &str = "built-in engine";
 pub(super) fn findings(onnxruntime: Option<&Path>) -> Vec<Finding> {
     let libraries = EngineLibraries {
         onnxruntime: onnxruntime.map(Path::to_owned),
-        tensorrt: None,
+        ..EngineLibraries::default()
     };
     match engines(&libraries, &Devices::default()) {
         Ok((engines, missing)) => {

@@ -1,6 +1,7 @@
 //! The configuration file as it is written (TOML). Every key is optional; unknown keys are refused.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -81,7 +82,7 @@ pub struct TraceSection {
 }
 
 /// `[cuda]`, of a server that is built with the feature `cuda`: it does not start without the device.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CudaSection {
     /// Number of the device, from 0, in the driver's order. Default 0.
@@ -90,6 +91,9 @@ pub struct CudaSection {
     pub registered_bytes: u64,
     /// Bytes of pinned memory for what is not registered. Default 256 MiB.
     pub staging_bytes: usize,
+    /// Where engines are kept that ONNX Runtime builds of models with TensorRT. Default: `adjoin/engines` in the cache
+    /// directory of the service or the user.
+    pub engine_cache_dir: Option<PathBuf>,
 }
 
 /// `[defaults]` and `[models.NAME]`
@@ -172,12 +176,13 @@ impl Default for CudaSection {
             device,
             registered_bytes,
             staging_bytes,
+            engine_cache_dir: None,
         }
     }
 }
 
-impl From<CudaSection> for DeviceSettings {
-    fn from(section: CudaSection) -> Self {
+impl From<&CudaSection> for DeviceSettings {
+    fn from(section: &CudaSection) -> Self {
         Self {
             device: section.device,
             registered_bytes: section.registered_bytes,

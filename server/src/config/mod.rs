@@ -6,6 +6,7 @@ pub mod file;
 mod model_control;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -85,6 +86,8 @@ pub struct CheckedFile {
     pub trace: Option<TraceConfig>,
     /// The GPU, if it must be there.
     pub cuda: Option<DeviceSettings>,
+    /// Where engines are kept that are built of models for the GPU, if there is a place.
+    pub engine_cache: Option<PathBuf>,
     defaults: ModelSection,
     models: BTreeMap<String, ModelSection>,
 }
@@ -179,6 +182,23 @@ fn check(
         value: value.to_string(),
         expected,
     })
+}
+
+/// Where engines are kept if nobody says it: in the cache directory of the service, or else of the user.
+fn engine_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let directory = |name: &str| {
+        let path = variable(name).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
+    };
+    // What systemd gives a service; it may give several.
+    let service = variable("CACHE_DIRECTORY").and_then(|paths| {
+        let first = paths.to_str()?.split(':').next()?;
+        Some(PathBuf::from(first)).filter(|path| path.is_absolute())
+    });
+    service
+        .map(|service| service.join("engines"))
+        .or_else(|| Some(directory("XDG_CACHE_HOME")?.join("adjoin/engines")))
+        .or_else(|| Some(directory("HOME")?.join(".cache/adjoin/engines")))
 }
 
 fn trace(section: TraceSection) -> Result<Option<TraceConfig>, ConfigError> {
@@ -285,7 +305,11 @@ impl CheckedFile {
             message_bytes_max: file.limits.message_bytes,
             access: file.access.checked()?,
             trace: trace(file.trace)?,
-            cuda: file.cuda.map(DeviceSettings::from),
+            cuda: file.cuda.as_ref().map(DeviceSettings::from),
+            engine_cache: file
+                .cuda
+                .and_then(|section| section.engine_cache_dir)
+                .or_else(|| engine_cache(|name| std::env::var_os(name))),
             defaults: file.defaults,
             models: file.models,
         };
@@ -307,6 +331,11 @@ impl CheckedFile {
             "models have inputs of their own; it belongs into [models.NAME]",
         )?;
         Ok(checked)
+    }
+
+    /// Number of the GPU.
+    pub fn device(&self) -> u32 {
+        self.cuda.unwrap_or_default().device
     }
 
     /// What the file says of one model itself.
@@ -476,6 +505,29 @@ mod tests {
 
     fn parse(text: &str) -> Result<CheckedFile, ConfigError> {
         CheckedFile::parse(text, Path::new("adjoin.toml"))
+    }
+
+    #[test]
+    fn engines_are_kept_where_the_file_says_or_in_a_cache_directory() {
+        let text = "[cuda]\nengine_cache_dir = \"/var/engines\"\ndevice = 2";
+        let file = parse(text).unwrap();
+        assert_eq!(file.engine_cache, Some("/var/engines".into()));
+        assert_eq!((file.device(), parse("").unwrap().device()), (2, 0));
+        let from = |variables: &[(&str, &str)]| {
+            let found = engine_cache(|name| {
+                let mut pairs = variables.iter();
+                let pair = pairs.find(|(key, _)| *key == name);
+                pair.map(|(_, value)| (*value).into())
+            });
+            found.map(|path| path.to_string_lossy().into_owned())
+        };
+        let user = [("XDG_CACHE_HOME", "/c"), ("HOME", "/h")];
+        assert_eq!(from(&user).unwrap(), "/c/adjoin/engines");
+        assert_eq!(from(&user[1..]).unwrap(), "/h/.cache/adjoin/engines");
+        let service = [("CACHE_DIRECTORY", "/var/cache/adjoin:/x"), ("HOME", "/h")];
+        assert_eq!(from(&service).unwrap(), "/var/cache/adjoin/engines");
+        // A relative one would be somewhere else at each start.
+        assert_eq!(from(&[("HOME", "h")]), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
-use adjoin_backend::ModelMetadata;
+use adjoin_backend::{ModelMetadata, RowsMax};
 use adjoin_control_api::inference::model_config::SchedulingChoice;
 use adjoin_control_api::inference::model_instance_group::Kind;
 use adjoin_control_api::inference::model_version_policy::{All, Latest, PolicyChoice, Specific};
@@ -132,6 +132,34 @@ impl Configured {
             Some(Engine::BuiltIn(name)) => Some(name),
             Some(Engine::Ensemble) => Some(ensemble::ENGINE),
             _ => None,
+        }
+    }
+
+    /// Most rows of a batch, before the model is known.
+    pub(super) fn rows_max(&self) -> RowsMax {
+        match self.config.max_batch_size {
+            Some(rows) => RowsMax::Configured(rows),
+            None => RowsMax::Default(self.max_batch_size_default),
+        }
+    }
+
+    /// That the model is to run on device number `device`, if it says on which.
+    ///
+    /// # Errors
+    /// [`ConfigureError::Model`] with the device that it names and the one that there is.
+    pub(super) fn check_device(&self, device: u32) -> Result<(), ConfigureError> {
+        match self.checked.gpus.iter().find(|&&named| named != device) {
+            None => Ok(()),
+            Some(other) => Err(ConfigureError::Model {
+                place: self.place,
+                error: ModelConfigError::Value {
+                    path: "instance_group.gpus".to_owned(),
+                    value: other.to_string(),
+                    expected: format!(
+                        "this server has one device, number {device} (`device` of [cuda] in its configuration)"
+                    ),
+                },
+            }),
         }
     }
 
@@ -323,9 +351,12 @@ fn say_settings(message: &mut Message, settings: &ModelSettings, versions: &Vers
             .map(|group| group.count.max(1).unsigned_abs())
             .sum();
         if counted != settings.instances {
+            // All groups are of one kind.
+            let kind = message.instance_group.first();
+            let kind = kind.map_or(Kind::Cpu, ModelInstanceGroup::kind);
             message.instance_group = vec![ModelInstanceGroup {
                 count: i32::try_from(settings.instances).unwrap_or(i32::MAX),
-                kind: Kind::Cpu.into(),
+                kind: kind.into(),
                 ..ModelInstanceGroup::default()
             }];
         }
@@ -392,7 +423,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use adjoin_backend::{Dimension, InputAccess, TensorMetadata};
+    use adjoin_backend::{Dimension, InputAccess, Placement, TensorMetadata};
     use adjoin_schema::DataType;
 
     use super::*;
@@ -518,11 +549,43 @@ mod tests {
     }
 
     #[test]
+    fn instances_on_the_gpu_are_on_the_one_that_the_server_has() {
+        let text = "backend: 'onnxruntime' instance_group { kind: KIND_GPU gpus: 1 }";
+        let configured = configure("", Some(text), None).unwrap();
+        configured.check_device(1).unwrap();
+        let other = configured.check_device(0).unwrap_err().to_string();
+        for word in ["instance_group.gpus is 1", "number 0", "[cuda]"] {
+            assert!(other.contains(word), "{other:?} should contain {word:?}");
+        }
+        // The number of instances in the server's file leaves them where they are.
+        let complete = completed("[models.m]\ninstances = 3", Some(text));
+        assert_eq!(complete.message.instance_group[0].kind(), Kind::Gpu);
+        assert!(matches!(complete.checked.placement, Placement::Device(_)));
+    }
+
+    #[test]
+    fn rows_are_known_before_the_model_is() {
+        let rows = |toml, text| configure(toml, text, None).unwrap().rows_max();
+        assert_eq!(rows("", None), RowsMax::Default(32));
+        let defaults = "[defaults]\nmax_batch_size = 4";
+        assert_eq!(rows(defaults, Some("")), RowsMax::Default(4));
+        assert_eq!(rows("", Some("max_batch_size: 8")), RowsMax::Configured(8));
+        let none = "[models.m]\nmax_batch_size = 0";
+        assert_eq!(
+            rows(none, Some("max_batch_size: 8")),
+            RowsMax::Configured(0)
+        );
+    }
+
+    #[test]
     fn what_is_wrong_says_where() {
         for (text, word) in [
             ("max_batch: 3", "config.pbtxt: line 1"),
             ("name: 'other'", "name is"),
-            ("instance_group { kind: KIND_GPU }", "KIND_GPU"),
+            (
+                "backend: 'rten' instance_group { kind: KIND_GPU }",
+                "KIND_GPU",
+            ),
             (
                 "max_batch_size: 2 dynamic_batching { preferred_batch_size: 4 }",
                 "preferred_batch_size[0] is 4",

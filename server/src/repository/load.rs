@@ -7,6 +7,8 @@ use std::sync::Arc;
 use adjoin_backend::{
     Backend, BackendError, InputAccess, LoadError, Model, ModelMetadata, ModelSource,
 };
+#[cfg(feature = "cuda")]
+use adjoin_backend_onnxruntime::DeviceAccess;
 use adjoin_backend_onnxruntime::OnnxRuntimeBackend;
 use adjoin_backend_rten::RtenBackend;
 use adjoin_input_transform::{TransformError, transformed};
@@ -105,13 +107,15 @@ pub enum LoadVersionError {
 /// Engines in the order of preference, and why ONNX Runtime is not among them, if it is not.
 pub type Engines = (Vec<Arc<dyn Backend>>, Option<BackendError>);
 
-/// Libraries of engines that were named, and are not to be searched for.
+/// Libraries of engines that were named, and are not to be searched for, and where they keep what they build.
 #[derive(Clone, Debug, Default)]
 pub struct EngineLibraries {
     /// That of ONNX Runtime.
     pub onnxruntime: Option<PathBuf>,
     /// That of TensorRT; of no meaning in a build without the feature.
     pub tensorrt: Option<PathBuf>,
+    /// Where engines are kept that a library builds of a model for the device.
+    pub engine_cache: Option<PathBuf>,
 }
 
 /// The engines of this machine: ONNX Runtime first, if its library is found, then rten, TensorRT, if its library and a
@@ -122,7 +126,7 @@ pub struct EngineLibraries {
 /// If a library was named and cannot be used: that is a mistake, not a reason to take another engine.
 pub fn engines(libraries: &EngineLibraries, devices: &Devices) -> Result<Engines, BackendError> {
     let mut engines: Vec<Arc<dyn Backend>> = vec![Arc::new(RtenBackend)];
-    #[cfg(not(feature = "tensorrt"))]
+    #[cfg(not(feature = "cuda"))]
     let _ = devices;
     #[cfg(feature = "tensorrt")]
     engines.extend(super::tensorrt::open(
@@ -135,6 +139,14 @@ pub fn engines(libraries: &EngineLibraries, devices: &Devices) -> Result<Engines
         OnnxRuntimeBackend::find(onnxruntime).and_then(|path| OnnxRuntimeBackend::open(&path));
     match found {
         Ok(backend) => {
+            #[cfg(feature = "cuda")]
+            let backend = backend.with_device(DeviceAccess {
+                open: {
+                    let devices = devices.clone();
+                    Arc::new(move || devices.open().map_err(|error| error.to_string()))
+                },
+                engine_cache: libraries.engine_cache.clone(),
+            });
             engines.insert(0, Arc::new(backend));
             Ok((engines, None))
         }
@@ -307,12 +319,15 @@ impl Loader {
         }
         let engine = self.engine_for(configured, path)?;
         self.check_memory(path)?;
+        configured.check_device(self.config.device())?;
         let source = ModelSource {
             name: name.clone(),
             version: number,
             path: path.to_owned(),
             intra_op_threads: configured.config.intra_op_threads,
             parameters: configured.checked.parameters.clone(),
+            placement: configured.checked.placement.clone(),
+            rows_max: configured.rows_max(),
         };
         let transforms = &configured.checked.input_transforms;
         let model = transformed(engine.load(&source)?, transforms)?;
