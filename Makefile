@@ -68,8 +68,9 @@ unit: tools tensorrt-headers
 		--exclude adjoin-cuda --exclude adjoin-fake-cuda --exclude adjoin-backend-tensorrt
 
 # The GPU parts. On a machine without a GPU nothing is skipped: the driver is ours (tests/fake-cuda/README.md).
-gpu: tensorrt-headers need-cxx need-python
+gpu: tools tensorrt-headers need-cxx need-python
 	$(CARGO) test --locked -p adjoin-cuda -p adjoin-fake-cuda
+	$(CARGO) test --locked -p adjoin-backend-onnxruntime --features cuda --test device
 	$(CARGO) test --locked -p adjoin-backend-tensorrt --features engine
 	$(CARGO) build --locked -p adjoin-fake-cuda
 	$(CARGO) build --locked -p adjoin-cuda --example gpu_check
