@@ -81,6 +81,15 @@ pub enum ExecuteError {
         /// What it said.
         reason: String,
     },
+    /// The device that the engine runs on has lost its context, with everything that was made in it: no instance on it
+    /// runs again before the server has brought the device back and loaded its models anew.
+    #[error("{engine} has lost its device: {reason}")]
+    DeviceLost {
+        /// The engine.
+        engine: &'static str,
+        /// What the driver said.
+        reason: String,
+    },
     /// The values of a request are none that the model takes. The reason is for the client, who alone can do
     /// something about it.
     #[error("{reason}")]

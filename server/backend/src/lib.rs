@@ -83,6 +83,18 @@ pub trait Model: fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// Whether it runs on the server's device, so that it is lost with the device's context
+    /// ([`ExecuteError::DeviceLost`]).
+    fn is_on_device(&self) -> bool {
+        false
+    }
+
+    /// How many batches one configured instance works on at once, 1 or more: one may be copied while another is
+    /// computed. So many of [`Model::instance`] make one instance of the configuration.
+    fn batches_at_once(&self) -> usize {
+        1
+    }
+
     /// An instance, which runs one batch at a time.
     ///
     /// # Errors

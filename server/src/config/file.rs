@@ -90,6 +90,8 @@ pub struct CudaSection {
     pub registered_bytes: u64,
     /// Bytes of pinned memory for what is not registered. Default 256 MiB.
     pub staging_bytes: usize,
+    /// How often a device that was lost is brought back, until it has worked for ten minutes; 0: never. Default 5.
+    pub recovery_attempts: u32,
 }
 
 /// `[defaults]` and `[models.NAME]`
@@ -167,11 +169,13 @@ impl Default for CudaSection {
             device,
             registered_bytes,
             staging_bytes,
+            recovery_attempts,
         } = DeviceSettings::default();
         Self {
             device,
             registered_bytes,
             staging_bytes,
+            recovery_attempts,
         }
     }
 }
@@ -182,6 +186,7 @@ impl From<CudaSection> for DeviceSettings {
             device: section.device,
             registered_bytes: section.registered_bytes,
             staging_bytes: section.staging_bytes,
+            recovery_attempts: section.recovery_attempts,
         }
     }
 }

@@ -4,6 +4,9 @@
 //! when the session opens, off the path of requests, and until that is done, or where it cannot be, batches of the session
 //! are staged and counted as such. When the session ends its memory stays until the device has let go of it.
 //!
+//! An error that spoils the device's context takes everything with it that was made there. [`Devices::rebuild`] makes a new
+//! context, in which the regions of all sessions are registered again; models are loaded anew by who calls it.
+//!
 //! Without the feature `cuda` there are no devices.
 
 #[cfg(feature = "cuda")]
@@ -27,6 +30,8 @@ pub struct DeviceSettings {
     pub registered_bytes: u64,
     /// Bytes of pinned memory for what is not registered.
     pub staging_bytes: usize,
+    /// How often a device that was lost is brought back, until it has worked for a while; 0: never.
+    pub recovery_attempts: u32,
 }
 
 impl Default for DeviceSettings {
@@ -35,6 +40,7 @@ impl Default for DeviceSettings {
             device: 0,
             registered_bytes: 4 << 30,
             staging_bytes: 256 << 20,
+            recovery_attempts: 5,
         }
     }
 }
@@ -69,6 +75,12 @@ pub struct DeviceNumbers {
     pub refused: usize,
     /// Regions of sessions that are over, which the device has not let go of.
     pub retired: usize,
+    /// Whether the device works: false from an error that spoiled its context until it is brought back.
+    pub is_working: bool,
+    /// Times that it was brought back.
+    pub resets: u64,
+    /// Times that this was tried, and failed.
+    pub failed_resets: u64,
 }
 
 /// Why there is no device.

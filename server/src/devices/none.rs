@@ -45,6 +45,26 @@ impl Devices {
         None
     }
 
+    /// As configured.
+    #[must_use]
+    pub fn settings(&self) -> DeviceSettings {
+        DeviceSettings::default()
+    }
+
+    /// Whether an error has spoiled the context of the device.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        false
+    }
+
+    /// Ends the context of the device, and makes a new one.
+    ///
+    /// # Errors
+    /// Always: there is none.
+    pub fn rebuild(&self) -> Result<(), DeviceError> {
+        Err(DeviceError::NotBuilt)
+    }
+
     /// Numbers of the device, if one is open.
     #[must_use]
     pub fn numbers(&self) -> Option<DeviceNumbers> {

@@ -57,7 +57,26 @@ impl Collector for DeviceMetrics {
                 ConstGauge::new(count).encode(regions.encode_family(&labels)?)?;
             }
         }
+        let mut resets = encoder.encode_descriptor(
+            "device_resets",
+            "Times that a lost device was to be brought back, by what came of it",
+            None,
+            MetricType::Counter,
+        )?;
+        for numbers in numbers.iter() {
+            for (outcome, count) in [
+                ("done", numbers.resets),
+                ("failed", numbers.failed_resets),
+            ] {
+                ConstCounter::new(count).encode(resets.encode_family(&[("outcome", outcome)])?)?;
+            }
+        }
         for (name, help, value) in [
+            (
+                "device_working",
+                "1 while the device works, 0 from an error that spoiled its context until it is back",
+                numbers.map(|numbers| u64::from(numbers.is_working)),
+            ),
             (
                 "device_registered_bytes",
                 "Bytes of regions that are registered with the device",

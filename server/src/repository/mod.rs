@@ -3,10 +3,12 @@
 
 mod change;
 mod configure;
+mod device;
 mod index;
 mod labels;
 mod load;
 mod manager;
+mod recovery;
 mod retire;
 mod sample;
 mod scan;

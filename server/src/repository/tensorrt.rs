@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use adjoin_backend::{Backend, BackendError};
-use adjoin_backend_tensorrt::{NAME, TensorRtBackend};
+use adjoin_backend_tensorrt::TensorRtBackend;
 
 use crate::devices::Devices;
 
@@ -21,15 +21,10 @@ pub(super) fn open(
         Err(error) if named.is_some() => return Err(error),
         Err(_) => return Ok(None),
     };
-    // Before TensorRT is touched: without a driver its lean runtime ends the process.
-    let opened = devices
-        .open()
-        .map_err(|error| BackendError::LibraryUnusable {
-            engine: NAME,
-            path: path.clone(),
-            reason: error.to_string(),
-        })
-        .and_then(|transfers| TensorRtBackend::open(&path, transfers));
+    let devices = devices.clone();
+    let opened = TensorRtBackend::open(&path, move || {
+        devices.open().map_err(|error| error.to_string())
+    });
     match opened {
         Ok(backend) => Ok(Some(Arc::new(backend))),
         Err(error) if named.is_some() => Err(error),

@@ -10,7 +10,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status::fault as status;
-use super::{Phase, Shared};
+use super::Shared;
 use crate::oip::Oip;
 use crate::oip::regions::RegionKind;
 use context::{arrival, caller, charge};
@@ -51,7 +51,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _: Request<api::ServerReadyRequest>,
     ) -> Result<Response<api::ServerReadyResponse>, Status> {
-        let ready = *self.shared.phase.borrow() == Phase::Serving;
+        let ready = self.shared.is_ready();
         Ok(Response::new(api::ServerReadyResponse { ready }))
     }
 
