@@ -2,12 +2,13 @@
 //! name.
 
 use adjoin_client::Status;
+use adjoin_fake_nvinfer::Plan;
 use adjoin_tests::gpu::GpuSetup;
 use adjoin_tests::wait_for;
 use fake_cuda::harness::FakeCuda;
 
 use crate::clients::{request, run};
-use crate::{affine, wide};
+use crate::affine;
 
 /// A server on such a machine, with and without a device in its configuration; both say the same.
 fn does_not_start(fake: &FakeCuda, says: &[&str]) {
@@ -61,17 +62,22 @@ fn with_another_device_than_the_one_that_is_configured() {
 
 #[test]
 fn a_device_without_room_for_one_model_serves_the_others() {
-    // Enough for both slots of the small one.
-    let fake = FakeCuda::new().set("FAKE_CUDA_MEMORY", 1 << 20);
+    // Enough for what a device is measured with, and for both batches of the small one.
+    let fake = FakeCuda::new().set("FAKE_CUDA_MEMORY", 32 << 20);
+    let huge = Plan::new(adjoin_fake_nvinfer::major())
+        .line("input x FP32 -1,4194304")
+        .line("output y FP32 -1,4194304")
+        .line("profile 0 x 1,4194304 2,4194304 4,4194304")
+        .line("affine x y 2 1");
     let server = GpuSetup::new(fake, &["add"])
         .plan("affine", affine(), "max_batch_size: 8")
-        .plan("wide", wide(), "max_batch_size: 4")
+        .plan("huge", huge, "max_batch_size: 4")
         .start();
-    let (state, reason) = server.index("wide");
+    let (state, reason) = server.index("huge");
     assert_eq!(state, "UNAVAILABLE");
     assert!(reason.contains("out of memory"), "{reason}");
     assert_eq!(server.index("affine").0, "READY");
-    assert!(!server.is_model_ready("wide") && server.is_model_ready("affine"));
+    assert!(!server.is_model_ready("huge") && server.is_model_ready("affine"));
     assert!(server.is_ready());
     let client = server.client();
     run(&mut request(&client, "affine", 2), 5.0).unwrap();

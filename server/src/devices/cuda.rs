@@ -37,7 +37,7 @@ enum Opened {
 #[derive(Debug)]
 pub struct Registered {
     registry: Arc<Registry>,
-    keys: [RegionKey; 2],
+    pub(super) keys: [RegionKey; 2],
 }
 
 impl Devices {
@@ -175,6 +175,7 @@ impl Devices {
         let counters = transfers.device().counters();
         let stats = transfers.registry().stats();
         Some(DeviceNumbers {
+            name: transfers.device().facts().name.clone(),
             to_device: by_path(&counters.to_device),
             to_host: by_path(&counters.to_host),
             budget_bytes: stats.budget_bytes,

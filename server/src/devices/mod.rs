@@ -13,6 +13,8 @@
 mod cuda;
 #[cfg(not(feature = "cuda"))]
 mod none;
+#[cfg(feature = "cuda")]
+mod probe;
 
 use thiserror::Error;
 
@@ -57,8 +59,10 @@ pub struct BytesByPath {
 }
 
 /// Numbers of a device, as of now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceNumbers {
+    /// The device, as the driver calls it.
+    pub name: String,
     /// From host to device.
     pub to_device: BytesByPath,
     /// From device to host.
@@ -81,6 +85,25 @@ pub struct DeviceNumbers {
     pub resets: u64,
     /// Times that this was tried, and failed.
     pub failed_resets: u64,
+}
+
+/// What a device is, and whether it can do what a server wants of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceProbe {
+    /// Number of the device, from 0.
+    pub index: u32,
+    /// As the driver calls it.
+    pub name: String,
+    /// The newest CUDA release that the driver supports, major and minor.
+    pub driver: (u32, u32),
+    /// Bytes of its memory.
+    pub memory_bytes: u64,
+    /// Bytes of it that are free.
+    pub free_bytes: u64,
+    /// Bytes of sessions' regions that may be registered.
+    pub budget_bytes: u64,
+    /// Bytes of a session that was made to try it and could be registered, or why not.
+    pub registration: Result<u64, String>,
 }
 
 /// Why there is no device.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use adjoin_shm::{AlignedBytes, SessionMemory};
 
-use super::{DeviceError, DeviceNumbers, DeviceSettings};
+use super::{DeviceError, DeviceNumbers, DeviceProbe, DeviceSettings};
 
 /// The devices of a server that uses none.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,14 @@ impl Devices {
         _handle: &[u8],
         _byte_size: u64,
     ) -> Result<SharedMemory, DeviceError> {
+        Err(DeviceError::NotBuilt)
+    }
+
+    /// Tries the device.
+    ///
+    /// # Errors
+    /// Always: there is none.
+    pub fn probe(&self) -> Result<DeviceProbe, DeviceError> {
         Err(DeviceError::NotBuilt)
     }
 

@@ -27,13 +27,14 @@ impl DeviceMetrics {
 impl Collector for DeviceMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let numbers = self.devices.get().and_then(Devices::numbers);
+        let numbers = numbers.as_ref();
         let mut copied = encoder.encode_descriptor(
             "device_bytes",
             "Payload bytes between host and device, by direction and path",
             None,
             MetricType::Counter,
         )?;
-        for numbers in numbers.iter() {
+        if let Some(numbers) = numbers {
             for (direction, bytes) in [
                 ("to_device", numbers.to_device),
                 ("to_host", numbers.to_host),
@@ -50,7 +51,7 @@ impl Collector for DeviceMetrics {
             None,
             MetricType::Gauge,
         )?;
-        for numbers in numbers.iter() {
+        if let Some(numbers) = numbers {
             for (state, count) in states(numbers) {
                 let count = u64::try_from(count).unwrap_or(u64::MAX);
                 let labels = [("state", state)];
@@ -63,7 +64,7 @@ impl Collector for DeviceMetrics {
             None,
             MetricType::Counter,
         )?;
-        for numbers in numbers.iter() {
+        if let Some(numbers) = numbers {
             for (outcome, count) in [
                 ("done", numbers.resets),
                 ("failed", numbers.failed_resets),

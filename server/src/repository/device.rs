@@ -52,9 +52,8 @@ impl Changes {
     /// Does what is due for the device.
     pub(super) fn care_for_device(&mut self) {
         if self.device.noticed.swap(false, Ordering::AcqRel) {
-            self.device.attempts.lost(Instant::now());
-            if self.device.attempts.is_given_up() {
-                self.explain_losses("it was lost again");
+            if self.device.attempts.lost(Instant::now()) {
+                self.explain_losses("it was lost once more");
             }
         }
         let is_due = |at| at <= Instant::now();

@@ -42,14 +42,16 @@ impl Attempts {
         }
     }
 
-    /// The device was found lost. Whoever finds that later changes nothing.
-    pub(super) fn lost(&mut self, now: Instant) {
-        if let State::Working { since } = self.state {
-            if since.is_some_and(|since| now.saturating_duration_since(since) >= QUIET) {
-                self.made = 0;
-            }
-            self.plan(now);
+    /// The device was found lost; true if that gives it up. Whoever finds it lost later changes nothing.
+    pub(super) fn lost(&mut self, now: Instant) -> bool {
+        let State::Working { since } = self.state else {
+            return false;
+        };
+        if since.is_some_and(|since| now.saturating_duration_since(since) >= QUIET) {
+            self.made = 0;
         }
+        self.plan(now);
+        self.is_given_up()
     }
 
     /// An attempt is made now.
@@ -134,7 +136,7 @@ mod tests {
         let start = Instant::now();
         let mut attempts = Attempts::new(4);
         assert_eq!(attempts.due(), None);
-        attempts.lost(start);
+        assert!(!attempts.lost(start));
         assert_eq!(attempts.due(), Some(start));
         let second = fail(&mut attempts).unwrap();
         let third = fail(&mut attempts).unwrap();
@@ -146,7 +148,7 @@ mod tests {
         assert_eq!(fail(&mut attempts), None);
         assert!(attempts.is_given_up());
         // Nothing but an operator changes that.
-        attempts.lost(fourth);
+        assert!(!attempts.lost(fourth), "it is given up already");
         assert!(attempts.is_given_up());
         attempts.renew(fourth);
         assert_eq!(attempts.due(), Some(fourth));
@@ -164,9 +166,8 @@ mod tests {
             assert_eq!(attempts.due(), None);
         }
         let mut other = attempts.clone();
-        attempts.lost(now + QUIET / 2);
-        assert!(attempts.is_given_up(), "two resets were not enough");
-        other.lost(now + QUIET);
+        assert!(attempts.lost(now + QUIET / 2), "two resets were not enough");
+        assert!(!other.lost(now + QUIET));
         assert_eq!(other.due(), Some(now + QUIET));
     }
 
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn without_attempts_a_loss_is_final() {
         let mut attempts = Attempts::new(0);
-        attempts.lost(Instant::now());
+        assert!(attempts.lost(Instant::now()));
         assert!(attempts.is_given_up());
         assert_eq!(pause_before(u32::MAX), LONGEST_PAUSE);
     }
