@@ -14,7 +14,6 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-
 fn explicit(models: &[&str], load: &[&str]) -> TestServer {
     let setup = Setup::new(models).flags(&["--model-control-mode", "explicit"]);
     let load = load.iter().flat_map(|name| ["--load-model", name]);

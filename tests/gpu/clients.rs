@@ -10,7 +10,12 @@ use serde_json::{Value, json};
 /// A request of so many rows of four.
 pub(crate) fn request(client: &Client, model: &str, rows: i64) -> Request {
     let model = client.model(model).unwrap();
-    model.request().input("x", &[rows, 4]).unwrap().build().unwrap()
+    model
+        .request()
+        .input("x", &[rows, 4])
+        .unwrap()
+        .build()
+        .unwrap()
 }
 
 /// Runs a request with values from `base` on, and looks at its answer.
@@ -28,7 +33,11 @@ pub(crate) fn run(request: &mut Request, base: f32) -> Result<(), InferError> {
 }
 
 /// One row of four by gRPC.
-pub(crate) fn by_grpc(server: &GpuServer, model: &str, base: f32) -> Result<Vec<f32>, tonic::Status> {
+pub(crate) fn by_grpc(
+    server: &GpuServer,
+    model: &str,
+    base: f32,
+) -> Result<Vec<f32>, tonic::Status> {
     let values = [base, base + 1.0, base + 2.0, base + 3.0];
     let message = ModelInferRequest {
         model_name: model.into(),
@@ -38,14 +47,24 @@ pub(crate) fn by_grpc(server: &GpuServer, model: &str, base: f32) -> Result<Vec<
             shape: vec![1, 4],
             ..Default::default()
         }],
-        raw_input_contents: vec![values.iter().flat_map(|value| value.to_le_bytes()).collect()],
+        raw_input_contents: vec![
+            values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
+        ],
         ..Default::default()
     };
     let control = server.control();
     let mut client = GrpcInferenceServiceClient::new(control.channel());
     let answer = control.wait(client.model_infer(message))?.into_inner();
     let bytes = &answer.raw_output_contents[0];
-    Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    Ok(bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect())
 }
 
 /// One row of four by HTTP: status and body of the answer.
@@ -73,5 +92,7 @@ pub(crate) fn http_status(address: &str, path: &str) -> u16 {
 
 /// What one row from `base` on gives.
 pub(crate) fn expected(base: f32) -> Vec<f32> {
-    (0..4).map(|index| 2.0 * (base + index as f32) + 1.0).collect()
+    (0..4)
+        .map(|index| 2.0 * (base + index as f32) + 1.0)
+        .collect()
 }

@@ -13,7 +13,8 @@ use crate::clients::{request, run};
 /// State, text and advice of a finding; `None` if there is none of that name.
 fn finding(output: &Output, name: &str) -> Option<(String, String, String)> {
     let text = String::from_utf8_lossy(&output.stdout);
-    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let report: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let findings = report["findings"].as_array().unwrap();
     let found = findings.iter().find(|finding| finding["name"] == name)?;
     let part = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
@@ -29,28 +30,49 @@ fn doctor(fake: FakeCuda, arguments: &[&str]) -> Output {
 #[test]
 fn a_device_and_tensorrt_that_work_are_said_with_what_they_are() {
     let directory = adjoin_fake_nvinfer::directory();
-    let output = doctor(FakeCuda::new(), &["--tensorrt", directory.to_str().unwrap()]);
+    let output = doctor(
+        FakeCuda::new(),
+        &["--tensorrt", directory.to_str().unwrap()],
+    );
     let (state, found, _) = finding(&output, "device").unwrap();
     assert_eq!(state, "ok");
-    assert!(found.contains("1.0 GiB") || found.contains("1 GiB"), "{found}");
+    assert!(
+        found.contains("1.0 GiB") || found.contains("1 GiB"),
+        "{found}"
+    );
     let (state, found, _) = finding(&output, "registering with the device").unwrap();
     assert_eq!(state, "ok", "{found}");
     assert!(found.contains("cuda.registered_bytes"), "{found}");
     let (state, found, _) = finding(&output, "TensorRT").unwrap();
     assert_eq!(state, "ok", "{found}");
     let version = format!("tensorrt {}.4.0", adjoin_fake_nvinfer::major());
-    assert!(found.contains(&version) && found.contains("libnvinfer.so"), "{found}");
+    assert!(
+        found.contains(&version) && found.contains("libnvinfer.so"),
+        "{found}"
+    );
 }
 
 #[test]
 fn what_is_missing_is_said_with_what_to_do() {
     let too_old = FakeCuda::new().lacking(&["cuMemSetAccess"]);
     let mut machines = vec![
-        (FakeCuda::new().set("FAKE_CUDA_DEVICES", 0), "sees no device", "CUDA_VISIBLE_DEVICES"),
-        (too_old, "lacks cuMemSetAccess", "install driver 525 or later"),
+        (
+            FakeCuda::new().set("FAKE_CUDA_DEVICES", 0),
+            "sees no device",
+            "CUDA_VISIBLE_DEVICES",
+        ),
+        (
+            too_old,
+            "lacks cuMemSetAccess",
+            "install driver 525 or later",
+        ),
     ];
     if !std::path::Path::new("/dev/nvidiactl").exists() {
-        machines.push((FakeCuda::absent(), "no CUDA driver", "install NVIDIA's driver"));
+        machines.push((
+            FakeCuda::absent(),
+            "no CUDA driver",
+            "install NVIDIA's driver",
+        ));
     }
     for (fake, says, advises) in machines {
         let output = doctor(fake.clone(), &[]);
@@ -105,7 +127,12 @@ fn a_running_servers_device_is_told_by_what_it_has_registered_and_copied() {
     });
     run(&mut request(&clients[0], "affine", 2), 1.0).unwrap();
     let socket_dir = server.socket_dir();
-    let arguments = ["doctor", "--json", "--socket-dir", socket_dir.to_str().unwrap()];
+    let arguments = [
+        "doctor",
+        "--json",
+        "--socket-dir",
+        socket_dir.to_str().unwrap(),
+    ];
     let output = GpuSetup::new(FakeCuda::new(), &[]).run(&arguments);
     let (state, found, _) = finding(&output, "server's device").unwrap();
     assert_eq!(state, "ok", "{found}");
@@ -115,5 +142,8 @@ fn a_running_servers_device_is_told_by_what_it_has_registered_and_copied() {
     assert!(advice.contains("cuda.registered_bytes"), "{advice}");
     let (state, found, _) = finding(&output, "server's payload bytes").unwrap();
     assert_eq!(state, "ok", "{found}");
-    assert!(found.starts_with("64 B") || found.starts_with("64 bytes"), "{found}");
+    assert!(
+        found.starts_with("64 B") || found.starts_with("64 bytes"),
+        "{found}"
+    );
 }

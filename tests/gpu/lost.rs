@@ -20,15 +20,23 @@ fn health(server: &GpuServer, service: &str) -> ServingStatus {
     let request = HealthCheckRequest {
         service: service.into(),
     };
-    control.wait(client.check(request)).unwrap().into_inner().status()
+    control
+        .wait(client.check(request))
+        .unwrap()
+        .into_inner()
+        .status()
 }
 
 fn resets(server: &GpuServer, outcome: &str) -> u64 {
-    server.metric(&format!("adjoin_device_resets_total{{outcome=\"{outcome}\"}}"))
+    server.metric(&format!(
+        "adjoin_device_resets_total{{outcome=\"{outcome}\"}}"
+    ))
 }
 
 fn model_ready(server: &GpuServer, model: &str) -> u64 {
-    server.metric(&format!("adjoin_model_ready{{model=\"{model}\",version=\"1\"}}"))
+    server.metric(&format!(
+        "adjoin_model_ready{{model=\"{model}\",version=\"1\"}}"
+    ))
 }
 
 /// Runs until a request fails; its error.
@@ -38,7 +46,8 @@ fn until_failure(request: &mut adjoin_client::Request) -> InferError {
 
 /// Warm-up of the two batches that an instance works on makes 8 runs, so it is a request of a client that does this. The
 /// context that comes then cannot be made the first two times.
-const LOSS: &str = "exec.host_call:15:700,cuDevicePrimaryCtxRetain:2:999,cuDevicePrimaryCtxRetain:3:999";
+const LOSS: &str =
+    "exec.host_call:15:700,cuDevicePrimaryCtxRetain:2:999,cuDevicePrimaryCtxRetain:3:999";
 
 #[test]
 fn models_on_a_lost_device_are_not_ready_until_it_is_back_and_nothing_else_is_lost() {
@@ -61,7 +70,10 @@ fn models_on_a_lost_device_are_not_ready_until_it_is_back_and_nothing_else_is_lo
     // Every way of asking says the same.
     assert!(!server.is_model_ready("affine"));
     assert_eq!(http_status(server.http(), "/v2/models/affine/ready"), 400);
-    assert_eq!(by_grpc(&server, "affine", 1.0).unwrap_err().code(), Code::Unavailable);
+    assert_eq!(
+        by_grpc(&server, "affine", 1.0).unwrap_err().code(),
+        Code::Unavailable
+    );
     assert_eq!(by_http(&server, "affine", 1.0).0, 503);
     wait_for("health says so", || {
         (health(&server, "affine") == ServingStatus::NotServing).then_some(())
@@ -74,7 +86,10 @@ fn models_on_a_lost_device_are_not_ready_until_it_is_back_and_nothing_else_is_lo
     assert!(reason.contains("the device is lost"), "{reason}");
     let models = server.control().models();
     let line = models.iter().find(|model| model.name == "affine").unwrap();
-    assert_eq!((line.state.as_str(), line.reason.contains("attempt")), ("lost", true));
+    assert_eq!(
+        (line.state.as_str(), line.reason.contains("attempt")),
+        ("lost", true)
+    );
     assert_eq!(model_ready(&server, "affine"), 0);
     assert_eq!(server.metric("adjoin_device_working"), 0);
     // The server as a whole goes on, and a new session is as good as any.
@@ -84,7 +99,9 @@ fn models_on_a_lost_device_are_not_ready_until_it_is_back_and_nothing_else_is_lo
     let newcomer = server.client();
 
     // And it comes back: the same sessions, the same prepared request, and the device reads their memory by itself again.
-    wait_for("the model is back", || server.is_model_ready("affine").then_some(()));
+    wait_for("the model is back", || {
+        server.is_model_ready("affine").then_some(())
+    });
     wait_for("health says so", || {
         (health(&server, "affine") == ServingStatus::Serving).then_some(())
     });
@@ -120,7 +137,10 @@ fn requests_that_wait_when_the_device_is_lost_are_answered() {
         .start();
     let client = server.client();
     let mut requests: Vec<_> = (0..24).map(|_| request(&client, "affine", 1)).collect();
-    let pending: Vec<_> = requests.drain(..).map(|request| request.submit().unwrap()).collect();
+    let pending: Vec<_> = requests
+        .drain(..)
+        .map(|request| request.submit().unwrap())
+        .collect();
     let mut outcomes = [0; 3];
     for pending in pending {
         match pending.wait().map_err(|failed| failed.error.status()) {
@@ -132,8 +152,13 @@ fn requests_that_wait_when_the_device_is_lost_are_answered() {
     }
     // What ran when it happened failed, at most two batches and what began before it was known; the rest was sent back.
     assert_eq!(outcomes.iter().sum::<i32>(), 24);
-    assert!((1..=4).contains(&outcomes[1]) && outcomes[2] > 0, "{outcomes:?}");
-    wait_for("the model is back", || server.is_model_ready("affine").then_some(()));
+    assert!(
+        (1..=4).contains(&outcomes[1]) && outcomes[2] > 0,
+        "{outcomes:?}"
+    );
+    wait_for("the model is back", || {
+        server.is_model_ready("affine").then_some(())
+    });
     run(&mut request(&client, "affine", 1), 2.0).unwrap();
     let report = server.end();
     assert_eq!(report.violations, Vec::<String>::new());
@@ -156,7 +181,10 @@ fn is_given_up(failure: &str, says: &str) {
         let (state, reason) = server.index("affine");
         (state == "UNAVAILABLE" && reason.contains("given up")).then_some(reason)
     });
-    assert!(reason.contains("after 2 of 2 attempts") && reason.contains(says), "{reason}");
+    assert!(
+        reason.contains("after 2 of 2 attempts") && reason.contains(says),
+        "{reason}"
+    );
     assert!(reason.contains("restart the server"), "{reason}");
     let error = run(&mut prepared, 1.0).unwrap_err();
     assert_eq!(error.status(), Some(Status::ModelNotReady), "{error}");
@@ -181,7 +209,10 @@ fn is_given_up(failure: &str, says: &str) {
 
 #[test]
 fn a_device_that_does_not_come_back_is_given_up_and_the_server_says_so() {
-    is_given_up("exec.host_call:15:700,cuDevicePrimaryCtxRetain:2+:999", "did not come back after a reset");
+    is_given_up(
+        "exec.host_call:15:700,cuDevicePrimaryCtxRetain:2+:999",
+        "did not come back after a reset",
+    );
 }
 
 #[test]
@@ -222,12 +253,16 @@ fn models_come_and_go_while_the_device_is_lost() {
         .start();
     let client = server.client();
     until_failure(&mut request(&client, "affine", 2));
-    wait_for("the model is not ready", || (!server.is_model_ready("affine")).then_some(()));
+    wait_for("the model is not ready", || {
+        (!server.is_model_ready("affine")).then_some(())
+    });
     let admin = server.admin();
     admin.unload("add").unwrap();
     admin.load("add").unwrap();
     admin.unload("affine").unwrap();
-    wait_for("the device is back", || (resets(&server, "done") == 1).then_some(()));
+    wait_for("the device is back", || {
+        (resets(&server, "done") == 1).then_some(())
+    });
     assert_eq!(server.index("affine").1, "unloaded");
     admin.load("affine").unwrap();
     admin.load("other").unwrap();

@@ -7,8 +7,8 @@ use adjoin_tests::gpu::GpuSetup;
 use adjoin_tests::wait_for;
 use fake_cuda::harness::FakeCuda;
 
-use crate::clients::{request, run};
 use crate::affine;
+use crate::clients::{request, run};
 
 /// A server on such a machine, with and without a device in its configuration; both say the same.
 fn does_not_start(fake: &FakeCuda, says: &[&str]) {
@@ -30,19 +30,31 @@ fn without_a_driver() {
         // This machine has one that cannot be hidden from the loader.
         return;
     }
-    does_not_start(&FakeCuda::absent(), &["no CUDA driver on this machine", "install NVIDIA's driver"]);
+    does_not_start(
+        &FakeCuda::absent(),
+        &["no CUDA driver on this machine", "install NVIDIA's driver"],
+    );
 }
 
 #[test]
 fn without_a_device() {
     let fake = FakeCuda::new().set("FAKE_CUDA_DEVICES", 0);
-    does_not_start(&fake, &["the CUDA driver sees no device", "CUDA_VISIBLE_DEVICES"]);
+    does_not_start(
+        &fake,
+        &["the CUDA driver sees no device", "CUDA_VISIBLE_DEVICES"],
+    );
 }
 
 #[test]
 fn with_a_driver_that_is_too_old() {
     let fake = FakeCuda::new().lacking(&["cuMemcpyDtoDAsync_v2"]);
-    does_not_start(&fake, &["the CUDA driver lacks cuMemcpyDtoDAsync_v2", "install driver 525 or later"]);
+    does_not_start(
+        &fake,
+        &[
+            "the CUDA driver lacks cuMemcpyDtoDAsync_v2",
+            "install driver 525 or later",
+        ],
+    );
 }
 
 #[test]
@@ -57,7 +69,10 @@ fn with_another_device_than_the_one_that_is_configured() {
         .plan("affine", affine(), "")
         .config("[cuda]\ndevice = 7")
         .start_in_vain();
-    assert!(log.contains("there is no CUDA device 7: this machine has 1"), "{log}");
+    assert!(
+        log.contains("there is no CUDA device 7: this machine has 1"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -109,7 +124,13 @@ fn without_memory_for_an_enqueue_one_batch_fails_and_the_model_stays() {
     assert!((1..=3).contains(&failed), "{failed} requests failed");
     assert!(server.is_model_ready("affine"));
     assert_eq!(server.metric("adjoin_device_working"), 1);
-    wait_for("nothing is under way", || (server.regions("registered") == 2).then_some(()));
+    wait_for("nothing is under way", || {
+        (server.regions("registered") == 2).then_some(())
+    });
     let report = server.end();
-    assert_eq!((report.violations.len(), report.resets), (0, 0), "{report:#?}");
+    assert_eq!(
+        (report.violations.len(), report.resets),
+        (0, 0),
+        "{report:#?}"
+    );
 }

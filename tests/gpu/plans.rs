@@ -24,7 +24,10 @@ fn plans_that_are_damaged_or_of_another_release_are_not_served_and_say_why() {
         assert_eq!(state, "UNAVAILABLE", "{model}");
         assert!(reason.contains(words), "{model}: {reason}");
         assert!(!server.is_model_ready(model));
-        assert_eq!(http_status(server.http(), &format!("/v2/models/{model}/ready")), 400);
+        assert_eq!(
+            http_status(server.http(), &format!("/v2/models/{model}/ready")),
+            400
+        );
         let (status, body) = by_http(&server, model, 1.0);
         assert!(status >= 400, "{model}: {body}");
     }

@@ -20,7 +20,13 @@ fn no_processor_copies_what_sessions_send_and_get() {
         .start();
     let (columns, rows, turns) = (WIDE.to_string(), ROWS.to_string(), TURNS.to_string());
     // Half of them run batches that are copied by the copy engine, the others such as are captured as graphs.
-    let wide = ["plan", "wide", columns.as_str(), rows.as_str(), turns.as_str()];
+    let wide = [
+        "plan",
+        "wide",
+        columns.as_str(),
+        rows.as_str(),
+        turns.as_str(),
+    ];
     let small = ["plan", "affine", "4", rows.as_str(), turns.as_str()];
     let start = |_| [wide, small].map(|arguments| ClientProcess::start(&server, &arguments));
     let mut processes: Vec<_> = (0..SESSIONS).flat_map(start).collect();
@@ -68,7 +74,8 @@ fn no_processor_copies_what_sessions_send_and_get() {
 }
 
 #[test]
-fn requests_in_messages_are_answered_beside_those_of_sessions_and_their_bytes_are_counted_as_staged() {
+fn requests_in_messages_are_answered_beside_those_of_sessions_and_their_bytes_are_counted_as_staged()
+ {
     let server = GpuSetup::new(FakeCuda::new(), &["add"])
         .plan("affine", affine(), "max_batch_size: 8")
         .start();
@@ -80,9 +87,15 @@ fn requests_in_messages_are_answered_beside_those_of_sessions_and_their_bytes_ar
     for turn in 0..4_u8 {
         let base = f32::from(turn);
         run(&mut prepared, base).unwrap();
-        assert_eq!(by_grpc(&server, "affine", base + 100.0).unwrap(), expected(base + 100.0));
+        assert_eq!(
+            by_grpc(&server, "affine", base + 100.0).unwrap(),
+            expected(base + 100.0)
+        );
         let (status, body) = by_http(&server, "affine", base + 200.0);
-        assert_eq!((status, &body["outputs"][0]["shape"]), (200, &serde_json::json!([1, 4])));
+        assert_eq!(
+            (status, &body["outputs"][0]["shape"]),
+            (200, &serde_json::json!([1, 4]))
+        );
         let data: Vec<f32> = serde_json::from_value(body["outputs"][0]["data"].clone()).unwrap();
         assert_eq!(data, expected(base + 200.0));
     }
@@ -97,7 +110,11 @@ fn requests_in_messages_are_answered_beside_those_of_sessions_and_their_bytes_ar
     sum.input_mut::<f32>("b").unwrap().fill(2.0);
     assert_eq!(sum.infer().unwrap().get::<f32>("sum").unwrap(), [3.5; 4]);
     let report = server.end();
-    assert_eq!((report.violations.len(), report.pageable()), (0, 0), "{report:#?}");
+    assert_eq!(
+        (report.violations.len(), report.pageable()),
+        (0, 0),
+        "{report:#?}"
+    );
 }
 
 #[test]
@@ -109,7 +126,9 @@ fn what_cannot_be_registered_is_staged_and_counted_and_answered_all_the_same() {
             .start();
         let client = server.client();
         let before = server.bytes("to_device", "staged");
-        wait_for("the driver refuses", || (server.regions("refused") == 2).then_some(()));
+        wait_for("the driver refuses", || {
+            (server.regions("refused") == 2).then_some(())
+        });
         let mut request = request(&client, "affine", 2);
         for turn in 0..5_u8 {
             run(&mut request, f32::from(turn)).unwrap();
@@ -117,7 +136,11 @@ fn what_cannot_be_registered_is_staged_and_counted_and_answered_all_the_same() {
         assert_eq!(server.bytes("to_device", "staged") - before, 5 * 32);
         assert_eq!(server.bytes("to_device", "direct"), 0);
         let report = server.end();
-        assert_eq!((report.violations.len(), report.pageable()), (0, 0), "{report:#?}");
+        assert_eq!(
+            (report.violations.len(), report.pageable()),
+            (0, 0),
+            "{report:#?}"
+        );
         assert_eq!(report.to_device_registered, 0);
     }
 }
@@ -132,7 +155,9 @@ fn a_session_beyond_the_budget_is_staged_until_there_is_room() {
     let first = server.client();
     server.wait_for_regions(1);
     let second = server.client();
-    wait_for("the second one is refused", || (server.regions("refused") == 2).then_some(()));
+    wait_for("the second one is refused", || {
+        (server.regions("refused") == 2).then_some(())
+    });
     let direct = || server.bytes("to_device", "direct");
     let mut requests = [&first, &second].map(|client| request(client, "affine", 1));
     let counted = |request: &mut adjoin_client::Request| {
@@ -150,7 +175,11 @@ fn a_session_beyond_the_budget_is_staged_until_there_is_room() {
     });
     assert_eq!(counted(&mut other), 16);
     let report = server.end();
-    assert_eq!((report.violations.len(), report.pageable()), (0, 0), "{report:#?}");
+    assert_eq!(
+        (report.violations.len(), report.pageable()),
+        (0, 0),
+        "{report:#?}"
+    );
 }
 
 #[test]
@@ -177,7 +206,9 @@ fn a_client_killed_while_the_device_reads_its_memory_leaves_nothing_and_disturbs
             (server.bytes("to_device", "direct") >= before + 4 * WIDE).then_some(())
         });
         victim.kill();
-        wait_for("the session is gone", || (control.sessions().len() == 1).then_some(()));
+        wait_for("the session is gone", || {
+            (control.sessions().len() == 1).then_some(())
+        });
     }
     server.wait_for_regions(1);
     assert_eq!(neighbour.line_with("ok"), "ok");

@@ -50,7 +50,11 @@ fn missing(error: &DeviceError, is_wanted: bool) -> Finding {
         "look at what `nvidia-smi` says of driver and device",
     ));
     if is_wanted {
-        return Finding::fail(DEVICE, format!("{found}; the configuration names one"), advice);
+        return Finding::fail(
+            DEVICE,
+            format!("{found}; the configuration names one"),
+            advice,
+        );
     }
     Finding::warn(
         DEVICE,
@@ -124,7 +128,10 @@ fn library(named: Option<&Path>, devices: Option<&Devices>) -> Option<Finding> {
         Err(error) => return Some(refused(&error)),
     };
     let Some(devices) = devices else {
-        let found = format!("{} is there, and is not opened without a device", path.display());
+        let found = format!(
+            "{} is there, and is not opened without a device",
+            path.display()
+        );
         return Some(Finding::ok(TENSORRT, found));
     };
     Some(match open_tensorrt(named, devices) {
@@ -214,9 +221,13 @@ mod tests {
     fn what_is_wrong_with_a_servers_device_is_said_with_what_to_do() {
         let states = |device: &DeviceStatus| {
             let findings = of_server(device);
-            let advised = |finding: &Finding| finding.advice.is_some() == (finding.state != State::Ok);
+            let advised =
+                |finding: &Finding| finding.advice.is_some() == (finding.state != State::Ok);
             assert!(findings.iter().all(advised), "{findings:?}");
-            findings.iter().map(|finding| finding.state).collect::<Vec<_>>()
+            findings
+                .iter()
+                .map(|finding| finding.state)
+                .collect::<Vec<_>>()
         };
         assert_eq!(states(&device()), [State::Ok; 3]);
         let lost = DeviceStatus {
@@ -243,7 +254,10 @@ mod tests {
         let error = DeviceError::Before("no driver; install one".into());
         let finding = missing(&error, false);
         assert_eq!(finding.state, State::Warn);
-        assert_eq!(finding.advice.as_deref(), Some("for models on a GPU: install one"));
+        assert_eq!(
+            finding.advice.as_deref(),
+            Some("for models on a GPU: install one")
+        );
         let finding = missing(&error, true);
         assert_eq!(finding.state, State::Fail);
     }

@@ -40,8 +40,7 @@ impl TensorRtModel {
             source: error,
         })?;
         make_current(transfers).map_err(refused)?;
-        let engine =
-            Engine::load(library, transfers.device(), &plan, parameters.is_trusted);
+        let engine = Engine::load(library, transfers.device(), &plan, parameters.is_trusted);
         let engine = Arc::new(engine.map_err(refused)?);
         let profile = parameters.profile;
         let count = engine.profile_count();

@@ -298,7 +298,9 @@ fn model(version: &ModelVersion) -> api::ModelVersion {
         name: version.name().to_string(),
         version: version.version(),
         state: version.state().to_string(),
-        reason: version.loss().map_or_else(String::new, |reason| public_reason(&reason)),
+        reason: version
+            .loss()
+            .map_or_else(String::new, |reason| public_reason(&reason)),
         engine: version.engine().into(),
         instances: version.settings().instances,
         max_batch_size: version.settings().max_batch_size,

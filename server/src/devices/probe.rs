@@ -64,7 +64,9 @@ fn explain(refusal: &Refusal) -> String {
             left,
             limit,
         } => {
-            format!("a region of {wanted} bytes does not fit the {left} bytes that are left of {limit}")
+            format!(
+                "a region of {wanted} bytes does not fit the {left} bytes that are left of {limit}"
+            )
         }
         Refusal::Driver(error) => error.to_string(),
         Refusal::Unsupported => {

@@ -65,10 +65,7 @@ impl Collector for DeviceMetrics {
             MetricType::Counter,
         )?;
         if let Some(numbers) = numbers {
-            for (outcome, count) in [
-                ("done", numbers.resets),
-                ("failed", numbers.failed_resets),
-            ] {
+            for (outcome, count) in [("done", numbers.resets), ("failed", numbers.failed_resets)] {
                 ConstCounter::new(count).encode(resets.encode_family(&[("outcome", outcome)])?)?;
             }
         }

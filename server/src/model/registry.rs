@@ -70,7 +70,11 @@ impl ModelEntry {
             versions, split, ..
         } = self;
         if let Some(split) = split {
-            split.serve(|number| versions.get(&number).is_some_and(|version| version.is_ready()));
+            split.serve(|number| {
+                versions
+                    .get(&number)
+                    .is_some_and(|version| version.is_ready())
+            });
         }
     }
 
@@ -212,11 +216,7 @@ impl Models {
             (number, _) => Some(number),
         };
         let Some(number) = number else {
-            let newest = entry
-                .versions
-                .values()
-                .rev()
-                .find(|v| v.is_ready());
+            let newest = entry.versions.values().rev().find(|v| v.is_ready());
             return newest.cloned().ok_or_else(|| Status::ModelNotReady.into());
         };
         let found = entry

@@ -71,7 +71,10 @@ impl Changes {
     /// Why versions of a model are lost, by number.
     pub(super) fn losses(&self, name: &str) -> BTreeMap<u64, String> {
         let models = self.engine.models().snapshot();
-        let versions = models.get(name).into_iter().flat_map(|entry| &entry.versions);
+        let versions = models
+            .get(name)
+            .into_iter()
+            .flat_map(|entry| &entry.versions);
         versions
             .filter_map(|(&number, version)| Some((number, version.loss()?)))
             .collect()
@@ -88,7 +91,10 @@ impl Changes {
                 self.device.attempts.put_off(Instant::now(), INTERVAL);
                 return;
             }
-            tracing::info!(attempt = self.device.attempts.made(), "resetting the device");
+            tracing::info!(
+                attempt = self.device.attempts.made(),
+                "resetting the device"
+            );
             if let Err(error) = devices.rebuild() {
                 return self.failed(&error.to_string());
             }
@@ -132,7 +138,11 @@ impl Changes {
                 Ok(version) => self.replace(version),
                 Err(reason) => {
                     failure = Some(reason);
-                    if self.engine.devices().is_some_and(|devices| devices.is_lost()) {
+                    if self
+                        .engine
+                        .devices()
+                        .is_some_and(|devices| devices.is_lost())
+                    {
                         break;
                     }
                 }
@@ -183,7 +193,9 @@ impl Changes {
                  model again"
             )
         } else {
-            format!("the device is lost; attempt {made} of {most} to bring it back failed: {reason}")
+            format!(
+                "the device is lost; attempt {made} of {most} to bring it back failed: {reason}"
+            )
         };
         for version in self.lost() {
             version.explain_loss(&text);

@@ -402,7 +402,10 @@ fn work(
     loop {
         changes.care_for_device();
         let polls = changes.control.mode == ControlMode::Poll;
-        let due = polls.then_some(poll_at).into_iter().chain(changes.device.due());
+        let due = polls
+            .then_some(poll_at)
+            .into_iter()
+            .chain(changes.device.due());
         let command = match due.min() {
             Some(at) => commands.recv_timeout(at.saturating_duration_since(Instant::now())),
             None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),

@@ -142,7 +142,10 @@ impl FakeCuda {
             path.push(":");
             path.push(before);
         }
-        let own = [("FAKE_CUDA_REPORT", report.into()), ("LD_LIBRARY_PATH", path)];
+        let own = [
+            ("FAKE_CUDA_REPORT", report.into()),
+            ("LD_LIBRARY_PATH", path),
+        ];
         let asked = self.variables.iter();
         let asked = asked.map(|(name, value)| (*name, OsString::from(value)));
         if !self.is_absent {
@@ -174,7 +177,10 @@ fn hide(library: &mut [u8], function: &str) {
     let name = format!("\0{function}\0").into_bytes();
     let mut hidden = 0;
     let mut at = 0;
-    while let Some(found) = library[at..].windows(name.len()).position(|part| part == name) {
+    while let Some(found) = library[at..]
+        .windows(name.len())
+        .position(|part| part == name)
+    {
         library[at + found + 1] = b'_';
         hidden += 1;
         at += found + name.len() - 1;

@@ -36,11 +36,14 @@ fn a_driver_that_is_too_old() {
 #[test]
 fn a_driver_without_what_only_newer_ones_have() {
     let fake = FakeCuda::new().lacking(&["cuMemcpyBatchAsync"]);
-    let report = fake.run("machine::a_driver_without_what_only_newer_ones_have", || {
-        let driver = Driver::find().unwrap();
-        assert!(!driver.has_batched_copy());
-        driver.device(0).unwrap();
-    });
+    let report = fake.run(
+        "machine::a_driver_without_what_only_newer_ones_have",
+        || {
+            let driver = Driver::find().unwrap();
+            assert!(!driver.has_batched_copy());
+            driver.device(0).unwrap();
+        },
+    );
     report.assert_clean();
 }
 

@@ -8,8 +8,8 @@ use axum::response::IntoResponse;
 use axum::{Json, response::Response};
 use serde::Deserialize;
 
-use super::failure::Answer;
 use super::Shared;
+use super::failure::Answer;
 use crate::oip::Oip;
 
 /// A model of the path, and its version if the path has one.

@@ -9,8 +9,8 @@ use adjoin_oip::{Fault, VersionChoice, grpc};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::status::fault as status;
 use super::Shared;
+use super::status::fault as status;
 use crate::oip::Oip;
 use crate::oip::regions::RegionKind;
 use context::{arrival, caller, charge};
