@@ -51,10 +51,9 @@ impl DeviceCare {
 impl Changes {
     /// Does what is due for the device.
     pub(super) fn care_for_device(&mut self) {
-        if self.device.noticed.swap(false, Ordering::AcqRel) {
-            if self.device.attempts.lost(Instant::now()) {
-                self.explain_losses("it was lost once more");
-            }
+        let is_lost = self.device.noticed.swap(false, Ordering::AcqRel);
+        if is_lost && self.device.attempts.lost(Instant::now()) {
+            self.explain_losses("it was lost once more");
         }
         let is_due = |at| at <= Instant::now();
         if self.device.due().is_some_and(is_due) {

@@ -14,6 +14,7 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::exit,
+    clippy::cast_possible_wrap,
     clippy::cast_precision_loss,
     reason = "a test program: its output is its result"
 )]
