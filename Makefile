@@ -37,6 +37,8 @@ PERF_ANALYZER := target/perf-analyzer
 STATIC := x86_64-unknown-linux-gnu
 STATIC_BUILD := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --profile release-image --target $(STATIC)
 
+GPU_SERVER := -p adjoin -p adjoin-tests -p adjoin-fake-cuda --features adjoin/tensorrt,adjoin-tests/gpu
+
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
 
@@ -68,11 +70,14 @@ unit: tools tensorrt-headers
 		--exclude adjoin-cuda --exclude adjoin-fake-cuda --exclude adjoin-backend-tensorrt
 
 # The GPU parts. On a machine without a GPU nothing is skipped: the driver is ours (tests/fake-cuda/README.md).
+# A whole server with a device is built together with what `system` builds, so that only what has another feature is compiled
+# twice; it stands where `system` puts its own, which links that anew.
 gpu: tools tensorrt-headers need-cxx need-python
 	$(CARGO) test --locked -p adjoin-cuda -p adjoin-fake-cuda
 	$(CARGO) test --locked -p adjoin-backend-onnxruntime --features cuda --test device
 	$(CARGO) test --locked -p adjoin-backend-tensorrt --features engine
-	$(CARGO) build --locked -p adjoin-fake-cuda
+	$(CARGO) build --locked $(GPU_SERVER)
+	$(CARGO) test --locked $(GPU_SERVER) --test gpu
 	$(CARGO) build --locked -p adjoin-cuda --example gpu_check
 	cd tools && $(PYTHON) -m unittest --quiet gpu_check.test_gpu_check
 	tools/gpu-check --dry-run

@@ -161,7 +161,7 @@ SHORT = Form(
     throughput=Length(4, 100),
     open=Length(2, 500),
     python=Length(3, 200),
-    images=32,
+    images=20,
     image_rounds=1,
 )
 FULL = Form(

@@ -5,11 +5,16 @@
 
 #include <NvInferRuntime.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -77,8 +82,20 @@ struct Affine
     float shift{};
 };
 
+// Where runs of so many rows wait for each other: none goes on before as many are under way at once.
+struct Meeting
+{
+    int64_t rows{};
+    int wanted{};
+    int here{};
+    uint64_t round{};
+    std::mutex lock;
+    std::condition_variable complete;
+};
+
 struct Plan
 {
+    std::shared_ptr<Meeting> meeting;
     std::vector<Tensor> tensors;
     std::vector<Affine> steps;
     // By profile and input: least, usual, most.
@@ -213,6 +230,12 @@ std::string parse(std::string const& text, Plan& plan)
             }
             plan.steps.push_back(step);
         }
+        else if (word == "meet")
+        {
+            plan.meeting = std::make_shared<Meeting>();
+            plan.meeting->rows = std::stoi("0" + name);
+            words >> plan.meeting->wanted;
+        }
         else if (word == "fault")
         {
             words >> plan.faults[name];
@@ -249,6 +272,25 @@ void compute(void* data)
     for (size_t i = 0; i < work.count; ++i)
     {
         work.values[i] = work.values[i] * work.scale + work.shift;
+    }
+}
+
+void meet(void* data)
+{
+    auto& meeting = *static_cast<Meeting*>(data);
+    std::unique_lock<std::mutex> lock(meeting.lock);
+    auto const round = meeting.round;
+    if (++meeting.here == meeting.wanted)
+    {
+        meeting.here = 0;
+        ++meeting.round;
+        meeting.complete.notify_all();
+        return;
+    }
+    if (!meeting.complete.wait_for(lock, std::chrono::seconds(25), [&] { return meeting.round != round; }))
+    {
+        std::fprintf(stderr, "fake TensorRT: %d of %d runs came to their meeting\n", meeting.here, meeting.wanted);
+        std::abort();
     }
 }
 
@@ -424,6 +466,11 @@ private:
         auto const from = reinterpret_cast<CUdeviceptr>(getOutputTensorAddress(step.input.c_str()));
         auto const to = reinterpret_cast<CUdeviceptr>(getOutputTensorAddress(step.output.c_str()));
         size_t const bytes = count * sizeof(float);
+        if (mPlan.meeting && dims.nbDims > 0 && dims.d[0] == mPlan.meeting->rows
+            && mDriver.launchHost(stream, meet, mPlan.meeting.get()) != 0)
+        {
+            return false;
+        }
         return mDriver.toHost(work->values, from, bytes, stream) == 0
             && mDriver.launchHost(stream, compute, work.get()) == 0
             && mDriver.toDevice(to, work->values, bytes, stream) == 0;

@@ -8,64 +8,14 @@
 
 mod takeover;
 
-use std::io::{BufRead, BufReader, Lines};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use adjoin_client::InferError;
+use adjoin_tests::process::ClientProcess;
 use adjoin_tests::raw::RawClient;
-use adjoin_tests::server::{Setup, TestServer, pid};
+use adjoin_tests::server::{Setup, pid};
 use adjoin_tests::{binary, wait_for};
 use rustix::process::{Signal, kill_process};
-
-/// A client process; killed when dropped.
-struct ClientProcess {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl ClientProcess {
-    fn start(server: &TestServer, arguments: &[&str]) -> Self {
-        let mut command = Command::new(binary("adjoin-test-client"));
-        command.arg(server.socket_dir()).args(arguments);
-        Self::of(command)
-    }
-
-    fn of(mut command: Command) -> Self {
-        command.stdout(Stdio::piped()).stdin(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    fn line(&mut self) -> String {
-        self.lines
-            .next()
-            .expect("the client process ended")
-            .unwrap()
-    }
-
-    /// Reads on until a line begins like that.
-    fn line_with(&mut self, prefix: &str) -> String {
-        loop {
-            let line = self.line();
-            if line.starts_with(prefix) {
-                return line;
-            }
-        }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for ClientProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn a_client_killed_in_the_middle_of_a_request_leaves_nothing_and_disturbs_nobody() {

@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use adjoin_client::{Client, InferError, Status};
 use adjoin_tests::control::ControlPlane;
+use adjoin_tests::process::ClientProcess;
 use adjoin_tests::server::Setup;
 use adjoin_tests::{binary, wait_for};
 use rustix::process::Signal;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-
-use super::ClientProcess;
 
 /// Sends without a pause until told to stop; the number of right answers.
 fn load(client: &Client, done: &AtomicBool, answers: &AtomicU64) {

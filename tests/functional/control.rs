@@ -1,8 +1,5 @@
 //! The control plane: health, reflection, lists, metrics, tokens, the Open Inference Protocol.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use adjoin_control_api::control as api;
 use adjoin_control_api::control::control_client::ControlClient;
 use adjoin_control_api::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -14,7 +11,7 @@ use adjoin_schema::layout::wait;
 use adjoin_schema::status::Status;
 use adjoin_tests::raw::{RawClient, exchange, hello, refusal};
 use adjoin_tests::server::{Setup, TestServer};
-use adjoin_tests::{root, wait_for};
+use adjoin_tests::{http, root, wait_for};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -179,27 +176,9 @@ fn the_portable_doorbell_carries_indices_both_ways() {
     );
 }
 
-pub(crate) fn http_get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
-}
-
-/// An address that was free a moment ago.
-pub(crate) fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
-
 /// A server whose metrics listen on a port that was free a moment ago.
 fn with_metrics(models: &[&str]) -> (TestServer, String) {
-    let address = free_address();
+    let address = http::free_address();
     (
         Setup::new(models)
             .flags(&["--metrics-addr", &address])
@@ -241,7 +220,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
 
     // The liar's memory goes when a worker hears of its end.
     let text = wait_for("one session is left", || {
-        let text = http_get(&address, "/metrics");
+        let text = http::get(&address, "/metrics");
         text.contains("\nadjoin_sessions 1\n").then_some(text)
     });
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
@@ -262,8 +241,8 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
-    assert!(http_get(&address, "/healthz").starts_with("HTTP/1.1 200"));
-    assert!(http_get(&address, "/other").starts_with("HTTP/1.1 404"));
+    assert!(http::get(&address, "/healthz").starts_with("HTTP/1.1 200"));
+    assert!(http::get(&address, "/other").starts_with("HTTP/1.1 404"));
 }
 
 fn infer_message(shape: &[i64], bytes: usize) -> ModelInferRequest {

@@ -8,13 +8,11 @@ use adjoin_control_api::inference::{ModelInferRequest, model_infer_request::Infe
 use adjoin_tests::add_request;
 use adjoin_tests::control::ControlPlane;
 use adjoin_tests::server::{Setup, TestServer, model_file};
-use adjoin_tests::wait_for;
+use adjoin_tests::{http, wait_for};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-
-use crate::control::{free_address, http_get};
 
 fn explicit(models: &[&str], load: &[&str]) -> TestServer {
     let setup = Setup::new(models).flags(&["--model-control-mode", "explicit"]);
@@ -319,14 +317,14 @@ fn what_was_taken_is_finished_when_its_model_is_unloaded() {
 
 #[test]
 fn metrics_and_health_follow_what_is_served() {
-    let address = free_address();
+    let address = http::free_address();
     let server = Setup::new(&["add"])
         .flags(&["--model-control-mode", "explicit", "--load-model", "add"])
         .flags(&["--metrics-addr", &address])
         .start();
     let (admin, control) = (server.admin(), server.control());
     let value = |name: &str, version: u64| {
-        let text = http_get(&address, "/metrics");
+        let text = http::get(&address, "/metrics");
         let start = format!("adjoin_{name}{{model=\"add\",version=\"{version}\"}} ");
         let mut lines = text.lines();
         let value = lines.find_map(|line| line.strip_prefix(&start))?;

@@ -9,7 +9,11 @@
 )]
 
 pub mod control;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+pub mod http;
 pub mod memory_group;
+pub mod process;
 pub mod raw;
 pub mod server;
 

@@ -17,7 +17,8 @@ pub struct Setup {
     config: String,
     files: Vec<(String, String)>,
     versions_without_file: Vec<String>,
-    onnxruntime: Option<PathBuf>,
+    is_on_onnxruntime: bool,
+    program: Option<PathBuf>,
     flags: Vec<String>,
     environment: Vec<(String, PathBuf)>,
     group: Option<PathBuf>,
@@ -57,7 +58,8 @@ impl Setup {
             config,
             files: Vec::new(),
             versions_without_file: Vec::new(),
-            onnxruntime: Some(onnxruntime()),
+            is_on_onnxruntime: true,
+            program: None,
             flags: Vec::new(),
             environment: Vec::new(),
             group: None,
@@ -67,7 +69,7 @@ impl Setup {
     /// The same on the built-in engine.
     #[must_use]
     pub fn on_rten(mut self) -> Self {
-        self.onnxruntime = None;
+        self.is_on_onnxruntime = false;
         self.config.push_str("engine = \"rten\"\n");
         self
     }
@@ -113,6 +115,13 @@ impl Setup {
     #[must_use]
     pub fn env(mut self, name: &str, value: &Path) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts another program than the `adjoin` that was built beside the test.
+    #[must_use]
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
         self
     }
 
@@ -162,6 +171,18 @@ impl Setup {
         directory
     }
 
+    /// The program that is started.
+    #[must_use]
+    pub fn path_of_program(&self) -> PathBuf {
+        self.program.clone().unwrap_or_else(|| binary("adjoin"))
+    }
+
+    /// What is added to its environment.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &Path)> {
+        let variables = self.environment.iter();
+        variables.map(|(name, value)| (name.as_str(), value.as_path()))
+    }
+
     /// Starts the command over a directory that was laid out.
     #[must_use]
     pub fn spawn(&self, directory: &Path, socket_dir: &Path) -> Child {
@@ -170,14 +191,15 @@ impl Setup {
             .append(true)
             .open(directory.join("server.log"))
             .unwrap();
+        let program = self.path_of_program();
         let mut command = match &self.group {
-            None => Command::new(binary("adjoin")),
+            None => Command::new(program),
             Some(processes) => {
                 // In the group from its first page on.
                 let mut shell = Command::new("sh");
                 shell
                     .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
-                    .args([processes, &binary("adjoin")]);
+                    .args([processes, &program]);
                 shell
             }
         };
@@ -193,8 +215,8 @@ impl Setup {
             .arg(socket_dir)
             .arg("--config")
             .arg(directory.join("adjoin.toml"));
-        if let Some(library) = &self.onnxruntime {
-            command.arg("--onnxruntime").arg(library);
+        if self.is_on_onnxruntime {
+            command.arg("--onnxruntime").arg(onnxruntime());
         }
         command
             .args(&self.flags)

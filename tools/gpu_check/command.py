@@ -3,17 +3,17 @@
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from . import bundle, fatbin, report
+from . import bundle, fatbin, libraries, report
 from .steps import STEPS, TOTAL_SECONDS, Outcome, Place, Result, take
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "benches" / "results"
+DEFAULT_MODEL = ROOT / "target" / "models" / "resnet50" / "1" / "model.onnx"
 FAKE_DRIVER = "libfake_cuda.so"
 # What the loader looks for.
 DRIVER = "libcuda.so"
@@ -25,11 +25,13 @@ def parser() -> argparse.ArgumentParser:
         description="Checks and measures adjoin on a machine with a GPU, in less than ten minutes. Each step has a limit "
         "of its own; what a machine lacks is skipped, with the reason. Results are JSON and a table.",
         epilog="Before: cargo build --release -p adjoin-cuda --example gpu_check; "
-        "cargo test --release -p adjoin-cuda --no-run",
+        "cargo test --release -p adjoin-cuda --no-run; cargo build --release -p adjoin --features tensorrt "
+        "(without TensorRT's headers: --features cuda); make models",
     )
     made.add_argument("--dry-run", action="store_true", help="walk all steps on the fake driver, with few turns; not a measurement")
     made.add_argument("--programs", type=Path, metavar="DIR", help="where cargo put the programs (target/release; with --dry-run target/debug)")
-    made.add_argument("--end-to-end", metavar="COMMAND", help="command that serves a model to 16 clients and writes JSON as its last line")
+    made.add_argument("--model", type=Path, metavar="FILE", help="model.plan or model.onnx to serve (target/models/resnet50/1/model.onnx)")
+    made.add_argument("--tensorrt", type=Path, metavar="FILE", help="TensorRT's library, for a plan")
     made.add_argument("--bundle", type=Path, metavar="DIR", help="libraries in pieces, put beside each other before the steps (--pack makes them)")
     made.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes (benches/results/gpu.json; with --dry-run nowhere)")
     made.add_argument(
@@ -82,8 +84,10 @@ def prepare(arguments: argparse.Namespace, programs: Path, directory: Path) -> P
     program = programs / "examples" / "gpu_check"
     if not program.is_file():
         raise FileNotFoundError(f"{program} is not there: cargo build -p adjoin-cuda --example gpu_check")
-    libraries = []
+    found = []
     environment = dict(os.environ)
+    # Steps that are programs of this package.
+    environment["PYTHONPATH"] = str(ROOT / "tools")
     if arguments.dry_run:
         # Cargo puts it beside the programs if it was asked for it, else with what tests link.
         places = [programs / FAKE_DRIVER, programs / "deps" / FAKE_DRIVER]
@@ -94,13 +98,18 @@ def prepare(arguments: argparse.Namespace, programs: Path, directory: Path) -> P
         # A directory of its own, so that nothing else of the build is found through it.
         for name in (DRIVER, f"{DRIVER}.1"):
             (directory / "fake" / name).symlink_to(driver.resolve())
-        libraries.append(directory / "fake")
+        found.append(directory / "fake")
     else:
         environment["ADJOIN_REAL_CUDA"] = "1"
     if arguments.bundle:
         bundle.unpack(arguments.bundle, directory / "libraries")
-        libraries.append(directory / "libraries")
-    paths = [str(path) for path in libraries]
+        found.append(directory / "libraries")
+    found.extend(libraries.of_nvidia())
+    served = adjoin(programs)
+    if arguments.dry_run and isinstance(served, str):
+        # A walk that leaves out what can be walked would say nothing.
+        raise FileNotFoundError(served)
+    paths = [str(path) for path in found]
     environment["LD_LIBRARY_PATH"] = ":".join(filter(None, [*paths, environment.get("LD_LIBRARY_PATH", "")]))
     return Place(
         device_program=program,
@@ -108,8 +117,41 @@ def prepare(arguments: argparse.Namespace, programs: Path, directory: Path) -> P
         environment=environment,
         library_path=os.environ.get("LD_LIBRARY_PATH", ""),
         is_quick=arguments.dry_run,
-        end_to_end=shlex.split(arguments.end_to_end) if arguments.end_to_end else None,
+        adjoin=served,
+        **models(arguments, programs, directory),
     )
+
+
+def adjoin(programs: Path) -> Path | str:
+    """The command, if it is one that knows devices."""
+    program = programs / "adjoin"
+    if not program.is_file():
+        return f"{program} is not there: cargo build -p adjoin --features tensorrt"
+    # What it says of a device is there with the feature only.
+    asked = subprocess.run([program, "doctor", "--json"], capture_output=True, text=True, check=False)
+    if '"device"' not in asked.stdout:
+        return f"{program} was built without devices: cargo build -p adjoin --features tensorrt"
+    return program
+
+
+def models(arguments: argparse.Namespace, programs: Path, directory: Path) -> dict:
+    """What there is to serve, and the libraries for it."""
+    if arguments.dry_run:
+        fake = libraries.fake_tensorrt(programs)
+        if fake is None:
+            raise FileNotFoundError("there is no TensorRT for tests: make tensorrt-headers, then cargo build -p adjoin-fake-nvinfer")
+        plan = directory / "model.plan"
+        plan.write_text(libraries.fake_plan(fake))
+        unable = "ONNX Runtime's CUDA provider does not run on the fake driver"
+        return {"plan": plan, "tensorrt": fake.parent, "onnx": None, "onnxruntime": unable}
+    model = arguments.model or DEFAULT_MODEL
+    is_plan = model.suffix == ".plan"
+    return {
+        "plan": model if is_plan else None,
+        "tensorrt": arguments.tensorrt,
+        "onnx": model if not is_plan and model.is_file() else None,
+        "onnxruntime": libraries.onnxruntime([directory / "libraries"]),
+    }
 
 
 def test_programs(programs: Path) -> list[Path]:

@@ -74,7 +74,16 @@ def headline(result: Result) -> str:
         return f"{figures['bytes_compared']} bytes as expected"
     if "deaths" in figures:
         return f"{figures['deaths']} clients killed, {figures['batches_after_a_death']} batches after"
+    if "variants" in figures:
+        return "; ".join(f"{name}: {served(variant)}" for name, variant in figures["variants"].items())
     return ""
+
+
+def served(variant: dict) -> str:
+    """What a served model gave, by rows of a request."""
+    rows = ", ".join(f"{row['rows']} rows {row['requests_per_s']:.0f}/s" for row in variant["served"])
+    moved = variant["bytes"]
+    return f"{rows}, {moved['staged'] + moved['pageable']} of {sum(moved.values())} bytes by a processor"
 
 
 def is_good(results: list[Result]) -> bool:

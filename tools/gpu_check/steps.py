@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,8 +36,16 @@ class Place:
     """LD_LIBRARY_PATH as it was: tests bring their own driver, or mean the machine's."""
     is_quick: bool
     """Few turns and small sizes: a walk through the steps, not a measurement."""
-    end_to_end: list[str] | None
-    """A command that serves a model on the device to 16 clients and writes JSON; none if there is none."""
+    adjoin: Path | str
+    """The command, built with what models on a device need, or as text why it is not there."""
+    plan: Path | None
+    """A plan to serve; none where there is no TensorRT."""
+    tensorrt: Path | None
+    """Where TensorRT's library is."""
+    onnx: Path | None
+    """A model to serve by ONNX Runtime."""
+    onnxruntime: Path | str
+    """ONNX Runtime's library, with its CUDA provider beside it, or as text why it is not there."""
 
 
 @dataclass
@@ -86,10 +95,39 @@ def driver_tests(place: Place) -> list[str] | str:
     return ["/usr/bin/env", path, "/bin/sh", "-ec", 'for test in "$@"; do "$test"; done', "tests", *map(str, place.tests)]
 
 
-def end_to_end(place: Place) -> list[str] | str:
-    if place.end_to_end is None:
-        return "no command; give one with --end-to-end"
-    return place.end_to_end
+def served(place: Place, model: Path, serve: list[str], *more: str) -> list[str]:
+    """The program that serves a model under load."""
+    seconds = "0.3" if place.is_quick else "4"
+    command = [sys.executable, "-m", "gpu_check.served", "--adjoin", str(place.adjoin), "--model", str(model)]
+    return [*command, "--serve", " ".join(serve), "--seconds", seconds, *more]
+
+
+PLAN = 'platform: "tensorrt_plan"'
+ONNX = "max_batch_size: 32 instance_group { kind: KIND_GPU }"
+GRAPHS = f"{ONNX} optimization {{ cuda {{ graphs: true }} }}"
+
+
+def onnxruntime_cuda(place: Place) -> list[str] | str:
+    for needed in (place.onnxruntime, place.adjoin):
+        if isinstance(needed, str):
+            return f"not run: {needed}"
+    if place.onnx is None:
+        return "not run: there is no model; `make models`, or name one with --model"
+    variants = ["--variant", "graphs off", ONNX, "--variant", "graphs on", GRAPHS]
+    rows = ["--rows", "1", "8", "32", "--clients", "1"]
+    return served(place, place.onnx, ["--onnxruntime", str(place.onnxruntime)], *variants, *rows)
+
+
+def server(place: Place) -> list[str] | str:
+    if isinstance(place.adjoin, str):
+        return f"not run: {place.adjoin}"
+    clients = ["--rows", "1", "4", "--clients", "16"]
+    if place.plan and place.tensorrt:
+        return served(place, place.plan, ["--tensorrt", str(place.tensorrt)], "--variant", "plan", PLAN, *clients)
+    if place.onnx and isinstance(place.onnxruntime, Path):
+        serve = ["--onnxruntime", str(place.onnxruntime)]
+        return served(place, place.onnx, serve, "--variant", "onnx", ONNX, *clients)
+    return "not run: neither a plan with TensorRT's library (--model, --tensorrt) nor a model with ONNX Runtime's CUDA provider"
 
 
 def probe(place: Place) -> list[str]:
@@ -98,13 +136,14 @@ def probe(place: Place) -> list[str]:
 
 STEPS = [
     Step("driver and devices", 20, probe),
-    Step("cost of registering", 60, device("register")),
-    Step("copies by size", 60, device("copies")),
+    Step("cost of registering", 40, device("register")),
+    Step("copies by size", 40, device("copies")),
     Step("gather of 32 sessions", 60, device("gather")),
-    Step("order of work", 60, device("ordering")),
-    Step("clients that die", 60, device("death")),
-    Step("tests on this driver", 120, driver_tests),
-    Step("16 clients end to end", 100, end_to_end),
+    Step("order of work", 50, device("ordering")),
+    Step("clients that die", 50, device("death")),
+    Step("tests on this driver", 100, driver_tests),
+    Step("onnxruntime-cuda", 100, onnxruntime_cuda),
+    Step("server", 90, server),
     Step("memory checker", 50, sanitizer),
 ]
 

@@ -8,7 +8,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from gpu_check import bundle, fatbin, report, steps
+from gpu_check import bundle, fatbin, libraries, report, served, steps
 
 COMMAND = Path(__file__).resolve().parent.parent / "gpu-check"
 
@@ -20,7 +20,11 @@ def place(**changed) -> steps.Place:
         "environment": {"PATH": "/usr/bin:/bin"},
         "library_path": "",
         "is_quick": True,
-        "end_to_end": None,
+        "adjoin": "there is no command",
+        "plan": None,
+        "tensorrt": None,
+        "onnx": None,
+        "onnxruntime": "there is no library",
     }
     return steps.Place(**{**fields, **changed})
 
@@ -90,6 +94,46 @@ def library(architectures: list[int]) -> bytes:
     return bytes(header) + code + names + sections
 
 
+class Libraries(unittest.TestCase):
+    def setUp(self) -> None:
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.root = Path(temporary.name)
+
+    def test_onnxruntime_is_taken_with_its_provider_only(self) -> None:
+        (self.root / "libonnxruntime.so.1.31.1").touch()
+        missing = libraries.onnxruntime([self.root])
+        self.assertIn(libraries.CUDA_PROVIDER, str(missing))
+        (self.root / libraries.CUDA_PROVIDER).touch()
+        self.assertEqual(libraries.onnxruntime([self.root]), self.root / "libonnxruntime.so.1.31.1")
+
+    def test_a_plan_for_tests_is_of_the_release_of_its_library(self) -> None:
+        out = self.root / "build/adjoin-fake-nvinfer-1/out/this"
+        out.mkdir(parents=True)
+        (out / "libnvinfer.so.12").touch()
+        library = libraries.fake_tensorrt(self.root)
+        assert library is not None
+        self.assertIn("tensorrt 12", libraries.fake_plan(library))
+        self.assertIsNone(libraries.fake_tensorrt(out))
+
+
+class Served(unittest.TestCase):
+    def test_bytes_are_added_up_by_path(self) -> None:
+        lines = [
+            'adjoin_device_bytes_total{direction="to_device",path="direct"} 10',
+            'adjoin_device_bytes_total{direction="to_host",path="direct"} 5',
+            'adjoin_device_bytes_total{direction="to_device",path="staged"} 3',
+            'adjoin_other{path="pageable"} 9',
+        ]
+        self.assertEqual(served.by_path("\n".join(lines)), {"direct": 15, "staged": 3, "pageable": 0})
+
+    def test_a_server_that_does_not_start_is_a_failure_with_its_last_words(self) -> None:
+        command = [sys.executable, "-m", "gpu_check.served", "--adjoin", "/bin/false", "--model", "/m.plan", "--variant", "a", ""]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=COMMAND.parent)
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("the server ended at its start with 1", ended.stderr)
+
+
 class Fatbins(unittest.TestCase):
     def write(self, data: bytes) -> Path:
         file = tempfile.NamedTemporaryFile(delete=False)
@@ -134,9 +178,23 @@ class Steps(unittest.TestCase):
         self.assertEqual(result.outcome, steps.Outcome.FAILED)
 
     def test_what_is_skipped_says_why(self) -> None:
-        skipped = [steps.take(s, place()) for s in steps.STEPS if s.name in ("tests on this driver", "16 clients end to end")]
-        self.assertEqual({r.outcome for r in skipped}, {steps.Outcome.SKIPPED})
-        self.assertTrue(all(r.reason for r in skipped))
+        without = {"tests on this driver": "no test programs", "onnxruntime-cuda": "not run: there is no library", "server": "not run: there is no command"}
+        for taken in [steps.take(s, place()) for s in steps.STEPS if s.name in without]:
+            self.assertEqual(taken.outcome, steps.Outcome.SKIPPED)
+            self.assertIn(without[taken.name], taken.reason)
+
+    def test_what_is_served_depends_on_what_there_is(self) -> None:
+        adjoin, plan, onnx = Path("/adjoin"), Path("/m.plan"), Path("/m.onnx")
+        command = steps.server(place(adjoin=adjoin, plan=plan, tensorrt=Path("/trt")))
+        self.assertIn("/m.plan", command)
+        self.assertIn("--tensorrt /trt", command)
+        library = Path("/ort/libonnxruntime.so")
+        command = steps.server(place(adjoin=adjoin, onnx=onnx, onnxruntime=library))
+        self.assertIn("/m.onnx", command)
+        self.assertIn("not run", steps.server(place(adjoin=adjoin, onnx=onnx)))
+        command = steps.onnxruntime_cuda(place(adjoin=adjoin, onnx=onnx, onnxruntime=library))
+        self.assertEqual([word for word in command if word.startswith("graphs")], ["graphs off", "graphs on"])
+        self.assertIn("not run", steps.onnxruntime_cuda(place(adjoin=adjoin, onnxruntime=library)))
 
     def test_all_limits_together_are_below_ten_minutes(self) -> None:
         self.assertLessEqual(sum(s.limit_seconds for s in steps.STEPS), steps.TOTAL_SECONDS)

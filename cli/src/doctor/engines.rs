@@ -20,7 +20,8 @@ pub(super) fn findings(onnxruntime: Option<&Path>) -> Vec<Finding> {
     match engines(&libraries, &Devices::default()) {
         Ok((engines, missing)) => {
             let mut findings = Vec::new();
-            for engine in engines {
+            // TensorRT is a finding of its own, with its device.
+            for engine in engines.iter().filter(|engine| engine.name() != "tensorrt") {
                 let name = if engine.name() == "onnxruntime" {
                     ONNX_RUNTIME
                 } else {

@@ -2,6 +2,7 @@
 //!
 //! What can be tried is tried, with the code that the server and its clients use.
 
+mod devices;
 mod engines;
 mod memory;
 mod place;
@@ -16,9 +17,10 @@ use serde_json::json;
 
 use crate::control::SocketDirArguments;
 use crate::output::Paint;
+use crate::serve::read_config;
 use crate::{Failure, interrupt, output};
 
-/// Says what this machine allows: shared memory, limits, engines, the socket directory.
+/// Says what this machine allows: shared memory, limits, engines, a device, the socket directory.
 ///
 /// Each line is ok, warn or fail, with what to do about it. Exit code 1 if anything fails.
 #[derive(Debug, Args)]
@@ -29,6 +31,15 @@ pub(crate) struct DoctorArguments {
     /// ONNX Runtime's library [default: next to the command, then the system's library directories]
     #[arg(long, value_name = "FILE", env = "ADJOIN_ONNXRUNTIME")]
     onnxruntime: Option<PathBuf>,
+
+    /// TensorRT's library [default: next to the command, then the system's library directories]
+    #[cfg(feature = "tensorrt")]
+    #[arg(long, value_name = "FILE", env = "ADJOIN_TENSORRT")]
+    tensorrt: Option<PathBuf>,
+
+    /// Configuration file (TOML) of the server: its device, and how much of sessions' memory is registered with it
+    #[arg(long, value_name = "FILE", env = "ADJOIN_CONFIG")]
+    config: Option<PathBuf>,
 
     /// Writes JSON
     #[arg(long)]
@@ -88,11 +99,17 @@ impl Finding {
 
 pub(crate) fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
     let socket_dir = &arguments.server.socket_dir;
+    let config = read_config(arguments.config.as_deref())?;
+    #[cfg(feature = "tensorrt")]
+    let tensorrt = arguments.tensorrt.as_deref();
+    #[cfg(not(feature = "tensorrt"))]
+    let tensorrt = None;
     let mut findings = memory::findings();
     findings.extend(system::findings());
     findings.extend(engines::findings(arguments.onnxruntime.as_deref()));
+    findings.extend(devices::findings(&config, tensorrt));
     findings.extend(place::directory(socket_dir));
-    findings.push(interrupt::block_on(async {
+    findings.extend(interrupt::block_on(async {
         Ok(place::server(socket_dir).await)
     })?);
     let has_failed = findings.iter().any(|finding| finding.state == State::Fail);

@@ -6,7 +6,7 @@ use adjoin_control_api::control::ServerStatusResponse;
 use adjoin_server::control::CONTROL_SOCKET;
 use rustix::fs::Access;
 
-use super::Finding;
+use super::{Finding, devices};
 use crate::control::{Control, ControlError};
 use crate::output::bytes_text;
 
@@ -64,8 +64,8 @@ fn memory_text(status: &ServerStatusResponse) -> String {
     )
 }
 
-/// Whether a server runs there.
-pub(super) async fn server(socket_dir: &Path) -> Finding {
+/// Whether a server runs there, and what it has to do with a device.
+pub(super) async fn server(socket_dir: &Path) -> Vec<Finding> {
     let status = async {
         let mut control = Control::connect(socket_dir).await?;
         let status = control.status().await?;
@@ -75,19 +75,15 @@ pub(super) async fn server(socket_dir: &Path) -> Finding {
     match status.await {
         Ok((status, models)) => {
             let ready = models.iter().filter(|model| model.state == "ready").count();
-            let failed: Vec<_> = models
-                .iter()
-                .filter(|model| model.state == "failed")
-                .collect();
+            let is_failed = |state: &str| state == "failed" || state == "lost";
+            let failed = models.iter().filter(|model| is_failed(&model.state));
+            let failed = failed.count();
             let found = format!(
-                "release {}, {}, {} sessions, {ready} model versions ready, {} failed",
-                status.version,
-                status.state,
-                status.sessions,
-                failed.len()
+                "release {}, {}, {} sessions, {ready} model versions ready, {failed} failed",
+                status.version, status.state, status.sessions,
             );
             let found = found + &memory_text(&status);
-            if failed.is_empty() {
+            let mut findings = vec![if failed == 0 {
                 Finding::ok(SERVER, found)
             } else {
                 Finding::warn(
@@ -95,15 +91,18 @@ pub(super) async fn server(socket_dir: &Path) -> Finding {
                     found,
                     "`adjoin models` says why, and the server's log in more words",
                 )
-            }
+            }];
+            findings.extend(status.device.iter().flat_map(devices::of_server));
+            findings
         }
         Err(ControlError::NoServer { dir, reason }) => {
-            Finding::ok(SERVER, format!("none in {}: {reason}", dir.display()))
+            let found = format!("none in {}: {reason}", dir.display());
+            vec![Finding::ok(SERVER, found)]
         }
-        Err(error) => Finding::fail(
+        Err(error) => vec![Finding::fail(
             SERVER,
             error.to_string(),
             "see what holds the socket; `adjoin serve` takes over what a dead server left",
-        ),
+        )],
     }
 }

@@ -118,10 +118,31 @@ impl Instance for TensorRtInstance {
         execution: Execution<'_, '_>,
         sink: &mut dyn OutputSink,
     ) -> Result<Copied, ExecuteError> {
+        let outcome = self.run_batch(execution, sink);
+        // Whatever failed first, and in whose words: on a lost device that is why.
+        outcome.map_err(|error| {
+            if self.slot.transfers().device().is_lost() {
+                let reason = error.to_string();
+                return ExecuteError::DeviceLost {
+                    engine: NAME,
+                    reason,
+                };
+            }
+            error
+        })
+    }
+}
+
+impl TensorRtInstance {
+    fn run_batch(
+        &mut self,
+        execution: Execution<'_, '_>,
+        sink: &mut dyn OutputSink,
+    ) -> Result<Copied, ExecuteError> {
         let description = Arc::clone(&self.description);
         let outputs = &description.metadata.outputs;
         execution.check(&description.metadata)?;
-        self.slot_is_usable()?;
+        self.make_current()?;
         let shapes = self.shape(execution.inputs)?;
         let bytes = self.output_bytes(&shapes)?;
         let is_unbound = |output: &Output<'_>| matches!(output, Output::Unbound);
@@ -141,9 +162,7 @@ impl Instance for TensorRtInstance {
         outcome?;
         Ok(Copied::default())
     }
-}
 
-impl TensorRtInstance {
     /// Bytes of the outputs, which are not more than the slot has.
     fn output_bytes(&self, shapes: &[Shape]) -> Result<SmallVec<[usize; 4]>, ExecuteError> {
         let outputs = &self.description.metadata.outputs;
@@ -227,8 +246,8 @@ impl TensorRtInstance {
 }
 
 impl TensorRtInstance {
-    /// The context of the device is current on this thread, and the one that this instance was made in.
-    fn slot_is_usable(&self) -> Result<(), ExecuteError> {
+    /// Makes the context of the device current on this thread, as TensorRT wants it.
+    fn make_current(&self) -> Result<(), ExecuteError> {
         let device = self.slot.transfers().device();
         device
             .make_current()

@@ -10,8 +10,8 @@
 //!
 //! # Order of things
 //! `nvinfer` is not touched before a device of `adjoin_cuda` is there: the lean runtime, asked on a machine without a
-//! driver, returns an object that is none and ends the process at the next call. `TensorRtBackend::open` takes the
-//! device's `Transfers`, so it cannot be done in the wrong order.
+//! driver, returns an object that is none and ends the process at the next call. `TensorRtBackend::open` asks for the
+//! device's `Transfers` first, so it cannot be done in the wrong order.
 //!
 //! # The crate `tensorrt-rs`
 //! Whoever looks for it: it supports TensorRT 5 and 7, whose libraries its build wants by their exact names, and parses
@@ -26,12 +26,14 @@ mod metadata;
 mod model;
 mod raw;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adjoin_backend::{Backend, BackendError, LibrarySearch, LoadError, Model, ModelSource};
 use adjoin_cuda::Transfers;
 
+use crate::metadata::refused;
 use crate::model::TensorRtModel;
 use crate::raw::Library;
 
@@ -39,10 +41,21 @@ use crate::raw::Library;
 pub const NAME: &str = "tensorrt";
 
 /// TensorRT on one device.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TensorRtBackend {
     library: Arc<Library>,
-    transfers: Transfers,
+    device: Arc<OpenDevice>,
+}
+
+/// Gives what batches on the device share, as it is now; a device that was lost and brought back has it anew.
+type OpenDevice = dyn Fn() -> Result<Transfers, String> + Send + Sync;
+
+impl fmt::Debug for TensorRtBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TensorRtBackend")
+            .field("library", &self.library)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TensorRtBackend {
@@ -62,16 +75,25 @@ impl TensorRtBackend {
         search.find(explicit)
     }
 
-    /// Loads the library. Batches run on the device of `transfers`.
+    /// Loads the library. Batches run on the device that `device` gives: it is asked now, and each time a plan is loaded.
     ///
     /// # Errors
-    /// [`BackendError::LibraryUnusable`] if it is no TensorRT, or of another major release than the headers that this
-    /// program was built with.
-    pub fn open(path: &Path, transfers: Transfers) -> Result<Self, BackendError> {
+    /// [`BackendError::LibraryUnusable`] if there is no device, or the library is no TensorRT, or of another major release
+    /// than the headers that this program was built with.
+    pub fn open(
+        path: &Path,
+        device: impl Fn() -> Result<Transfers, String> + Send + Sync + 'static,
+    ) -> Result<Self, BackendError> {
+        // Before TensorRT is touched: without a driver its lean runtime ends the process.
+        let transfers = device().map_err(|reason| BackendError::LibraryUnusable {
+            engine: NAME,
+            path: path.to_owned(),
+            reason,
+        })?;
         let library = Library::open(path, transfers.device())?;
         Ok(Self {
             library: Arc::new(library),
-            transfers,
+            device: Arc::new(device),
         })
     }
 }
@@ -91,7 +113,8 @@ impl Backend for TensorRtBackend {
     }
 
     fn load(&self, source: &ModelSource) -> Result<Box<dyn Model>, LoadError> {
-        let model = TensorRtModel::load(&self.library, &self.transfers, source)?;
+        let transfers = (self.device)().map_err(|reason| refused(source, reason))?;
+        let model = TensorRtModel::load(&self.library, &transfers, source)?;
         Ok(Box::new(model))
     }
 }

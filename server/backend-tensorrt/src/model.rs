@@ -40,8 +40,8 @@ impl TensorRtModel {
             source: error,
         })?;
         make_current(transfers).map_err(refused)?;
-        let engine =
-            Arc::new(Engine::load(library, &plan, parameters.is_trusted).map_err(refused)?);
+        let engine = Engine::load(library, transfers.device(), &plan, parameters.is_trusted);
+        let engine = Arc::new(engine.map_err(refused)?);
         let profile = parameters.profile;
         let count = engine.profile_count();
         if profile >= count {
@@ -69,6 +69,18 @@ impl Model for TensorRtModel {
 
     fn sizes(&self) -> &[Vec<RangeInclusive<i64>>] {
         &self.description.sizes
+    }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
+
+    /// One batch is copied while another is computed. Each has an execution context of its own over the one engine, so the
+    /// weights are there once and the memory for what lies between layers twice. With one context for both, two graphs
+    /// that were captured in it could run at once over the same memory between layers, and every shape that is set
+    /// would have to wait until the batch before it is enqueued.
+    fn batches_at_once(&self) -> usize {
+        2
     }
 
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {

@@ -232,6 +232,8 @@ impl Library {
 #[derive(Debug)]
 pub(crate) struct Engine {
     address: NonNull<Opaque>,
+    /// The device that it is on.
+    device: Device,
     /// Its runtime has to outlive it.
     _library: Arc<Library>,
 }
@@ -244,6 +246,7 @@ unsafe impl Sync for Engine {}
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        self.device.make_current_to_free();
         // SAFETY: made by `adjoin_trt_load`, and given back once; every context of it holds it alive.
         unsafe { adjoin_trt_engine_free(self.address.as_ptr()) };
     }
@@ -279,9 +282,10 @@ pub(crate) enum Extreme {
 }
 
 impl Engine {
-    /// Loads a plan.
+    /// Loads a plan; the context of `device` is current.
     pub(crate) fn load(
         library: &Arc<Library>,
+        device: &Device,
         plan: &[u8],
         is_trusted: bool,
     ) -> Result<Self, String> {
@@ -302,6 +306,7 @@ impl Engine {
         let address = NonNull::new(address).ok_or("TensorRT gave no engine")?;
         Ok(Self {
             address,
+            device: device.clone(),
             _library: Arc::clone(library),
         })
     }
@@ -415,7 +420,7 @@ impl RawShape {
 pub(crate) struct Context {
     address: NonNull<Opaque>,
     /// Its engine has to outlive it.
-    _engine: Arc<Engine>,
+    engine: Arc<Engine>,
 }
 
 // SAFETY: a context may be used from any thread, by one at a time.
@@ -423,6 +428,7 @@ unsafe impl Send for Context {}
 
 impl Drop for Context {
     fn drop(&mut self) {
+        self.engine.device.make_current_to_free();
         // SAFETY: made by `adjoin_trt_context_new`, and given back once; nothing that it enqueued is under way, as the
         // instance waits for each of its batches.
         unsafe { adjoin_trt_context_free(self.address.as_ptr()) };
@@ -448,7 +454,7 @@ impl Context {
         let address = NonNull::new(address).ok_or("TensorRT gave no execution context")?;
         let context = Self {
             address,
-            _engine: Arc::clone(engine),
+            engine: Arc::clone(engine),
         };
         stream.synchronize().map_err(|error| error.to_string())?;
         Ok(context)

@@ -72,6 +72,12 @@ impl Device {
         self.context().enter().map(drop)
     }
 
+    /// The same for libraries that give back what they have in it, which they may although it is lost. Once it is gone
+    /// nothing happens.
+    pub fn make_current_to_free(&self) {
+        self.context().bind();
+    }
+
     /// Counts the contexts that this device has had: 1 at first, one more with each reset.
     #[must_use]
     pub fn generation(&self) -> u64 {

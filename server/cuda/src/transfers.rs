@@ -28,6 +28,7 @@ pub struct Transfers {
     pool: PinnedPool,
     kernels: Kernels,
     thresholds: Thresholds,
+    settings: TransferSettings,
 }
 
 impl Transfers {
@@ -61,7 +62,25 @@ impl Transfers {
             pool: PinnedPool::new(device, settings.staging_bytes),
             kernels,
             thresholds,
+            settings,
         })
+    }
+
+    /// Ends the context of the device, with everything in it, and makes a new one, what batches share anew, and the
+    /// same registrations. This is for a context that is lost; what was made in the old one refuses from then on.
+    ///
+    /// Engines that hold handles of the old context have to be dropped before ([`Device::reset`]).
+    ///
+    /// # Errors
+    /// As [`Device::reset`] and [`Transfers::start`]; it may be tried again.
+    pub fn rebuild(&self) -> Result<Self, CudaError> {
+        self.device.reset(self.device.generation())?;
+        self.registry.rebuild();
+        let settings = TransferSettings {
+            thresholds: Some(self.thresholds),
+            ..self.settings
+        };
+        Self::with_registry(&self.device, Arc::clone(&self.registry), settings)
     }
 
     /// The device.

@@ -175,6 +175,14 @@ impl Model for TransformedModel {
         &self.sizes
     }
 
+    fn is_on_device(&self) -> bool {
+        self.model.is_on_device()
+    }
+
+    fn batches_at_once(&self) -> usize {
+        self.model.batches_at_once()
+    }
+
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
         let input = |own: &Option<Normaliser>| own.clone().map(TransformedInput::new);
         Ok(Box::new(TransformedInstance {

@@ -39,6 +39,8 @@ pub struct Executed {
     batches: SmallVec<[(u32, u32, BatchTimes); 1]>,
     copied: SmallVec<[(CopyPath, u64); 4]>,
     requests: SmallVec<[RequestCount; 4]>,
+    /// What was said of the loss of the device, if that is why it failed.
+    pub device_loss: Option<Box<str>>,
 }
 
 impl Executed {
@@ -132,7 +134,8 @@ fn run_into(
             executed.batches.push((rows, requests, times));
             executed.copied.extend(run.copied);
         }
-        Err(error) if jobs.len() > 1 => {
+        // On a lost device none of them would run.
+        Err(error) if jobs.len() > 1 && !matches!(error, ExecuteError::DeviceLost { .. }) => {
             tracing::debug!(model = %version.name(), %error, "batch failed; its requests run alone");
             for job in jobs {
                 run_into(version, instance, vec![job], tell, executed);
@@ -140,6 +143,9 @@ fn run_into(
         }
         Err(error) => {
             executed.end_ns = now_ns();
+            if let ExecuteError::DeviceLost { reason, .. } = &error {
+                executed.device_loss = Some(reason.as_str().into());
+            }
             let (status, reason) = failure(version, error);
             version.metrics().refused(status);
             for (ticket, job) in jobs {

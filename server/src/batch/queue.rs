@@ -327,6 +327,11 @@ impl<T> BatchQueue<T> {
         self.flow_ends.remove(&flow);
     }
 
+    /// Takes everything out.
+    pub fn take_all(&mut self, taken: &mut Vec<(Ticket, T)>) {
+        self.extract(|_| true, taken);
+    }
+
     fn extract(&mut self, leaves: impl Fn(&Ticket) -> bool, out: &mut Vec<(Ticket, T)>) {
         // Once round: who stays comes to the end again, so the order is the same.
         for _ in 0..self.waiting.len() {

@@ -108,6 +108,12 @@ impl<T, I> Scheduler<T, I> {
         self.queue.is_empty() && self.running_until_ns.is_empty()
     }
 
+    /// Whether anything runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.running_until_ns.is_empty()
+    }
+
     /// Takes a request in.
     ///
     /// # Errors
@@ -319,6 +325,11 @@ impl<T, I> Scheduler<T, I> {
             arrivals.left(flow, now_ns);
         }
         Some(cancelled)
+    }
+
+    /// Takes all waiting requests out.
+    pub fn take_waiting(&mut self, taken: &mut Vec<(Ticket, T)>) {
+        self.queue.take_all(taken);
     }
 
     /// Takes all waiting requests of a flow out, which sends no more.

@@ -91,6 +91,8 @@ pub struct CudaSection {
     pub registered_bytes: u64,
     /// Bytes of pinned memory for what is not registered. Default 256 MiB.
     pub staging_bytes: usize,
+    /// How often a device that was lost is brought back, until it has worked for ten minutes; 0: never. Default 5.
+    pub recovery_attempts: u32,
     /// Where engines are kept that ONNX Runtime builds of models with TensorRT. Default: `adjoin/engines` in the cache
     /// directory of the service or the user.
     pub engine_cache_dir: Option<PathBuf>,
@@ -171,11 +173,13 @@ impl Default for CudaSection {
             device,
             registered_bytes,
             staging_bytes,
+            recovery_attempts,
         } = DeviceSettings::default();
         Self {
             device,
             registered_bytes,
             staging_bytes,
+            recovery_attempts,
             engine_cache_dir: None,
         }
     }
@@ -187,6 +191,7 @@ impl From<&CudaSection> for DeviceSettings {
             device: section.device,
             registered_bytes: section.registered_bytes,
             staging_bytes: section.staging_bytes,
+            recovery_attempts: section.recovery_attempts,
         }
     }
 }

@@ -176,6 +176,11 @@ impl Shared {
         self
     }
 
+    /// Whether new clients are meant for this server: it serves, and has not given up the device of its models.
+    pub fn is_ready(&self) -> bool {
+        *self.phase.borrow() == Phase::Serving && !self.engine.is_device_given_up()
+    }
+
     /// Moves on towards the end; never back.
     pub fn advance(&self, phase: Phase) {
         advance(&self.phase, phase);

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::listen::{Caller, Peer};
 use super::{Phase, Shared, attach, status};
+use crate::devices::{DeviceNumbers, Devices};
 use crate::metrics::CopyPath;
 use crate::model::{ModelVersion, State};
 use crate::repository::public_reason;
@@ -213,6 +214,7 @@ impl ControlApi for Control {
             memory_limit_bytes,
             memory_used_bytes,
             memory_left_bytes,
+            device: engine.devices().and_then(Devices::numbers).map(device),
         }))
     }
 
@@ -256,6 +258,25 @@ impl ControlApi for Control {
     }
 }
 
+fn device(numbers: DeviceNumbers) -> api::DeviceStatus {
+    let (to, from) = (numbers.to_device, numbers.to_host);
+    api::DeviceStatus {
+        name: numbers.name,
+        is_working: numbers.is_working,
+        resets: numbers.resets,
+        failed_resets: numbers.failed_resets,
+        registered_bytes: numbers.registered_bytes,
+        registered_limit_bytes: numbers.budget_bytes,
+        registered_regions: numbers.registered as u64,
+        pending_regions: numbers.pending as u64,
+        refused_regions: numbers.refused as u64,
+        retired_regions: numbers.retired as u64,
+        direct_bytes: to.direct + from.direct,
+        staged_bytes: to.staged + from.staged,
+        pageable_bytes: to.pageable + from.pageable,
+    }
+}
+
 fn model(version: &ModelVersion) -> api::ModelVersion {
     let metadata = version.signature().metadata();
     let spec = |tensor: &adjoin_backend::TensorMetadata| {
@@ -277,7 +298,9 @@ fn model(version: &ModelVersion) -> api::ModelVersion {
         name: version.name().to_string(),
         version: version.version(),
         state: version.state().to_string(),
-        reason: String::new(),
+        reason: version
+            .loss()
+            .map_or_else(String::new, |reason| public_reason(&reason)),
         engine: version.engine().into(),
         instances: version.settings().instances,
         max_batch_size: version.settings().max_batch_size,

@@ -1,6 +1,7 @@
 //! NVIDIA's GPUs, one of which a server uses.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use adjoin_cuda::{
     CopiedBytes, Driver, ForeignBuffer, Path, RegionKey, Registry, TransferSettings, Transfers,
@@ -11,14 +12,22 @@ use parking_lot::Mutex;
 use super::{BytesByPath, DeviceError, DeviceNumbers, DeviceSettings};
 
 /// The device of a server, opened when an engine wants it. Clones are the same.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Devices {
     settings: DeviceSettings,
-    opened: Arc<Mutex<Opened>>,
+    shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct Shared {
+    opened: Mutex<Opened>,
+    resets: AtomicU64,
+    failed_resets: AtomicU64,
+}
+
+#[derive(Debug, Default)]
 enum Opened {
+    #[default]
     NotYet,
     Transfers(Transfers),
     Failed(String),
@@ -28,16 +37,7 @@ enum Opened {
 #[derive(Debug)]
 pub struct Registered {
     registry: Arc<Registry>,
-    keys: [RegionKey; 2],
-}
-
-impl Default for Devices {
-    fn default() -> Self {
-        Self {
-            settings: DeviceSettings::default(),
-            opened: Arc::new(Mutex::new(Opened::NotYet)),
-        }
-    }
+    pub(super) keys: [RegionKey; 2],
 }
 
 impl Devices {
@@ -56,12 +56,18 @@ impl Devices {
         Ok(devices)
     }
 
-    /// The device, for an engine that runs on it.
+    /// As configured.
+    #[must_use]
+    pub fn settings(&self) -> DeviceSettings {
+        self.settings
+    }
+
+    /// The device, for an engine that runs on it: as it is now, so an engine asks each time it loads a model.
     ///
     /// # Errors
     /// If there is none, or it cannot be used; the same each time.
     pub fn open(&self) -> Result<Transfers, DeviceError> {
-        let mut opened = self.opened.lock();
+        let mut opened = self.shared.opened.lock();
         match &*opened {
             Opened::Transfers(transfers) => return Ok(transfers.clone()),
             Opened::Failed(reason) => return Err(DeviceError::Before(reason.clone())),
@@ -91,7 +97,7 @@ impl Devices {
     }
 
     fn transfers(&self) -> Option<Transfers> {
-        match &*self.opened.lock() {
+        match &*self.shared.opened.lock() {
             Opened::Transfers(transfers) => Some(transfers.clone()),
             Opened::NotYet | Opened::Failed(_) => None,
         }
@@ -130,6 +136,38 @@ impl Devices {
         Some(Registered { registry, keys })
     }
 
+    /// Whether an error has spoiled the context of the device, so that nothing runs on it before
+    /// [`Devices::rebuild`].
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.transfers()
+            .is_some_and(|transfers| transfers.device().is_lost())
+    }
+
+    /// Ends the context of the device, and makes a new one: regions of sessions are registered again, and
+    /// [`Devices::open`] gives what is in the new one. Takes long, and not in two threads at once.
+    ///
+    /// Models on the device have to be dropped before: the driver does not check handles of a context that is gone.
+    ///
+    /// # Errors
+    /// If the device does not work afterwards either, or was never open. It may be tried again.
+    pub fn rebuild(&self) -> Result<(), DeviceError> {
+        let Some(transfers) = self.transfers() else {
+            return self.open().map(drop);
+        };
+        let rebuilt = transfers.rebuild();
+        let count = match &rebuilt {
+            Ok(_) => &self.shared.resets,
+            Err(_) => &self.shared.failed_resets,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let transfers = rebuilt?;
+        // Batches that came before would be staged.
+        transfers.registry().settle();
+        *self.shared.opened.lock() = Opened::Transfers(transfers);
+        Ok(())
+    }
+
     /// Numbers of the device, if it is open.
     #[must_use]
     pub fn numbers(&self) -> Option<DeviceNumbers> {
@@ -137,6 +175,7 @@ impl Devices {
         let counters = transfers.device().counters();
         let stats = transfers.registry().stats();
         Some(DeviceNumbers {
+            name: transfers.device().facts().name.clone(),
             to_device: by_path(&counters.to_device),
             to_host: by_path(&counters.to_host),
             budget_bytes: stats.budget_bytes,
@@ -145,6 +184,9 @@ impl Devices {
             pending: stats.pending,
             refused: stats.refused,
             retired: stats.retired,
+            is_working: !transfers.device().is_lost(),
+            resets: self.shared.resets.load(Ordering::Relaxed),
+            failed_resets: self.shared.failed_resets.load(Ordering::Relaxed),
         })
     }
 }

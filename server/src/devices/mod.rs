@@ -4,12 +4,17 @@
 //! when the session opens, off the path of requests, and until that is done, or where it cannot be, batches of the session
 //! are staged and counted as such. When the session ends its memory stays until the device has let go of it.
 //!
+//! An error that spoils the device's context takes everything with it that was made there. [`Devices::rebuild`] makes a new
+//! context, in which the regions of all sessions are registered again; models are loaded anew by who calls it.
+//!
 //! Without the feature `cuda` there are no devices.
 
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(not(feature = "cuda"))]
 mod none;
+#[cfg(feature = "cuda")]
+mod probe;
 
 use thiserror::Error;
 
@@ -27,6 +32,8 @@ pub struct DeviceSettings {
     pub registered_bytes: u64,
     /// Bytes of pinned memory for what is not registered.
     pub staging_bytes: usize,
+    /// How often a device that was lost is brought back, until it has worked for a while; 0: never.
+    pub recovery_attempts: u32,
 }
 
 impl Default for DeviceSettings {
@@ -35,6 +42,7 @@ impl Default for DeviceSettings {
             device: 0,
             registered_bytes: 4 << 30,
             staging_bytes: 256 << 20,
+            recovery_attempts: 5,
         }
     }
 }
@@ -51,8 +59,10 @@ pub struct BytesByPath {
 }
 
 /// Numbers of a device, as of now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceNumbers {
+    /// The device, as the driver calls it.
+    pub name: String,
     /// From host to device.
     pub to_device: BytesByPath,
     /// From device to host.
@@ -69,6 +79,31 @@ pub struct DeviceNumbers {
     pub refused: usize,
     /// Regions of sessions that are over, which the device has not let go of.
     pub retired: usize,
+    /// Whether the device works: false from an error that spoiled its context until it is brought back.
+    pub is_working: bool,
+    /// Times that it was brought back.
+    pub resets: u64,
+    /// Times that this was tried, and failed.
+    pub failed_resets: u64,
+}
+
+/// What a device is, and whether it can do what a server wants of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceProbe {
+    /// Number of the device, from 0.
+    pub index: u32,
+    /// As the driver calls it.
+    pub name: String,
+    /// The newest CUDA release that the driver supports, major and minor.
+    pub driver: (u32, u32),
+    /// Bytes of its memory.
+    pub memory_bytes: u64,
+    /// Bytes of it that are free.
+    pub free_bytes: u64,
+    /// Bytes of sessions' regions that may be registered.
+    pub budget_bytes: u64,
+    /// Bytes of a session that was made to try it and could be registered, or why not.
+    pub registration: Result<u64, String>,
 }
 
 /// Why there is no device.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use adjoin_shm::{AlignedBytes, SessionMemory};
 
-use super::{DeviceError, DeviceNumbers, DeviceSettings};
+use super::{DeviceError, DeviceNumbers, DeviceProbe, DeviceSettings};
 
 /// The devices of a server that uses none.
 #[derive(Clone, Debug, Default)]
@@ -39,10 +39,38 @@ impl Devices {
         Err(DeviceError::NotBuilt)
     }
 
+    /// Tries the device.
+    ///
+    /// # Errors
+    /// Always: there is none.
+    pub fn probe(&self) -> Result<DeviceProbe, DeviceError> {
+        Err(DeviceError::NotBuilt)
+    }
+
     /// Has the devices that are open register a session's memory.
     #[must_use]
     pub fn register(&self, _memory: &SessionMemory) -> Option<Registered> {
         None
+    }
+
+    /// As configured.
+    #[must_use]
+    pub fn settings(&self) -> DeviceSettings {
+        DeviceSettings::default()
+    }
+
+    /// Whether an error has spoiled the context of the device.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        false
+    }
+
+    /// Ends the context of the device, and makes a new one.
+    ///
+    /// # Errors
+    /// Always: there is none.
+    pub fn rebuild(&self) -> Result<(), DeviceError> {
+        Err(DeviceError::NotBuilt)
     }
 
     /// Numbers of the device, if one is open.

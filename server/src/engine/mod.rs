@@ -16,6 +16,7 @@ mod lead;
 mod steps;
 mod worker;
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -72,6 +73,8 @@ enum Command {
     },
     /// A connection is over whose requests came by another way than a ring.
     Forget(u64),
+    /// Answer what waits for these versions, which are lost.
+    Lost(Vec<Arc<ModelVersion>>),
     /// Unload this version, if nothing of it is left.
     Retire(Arc<ModelVersion>, Sender<Option<Retired>>),
 }
@@ -111,6 +114,22 @@ pub struct Engine {
     /// The thread that calls [`Engine::help`].
     helper: OnceLock<ThreadId>,
     devices: OnceLock<Devices>,
+    device_loss: DeviceLoss,
+}
+
+/// Who is told that the device is lost, and whether it is for good.
+#[derive(Default)]
+struct DeviceLoss {
+    told: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    is_final: AtomicBool,
+}
+
+impl fmt::Debug for DeviceLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceLoss")
+            .field("is_final", &self.is_final)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Engine {
@@ -150,6 +169,7 @@ impl Engine {
             runs: Runs::default(),
             helper: OnceLock::new(),
             devices: OnceLock::new(),
+            device_loss: DeviceLoss::default(),
         }))
     }
 
@@ -198,6 +218,51 @@ impl Engine {
     pub fn use_devices(&self, devices: Devices) {
         self.metrics.device.tell_of(devices.clone());
         let _ = self.devices.set(devices);
+    }
+
+    /// The devices, if there may be any.
+    pub fn devices(&self) -> Option<&Devices> {
+        self.devices.get()
+    }
+
+    /// Has `told` called, on whatever thread, when the device is lost. Only the first call counts.
+    pub fn on_device_loss(&self, told: impl Fn() + Send + Sync + 'static) {
+        let _ = self.device_loss.told.set(Box::new(told));
+    }
+
+    /// If the device has lost its context, versions that run on it take no requests from now on, and what waits for them is
+    /// answered with `ModelNotReady`. Others go on. May be called for each batch that fails by it.
+    pub fn device_lost(&self, reason: &str) {
+        // One that is back already was lost to others, who have been told.
+        if !self.devices().is_some_and(Devices::is_lost) {
+            return;
+        }
+        let text = format!("the device is lost, and is being brought back: {reason}");
+        let lost = self.models.lose_device(&text);
+        if !lost.is_empty() {
+            tracing::error!(
+                reason,
+                models = lost.len(),
+                "the device is lost; its models take no requests until it is back"
+            );
+            for version in &lost {
+                version.metrics().set_ready(false);
+            }
+            self.command(Command::Lost(lost));
+        }
+        if let Some(told) = self.device_loss.told.get() {
+            told();
+        }
+    }
+
+    /// Says whether the device is given up.
+    pub(crate) fn give_device_up(&self, is_final: bool) {
+        self.device_loss.is_final.store(is_final, Ordering::Release);
+    }
+
+    /// Whether the device was lost and could not be brought back, as often as that was tried.
+    pub fn is_device_given_up(&self) -> bool {
+        self.device_loss.is_final.load(Ordering::Acquire)
     }
 
     /// Takes a fresh session in.

@@ -150,6 +150,7 @@ impl Engine {
                     self.cancel_waiting(lead, flow, request_id, now_ns);
                 }
                 Command::Forget(flow) => self.remove_flow(lead, flow),
+                Command::Lost(versions) => self.refuse_lost(&versions),
                 // Whoever asked may have gone; then what is left is dropped here.
                 Command::Retire(version, answer) => drop(answer.send(version.retire())),
                 Command::Submit(mut ticket, job) => {
@@ -157,6 +158,17 @@ impl Engine {
                     self.enqueue(lead, ticket, *job, now_ns);
                 }
             }
+        }
+    }
+
+    /// Answers what waits for versions that run no more. With the lead in hand nothing more comes to their queues.
+    fn refuse_lost(&self, versions: &[Arc<ModelVersion>]) {
+        let mut waiting = Vec::new();
+        for version in versions {
+            version.take_waiting(&mut waiting);
+        }
+        for (ticket, job) in waiting {
+            self.refuse_job(&ticket, job, Status::ModelNotReady, [0; 2]);
         }
     }
 
@@ -203,7 +215,9 @@ impl Engine {
     ) -> MutexGuard<'a, Lead> {
         let expected_ns = Self::expected_ns(version, &batch);
         let is_alone = lead.active_count() <= 1;
-        let is_short = expected_ns < INLINE_NS || (is_alone && expected_ns < INLINE_ALONE_NS);
+        // A session that has sent more than one request may have the next batch copied while this one is computed.
+        let is_short = expected_ns < INLINE_NS
+            || (is_alone && expected_ns < INLINE_ALONE_NS && !version.has_batch_to_overlap());
         if is_short || version.plan().is_some() {
             self.run_leading(&mut lead, version, batch);
             return lead;
@@ -369,6 +383,9 @@ impl Engine {
         executed.count(version);
         self.wake(lead, told);
         executed.learn(version, started_ns);
+        if let Some(reason) = &executed.device_loss {
+            self.device_lost(reason);
+        }
     }
 
     /// Tells one that a job did not run.

@@ -27,13 +27,14 @@ impl DeviceMetrics {
 impl Collector for DeviceMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let numbers = self.devices.get().and_then(Devices::numbers);
+        let numbers = numbers.as_ref();
         let mut copied = encoder.encode_descriptor(
             "device_bytes",
             "Payload bytes between host and device, by direction and path",
             None,
             MetricType::Counter,
         )?;
-        for numbers in numbers.iter() {
+        if let Some(numbers) = numbers {
             for (direction, bytes) in [
                 ("to_device", numbers.to_device),
                 ("to_host", numbers.to_host),
@@ -50,14 +51,30 @@ impl Collector for DeviceMetrics {
             None,
             MetricType::Gauge,
         )?;
-        for numbers in numbers.iter() {
+        if let Some(numbers) = numbers {
             for (state, count) in states(numbers) {
                 let count = u64::try_from(count).unwrap_or(u64::MAX);
                 let labels = [("state", state)];
                 ConstGauge::new(count).encode(regions.encode_family(&labels)?)?;
             }
         }
+        let mut resets = encoder.encode_descriptor(
+            "device_resets",
+            "Times that a lost device was to be brought back, by what came of it",
+            None,
+            MetricType::Counter,
+        )?;
+        if let Some(numbers) = numbers {
+            for (outcome, count) in [("done", numbers.resets), ("failed", numbers.failed_resets)] {
+                ConstCounter::new(count).encode(resets.encode_family(&[("outcome", outcome)])?)?;
+            }
+        }
         for (name, help, value) in [
+            (
+                "device_working",
+                "1 while the device works, 0 from an error that spoiled its context until it is back",
+                numbers.map(|numbers| u64::from(numbers.is_working)),
+            ),
             (
                 "device_registered_bytes",
                 "Bytes of regions that are registered with the device",

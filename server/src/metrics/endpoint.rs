@@ -30,10 +30,12 @@ async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
 }
 
 async fn health(State(engine): State<Arc<Engine>>) -> Response {
-    if engine.is_serving() {
-        (StatusCode::OK, "ok\n")
-    } else {
+    let answer = if !engine.is_serving() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    }
-    .into_response()
+    } else if engine.is_device_given_up() {
+        (StatusCode::SERVICE_UNAVAILABLE, "device lost\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    };
+    answer.into_response()
 }

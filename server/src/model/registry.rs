@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::version::Claim;
-use super::{ModelVersion, Split, State};
+use super::{ModelVersion, Split};
 
 /// The versions of one model.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ impl ModelEntry {
     pub fn ready_versions(&self) -> Vec<u64> {
         self.versions
             .values()
-            .filter(|v| v.state() == State::Ready)
+            .filter(|v| v.is_ready())
             .map(|v| v.version())
             .collect()
     }
@@ -62,6 +62,20 @@ impl ModelEntry {
     fn labelled(&self, label: &str) -> Option<u64> {
         let version = self.assigned.get(label).or_else(|| self.labels.get(label));
         version.copied().filter(|&version| version > 0)
+    }
+
+    /// Has the split divide requests between the versions that take some.
+    fn divide(&mut self) {
+        let Self {
+            versions, split, ..
+        } = self;
+        if let Some(split) = split {
+            split.serve(|number| {
+                versions
+                    .get(&number)
+                    .is_some_and(|version| version.is_ready())
+            });
+        }
     }
 
     /// Whether clients may know of it: it is served, or should be.
@@ -95,15 +109,31 @@ impl Models {
         let mut table = HashMap::clone(&self.table.load());
         let mut entry = table.remove(name).unwrap_or_default();
         change(&mut entry)?;
-        if let Some(split) = &mut entry.split {
-            split.serve(|version| entry.versions.contains_key(&version));
-        }
+        entry.divide();
         if entry.is_known() || !entry.draining.is_empty() {
             table.insert(name.to_owned(), entry);
         }
         self.table.store(Arc::new(table));
         self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Has all versions refuse requests that run on the server's device, which has lost its context. Those that took some
+    /// until now.
+    pub fn lose_device(&self, reason: &str) -> Vec<Arc<ModelVersion>> {
+        let _changing = self.changing.lock();
+        let mut table = HashMap::clone(&self.table.load());
+        let mut lost = Vec::new();
+        for entry in table.values_mut() {
+            let versions = entry.versions.values();
+            lost.extend(versions.filter(|version| version.lose(reason)).cloned());
+            entry.divide();
+        }
+        if !lost.is_empty() {
+            self.table.store(Arc::new(table));
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+        lost
     }
 
     /// Takes a version off the list of those that drain. Nothing that was resolved changes by that.
@@ -186,18 +216,14 @@ impl Models {
             (number, _) => Some(number),
         };
         let Some(number) = number else {
-            let newest = entry
-                .versions
-                .values()
-                .rev()
-                .find(|v| v.state() == State::Ready);
+            let newest = entry.versions.values().rev().find(|v| v.is_ready());
             return newest.cloned().ok_or_else(|| Status::ModelNotReady.into());
         };
         let found = entry
             .versions
             .get(&number)
             .ok_or_else(|| not_found(number))?;
-        if found.state() == State::Ready {
+        if found.is_ready() {
             Ok(Arc::clone(found))
         } else {
             Err(Status::ModelNotReady.into())

@@ -53,6 +53,9 @@ pub enum State {
     Draining = 2,
     /// Without instances and the engine's model.
     Unloaded = 3,
+    /// Takes no requests: the device that it ran on lost its context. Another load of the version takes its place when
+    /// the device is back.
+    Lost = 4,
 }
 
 impl fmt::Display for State {
@@ -62,6 +65,7 @@ impl fmt::Display for State {
             Self::Ready => "ready",
             Self::Draining => "draining",
             Self::Unloaded => "unloaded",
+            Self::Lost => "lost",
         })
     }
 }
@@ -93,6 +97,10 @@ pub struct ModelVersion {
     config: ModelConfig,
     labels: Vec<Labels>,
     state: AtomicU8,
+    /// Why it is lost, if it is.
+    loss: Mutex<String>,
+    is_on_device: bool,
+    slots: u32,
     timing: Timing,
     metrics: ModelMetrics,
     scheduler: Mutex<Scheduler<Job, InstanceSlot>>,
@@ -119,7 +127,7 @@ impl Drop for Claim {
     }
 }
 
-/// What is left of a version that was unloaded: to be dropped where that may take its time.
+/// What is left of a version that was unloaded or lost: to be dropped where that may take its time.
 #[derive(Debug)]
 pub struct Retired {
     // Before the model that they were made of.
@@ -167,6 +175,8 @@ impl ModelVersion {
     /// A version that is ready.
     #[must_use]
     pub fn new(parts: VersionParts) -> Self {
+        let is_on_device = parts.model.is_on_device();
+        let slots = u32::try_from(parts.instances.len()).unwrap_or(u32::MAX);
         let scheduler = Scheduler::new(
             parts.settings.policy.clone(),
             parts.settings.queue_count_max,
@@ -182,6 +192,9 @@ impl ModelVersion {
             config: parts.config,
             labels: parts.labels,
             state: AtomicU8::new(State::Ready as u8),
+            loss: Mutex::default(),
+            is_on_device,
+            slots,
             timing: parts.timing,
             metrics: parts.metrics,
             scheduler: Mutex::new(scheduler),
@@ -262,13 +275,82 @@ impl ModelVersion {
             0 => State::Loading,
             1 => State::Ready,
             2 => State::Draining,
-            _ => State::Unloaded,
+            3 => State::Unloaded,
+            _ => State::Lost,
         }
     }
 
-    /// Finishes what it has from now on. Nothing must find it any more: what is resolved for it is still taken.
+    /// Whether it takes requests.
+    pub fn is_ready(&self) -> bool {
+        self.state() == State::Ready
+    }
+
+    /// Whether it runs on the server's device.
+    pub fn is_on_device(&self) -> bool {
+        self.is_on_device
+    }
+
+    /// How many batches run at once: for each instance of the configuration as many as its model works on.
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// Whether something waits that can be worked on beside what runs on the same instance.
+    pub fn has_batch_to_overlap(&self) -> bool {
+        self.slots > self.settings.instances && self.waiting() > 0
+    }
+
+    /// Finishes what it has from now on. Nothing must find it any more: what is resolved for it is still taken. One that is
+    /// lost stays so, and takes nothing.
     pub fn drain(&self) {
-        self.state.store(State::Draining as u8, Ordering::SeqCst);
+        self.change_state(State::Ready, State::Draining);
+    }
+
+    /// Takes no requests from now on, because its device has lost its context; true if it took some before. What waits is
+    /// to be taken out by [`ModelVersion::take_waiting`], what runs ends by itself.
+    pub(super) fn lose(&self, reason: &str) -> bool {
+        if !self.is_on_device {
+            return false;
+        }
+        // The reason first: whoever sees the state finds it.
+        let mut loss = self.loss.lock();
+        if !self.change_state(State::Ready, State::Lost) {
+            return false;
+        }
+        reason.clone_into(&mut loss);
+        true
+    }
+
+    /// Why it is lost; nothing if it is not.
+    pub fn loss(&self) -> Option<String> {
+        let loss = self.loss.lock();
+        (self.state() == State::Lost).then(|| loss.clone())
+    }
+
+    /// Says anew why it is lost.
+    pub(crate) fn explain_loss(&self, reason: &str) {
+        reason.clone_into(&mut self.loss.lock());
+    }
+
+    /// Gives up the instances and the engine's model of a version that is lost, if nothing runs on them any more; they
+    /// have to be dropped before the device is brought back.
+    pub(crate) fn strip(&self) -> Option<Retired> {
+        let mut scheduler = self.scheduler.lock();
+        if self.state() != State::Lost || scheduler.is_running() {
+            return None;
+        }
+        Some(Retired {
+            _instances: scheduler.take_instances(),
+            _model: self.model.lock().take(),
+        })
+    }
+
+    fn change_state(&self, from: State, to: State) -> bool {
+        let order = (Ordering::SeqCst, Ordering::SeqCst);
+        let changed = self
+            .state
+            .compare_exchange(from as u8, to as u8, order.0, order.1);
+        changed.is_ok()
     }
 
     /// Keeps it from being unloaded; `None` if that has happened.
@@ -287,16 +369,17 @@ impl ModelVersion {
         self.claims.load(Ordering::SeqCst) > 0
     }
 
-    /// Unloads a version that drains, if nothing waits, runs or may still come; its description stays for those
+    /// Unloads a version that drains or is lost, if nothing waits, runs or may still come; its description stays for those
     /// who hold it. To be called with the lead in hand: the requests of sessions are resolved and queued under it.
     pub fn retire(&self) -> Option<Retired> {
         let mut scheduler = self.scheduler.lock();
-        if !scheduler.is_idle() || self.state() != State::Draining {
+        let state = self.state();
+        if !scheduler.is_idle() || !matches!(state, State::Draining | State::Lost) {
             return None;
         }
         self.state.store(State::Unloaded as u8, Ordering::SeqCst);
         if self.is_claimed() {
-            self.drain();
+            self.state.store(state as u8, Ordering::SeqCst);
             return None;
         }
         Some(Retired {
@@ -333,7 +416,7 @@ impl ModelVersion {
     /// # Errors
     /// The job and why not: the queue is full, its deadline cannot be met, or the version takes none any more.
     pub fn enqueue(&self, ticket: Ticket, job: Job, now_ns: u64) -> Result<(), Box<NotQueued>> {
-        if self.state() == State::Unloaded {
+        if matches!(self.state(), State::Unloaded | State::Lost) {
             return Err(Box::new(NotQueued {
                 job,
                 status: Status::ModelNotReady,
@@ -362,6 +445,10 @@ impl ModelVersion {
     /// `expired` on the way, whether an instance is free or not.
     pub fn next(&self, now_ns: u64, expired: &mut Vec<(Ticket, Job)>) -> Next {
         let mut scheduler = self.scheduler.lock();
+        if self.state() == State::Lost {
+            // What waits is on its way out, and nothing is to be run.
+            return Next::Idle;
+        }
         let next = scheduler.next(now_ns, &self.timing, expired);
         self.metrics.queue_depth(scheduler.waiting());
         next
@@ -388,6 +475,13 @@ impl ModelVersion {
     pub fn remove_flow(&self, flow: u64, removed: &mut Vec<(Ticket, Job)>) {
         let mut scheduler = self.scheduler.lock();
         scheduler.remove_flow(flow, removed);
+        self.metrics.queue_depth(scheduler.waiting());
+    }
+
+    /// Takes all waiting jobs out.
+    pub fn take_waiting(&self, taken: &mut Vec<(Ticket, Job)>) {
+        let mut scheduler = self.scheduler.lock();
+        scheduler.take_waiting(taken);
         self.metrics.queue_depth(scheduler.waiting());
     }
 

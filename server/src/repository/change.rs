@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -14,6 +14,7 @@ use std::sync::mpsc::Sender;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::device::DeviceCare;
 use super::index::Notes;
 use super::load::Plan;
 use super::manager::ManageError;
@@ -39,6 +40,7 @@ pub(super) struct Changes {
     pub(super) stopping: Arc<AtomicBool>,
     /// What was seen of each model when it was last loaded, or tried.
     pub(super) known: HashMap<String, Known>,
+    pub(super) device: DeviceCare,
 }
 
 /// A model as it was when it was last loaded, or tried.
@@ -49,6 +51,8 @@ pub(super) struct Known {
     is_complete: bool,
     /// What each version that is served was loaded from.
     origins: BTreeMap<u64, Origin>,
+    /// How each of them was loaded.
+    plans: BTreeMap<u64, Arc<Plan>>,
 }
 
 /// All that decides what a model is.
@@ -166,6 +170,9 @@ impl Changes {
             ManageError::Unreadable
         })?;
         let found = found.ok_or_else(|| ManageError::NotFound { name: name.into() })?;
+        if !self.losses(name).is_empty() {
+            self.renew_device();
+        }
         let loaded = self.refresh(&found, json, true);
         ensemble::warn_of_misfits(self.engine.models(), Some(name));
         loaded
@@ -194,14 +201,20 @@ impl Changes {
         again: bool,
     ) -> Result<(), ManageError> {
         let name = &found.name;
+        // A model that was loaded before this one may have cost all of them the device.
+        self.care_for_device();
         let seen = Seen::of(found, json);
         if let Some(known) = self.known.get(name)
             && known.seen == seen
             && (known.is_complete || !again)
         {
-            return Ok(());
+            let losses = self.losses(name);
+            if losses.is_empty() {
+                return Ok(());
+            }
+            return Err(not_loaded(name, losses, Vec::new()));
         }
-        let plan = self.loader.plan(found, seen.json.as_deref());
+        let plan = self.loader.plan(found, seen.json.as_deref()).map(Arc::new);
         let outcome = match &plan {
             Ok(plan) => self.load_versions(name, plan, &seen),
             Err(error) => {
@@ -216,19 +229,13 @@ impl Changes {
         let failures = outcome.failed.clone();
         let as_seen: Vec<u64> = outcome.versions.keys().copied().collect();
         let is_complete = failures.is_empty() && !as_seen.is_empty();
-        self.put(name, plan.ok(), outcome);
-        let served = self.note(name, seen, &as_seen, is_complete);
+        let plan = plan.ok();
+        self.put(name, plan.as_deref(), outcome);
+        let served = self.note(name, seen, plan.as_ref(), &as_seen, is_complete);
         if is_complete {
             return Ok(());
         }
-        let failures = failures.into_iter();
-        Err(ManageError::Load {
-            name: name.clone(),
-            failures: failures
-                .map(|(version, reason)| (version, public_reason(&reason)))
-                .collect(),
-            served,
-        })
+        Err(not_loaded(name, failures, served))
     }
 
     fn load_versions(&self, name: &str, plan: &Plan, seen: &Seen) -> Outcome {
@@ -244,7 +251,7 @@ impl Changes {
                 outcome.failed.insert(number, reason);
             }
         }
-        for (&number, file) in &plan.files {
+        for &number in plan.files.keys() {
             let same = |known: &&Known| known.origins.get(&number) == Some(&seen.origin(number));
             let as_before = known.filter(same).and(served).and_then(|s| s.get(&number));
             if let Some(version) = as_before {
@@ -255,34 +262,48 @@ impl Changes {
                 outcome.failed.insert(number, "the server ends".to_owned());
                 continue;
             }
-            let key = (name.to_owned(), number);
-            self.notes.lock().loading.insert(key.clone());
-            let started = std::time::Instant::now();
-            match self.load_version(plan, number, file) {
-                Ok(version) => {
-                    tracing::info!(
-                        model = name,
-                        version = number,
-                        engine = version.engine(),
-                        instances = version.settings().instances,
-                        max_batch_size = version.settings().max_batch_size,
-                        seconds = started.elapsed().as_secs_f32(),
-                        "model ready"
-                    );
-                    outcome.versions.insert(number, Arc::new(version));
-                }
-                Err(error) => {
-                    tracing::error!(model = name, version = number, %error, "cannot load model");
-                    outcome.failed.insert(number, error);
-                }
+            match self.load_noted(name, plan, number) {
+                Ok(version) => drop(outcome.versions.insert(number, version)),
+                Err(error) => drop(outcome.failed.insert(number, error)),
             }
-            self.notes.lock().loading.remove(&key);
         }
         outcome
     }
 
+    /// Loads a version of a plan, which is in the notes meanwhile; the log has the outcome.
+    pub(super) fn load_noted(
+        &self,
+        name: &str,
+        plan: &Plan,
+        number: u64,
+    ) -> Result<Arc<ModelVersion>, String> {
+        let key = (name.to_owned(), number);
+        self.notes.lock().loading.insert(key.clone());
+        let started = std::time::Instant::now();
+        let loaded = self.load_version(plan, number);
+        match &loaded {
+            Ok(version) => tracing::info!(
+                model = name,
+                version = number,
+                engine = version.engine(),
+                instances = version.settings().instances,
+                max_batch_size = version.settings().max_batch_size,
+                seconds = started.elapsed().as_secs_f32(),
+                "model ready"
+            ),
+            Err(error) => {
+                tracing::error!(model = name, version = number, %error, "cannot load model");
+                // Its first run may have cost the device.
+                self.engine.device_lost(error);
+            }
+        }
+        self.notes.lock().loading.remove(&key);
+        loaded.map(Arc::new)
+    }
+
     /// Loads a version. A panic in the engine is a reason like any other: the loader goes on.
-    fn load_version(&self, plan: &Plan, number: u64, file: &Path) -> Result<ModelVersion, String> {
+    fn load_version(&self, plan: &Plan, number: u64) -> Result<ModelVersion, String> {
+        let file = plan.files.get(&number).ok_or("it has no file")?;
         let load = || self.loader.load_version(plan, number, file);
         match catch_unwind(AssertUnwindSafe(load)) {
             Ok(loaded) => loaded.map_err(|error| error.to_string()),
@@ -290,8 +311,13 @@ impl Changes {
         }
     }
 
+    /// How a version that is served was loaded.
+    pub(super) fn plan_of(&self, name: &str, number: u64) -> Option<Arc<Plan>> {
+        self.known.get(name)?.plans.get(&number).cloned()
+    }
+
     /// Puts the versions of a model in place; those that they replace drain.
-    fn put(&self, name: &str, plan: Option<Plan>, outcome: Outcome) {
+    fn put(&self, name: &str, plan: Option<&Plan>, outcome: Outcome) {
         let Outcome {
             mut versions,
             failed,
@@ -299,7 +325,7 @@ impl Changes {
         let models = self.engine.models();
         let others = models.all();
         let instances = others.iter().chain(versions.values());
-        let instances: u32 = instances.map(|version| version.settings().instances).sum();
+        let instances: u32 = instances.map(|version| version.slots()).sum();
         // One too many for those that stay; workers cost little.
         if let Err(error) = self.engine.ensure_workers(instances as usize) {
             tracing::error!(%error, "cannot start a worker; models share those that there are");
@@ -322,9 +348,9 @@ impl Changes {
             entry.draining.extend(replaced.iter().cloned());
             entry.failed = failed;
             if let Some(plan) = plan {
-                entry.labels = plan.configured.config.labels;
-                let missing = plan.missing.into_iter();
-                let missing = missing.map(|number| (number, "not in the repository".to_owned()));
+                entry.labels.clone_from(&plan.configured.config.labels);
+                let missing = plan.missing.iter();
+                let missing = missing.map(|&number| (number, "not in the repository".to_owned()));
                 entry.failed.extend(missing);
             }
             Ok::<(), std::convert::Infallible>(())
@@ -335,7 +361,14 @@ impl Changes {
     }
 
     /// Notes what a model was loaded from, with the versions `as_seen`; all versions that are served.
-    fn note(&mut self, name: &str, seen: Seen, as_seen: &[u64], is_complete: bool) -> Vec<u64> {
+    fn note(
+        &mut self,
+        name: &str,
+        seen: Seen,
+        plan: Option<&Arc<Plan>>,
+        as_seen: &[u64],
+        is_complete: bool,
+    ) -> Vec<u64> {
         let snapshot = self.engine.models().snapshot();
         let served = snapshot.get(name).map(|entry| &entry.versions);
         let served: Vec<u64> = served
@@ -347,6 +380,11 @@ impl Changes {
         known.origins.retain(|number, _| served.contains(number));
         let origins = as_seen.iter().map(|&number| (number, seen.origin(number)));
         known.origins.extend(origins);
+        known.plans.retain(|number, _| served.contains(number));
+        if let Some(plan) = plan {
+            let plans = as_seen.iter().map(|&number| (number, Arc::clone(plan)));
+            known.plans.extend(plans);
+        }
         known.seen = seen;
         known.is_complete = is_complete;
         served
@@ -368,14 +406,14 @@ impl Changes {
     }
 
     /// Has versions drain that are not in the table any more, and says that the model has changed.
-    fn drain(&self, name: &str, versions: Vec<Arc<ModelVersion>>) {
+    pub(super) fn drain(&self, name: &str, versions: Vec<Arc<ModelVersion>>) {
         let snapshot = self.engine.models().snapshot();
         let entry = snapshot.get(name);
         // All versions of one number count together, so the table says what is ready, not a version's own state.
         let ready = |number| {
-            let is_served = entry.is_some_and(|entry| entry.versions.contains_key(&number));
+            let version = entry.and_then(|entry| entry.versions.get(&number));
             let metrics = self.engine.metrics().model(name, number);
-            metrics.set_ready(is_served);
+            metrics.set_ready(version.is_some_and(|version| version.is_ready()));
         };
         if let Some(entry) = entry {
             entry.failed.keys().copied().for_each(ready);
@@ -388,5 +426,17 @@ impl Changes {
             let _ = self.draining.send(version);
         }
         self.changed.send_modify(|changes| *changes += 1);
+    }
+}
+
+/// What a caller is told of a model that is not loaded as wanted.
+fn not_loaded(name: &str, failures: BTreeMap<u64, String>, served: Vec<u64>) -> ManageError {
+    let failures = failures.into_iter();
+    ManageError::Load {
+        name: name.to_owned(),
+        failures: failures
+            .map(|(version, reason)| (version, public_reason(&reason)))
+            .collect(),
+        served,
     }
 }

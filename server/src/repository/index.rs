@@ -79,9 +79,13 @@ pub(super) fn index(
         for version in &entry.draining {
             put(version.version(), IndexState::Unloading, "");
         }
-        for &version in entry.versions.keys() {
-            let reason = entry.failed.get(&version).map_or("", String::as_str);
-            put(version, IndexState::Ready, reason);
+        for (&number, version) in &entry.versions {
+            if let Some(reason) = version.loss() {
+                put(number, IndexState::Unavailable, &reason);
+                continue;
+            }
+            let reason = entry.failed.get(&number).map_or("", String::as_str);
+            put(number, IndexState::Ready, reason);
         }
     }
     for (name, version) in &notes.loading {

@@ -347,7 +347,8 @@ impl Loader {
         let mut signature = signature.with_sizes(model.sizes());
         let mut instances = Vec::new();
         let timing = Timing::new(signature.rows_are_alike());
-        for _ in 0..settings.instances {
+        let slots = settings.instances as usize * model.batches_at_once().max(1);
+        for _ in 0..slots {
             let mut instance = InstanceSlot::new(model.instance()?, signature.metadata());
             if configured.config.warm_up {
                 if model.runs_on_zeros() {

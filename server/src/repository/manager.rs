@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
 use super::change::Changes;
+use super::device::DeviceCare;
 use super::index::{self, IndexEntry, Notes};
 use super::{IndexState, Loader, Repository, RepositoryError, retire};
 use crate::config::{ControlMode, ModelControl};
@@ -134,6 +135,8 @@ type Answer = oneshot::Sender<Result<(), ManageError>>;
 enum Command {
     Load(String, Option<String>, Answer),
     Unload(String, Answer),
+    /// Look after the device, which is lost.
+    Care,
 }
 
 /// What callers on the control plane use; any thread may.
@@ -144,7 +147,8 @@ pub struct Manager {
     engine: Arc<Engine>,
     notes: Arc<Mutex<Notes>>,
     commands: Mutex<Option<SyncSender<Command>>>,
-    changed: watch::Receiver<u64>,
+    changed: watch::Sender<u64>,
+    is_device_lost: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -160,7 +164,7 @@ impl Manager {
     pub fn start(parts: ManagerParts) -> std::io::Result<(Arc<Self>, Started)> {
         let (commands, wanted) = sync_channel(WAITING_MAX);
         let (draining, drained) = channel();
-        let (changed, changes) = watch::channel(0);
+        let changed = watch::Sender::new(0);
         let (start, started) = oneshot::channel();
         let manager = Arc::new(Self {
             repository: parts.repository.clone(),
@@ -168,7 +172,8 @@ impl Manager {
             engine: Arc::clone(&parts.engine),
             notes: Arc::default(),
             commands: Mutex::new(Some(commands)),
-            changed: changes,
+            changed: changed.clone(),
+            is_device_lost: Arc::default(),
             stopping: Arc::default(),
             threads: Mutex::default(),
         });
@@ -182,7 +187,20 @@ impl Manager {
             changed,
             stopping: Arc::clone(&manager.stopping),
             known: HashMap::new(),
+            device: DeviceCare::new(
+                Arc::clone(&manager.is_device_lost),
+                parts
+                    .engine
+                    .devices()
+                    .map_or(0, |devices| devices.settings().recovery_attempts),
+            ),
         };
+        let told = Arc::downgrade(&manager);
+        parts.engine.on_device_loss(move || {
+            if let Some(manager) = told.upgrade() {
+                manager.device_lost();
+            }
+        });
         let stopping = Arc::clone(&manager.stopping);
         let threads = [
             thread("loader", move || work(changes, &wanted, start))?,
@@ -203,7 +221,18 @@ impl Manager {
     /// Counts what changes in the table of models; for those who tell others about it.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.clone()
+        self.changed.subscribe()
+    }
+
+    /// Has the loader bring the device back. On any thread; does not wait.
+    fn device_lost(&self) {
+        self.is_device_lost.store(true, Ordering::Release);
+        self.changed.send_modify(|changes| *changes += 1);
+        let commands = self.commands.lock().clone();
+        if let Some(commands) = commands {
+            // If it is full the loader works, and looks after each command.
+            let _ = commands.try_send(Command::Care);
+        }
     }
 
     /// What the repository holds and what of it is served, by name and number; only what takes requests if
@@ -371,10 +400,15 @@ fn work(
     let interval = changes.control.poll_interval;
     let mut poll_at = Instant::now() + interval;
     loop {
-        let command = if changes.control.mode == ControlMode::Poll {
-            commands.recv_timeout(poll_at.saturating_duration_since(Instant::now()))
-        } else {
-            commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        changes.care_for_device();
+        let polls = changes.control.mode == ControlMode::Poll;
+        let due = polls
+            .then_some(poll_at)
+            .into_iter()
+            .chain(changes.device.due());
+        let command = match due.min() {
+            Some(at) => commands.recv_timeout(at.saturating_duration_since(Instant::now())),
+            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         if changes.stopping.load(Ordering::Acquire) {
             return;
@@ -385,6 +419,9 @@ fn work(
                 drop(answer.send(changes.load(&name, config)));
             }
             Ok(Command::Unload(name, answer)) => drop(answer.send(changes.unload(&name))),
+            // The loop looks after it each time.
+            Ok(Command::Care) => {}
+            Err(RecvTimeoutError::Timeout) if !polls || Instant::now() < poll_at => {}
             Err(RecvTimeoutError::Timeout) => {
                 changes.poll();
                 poll_at = Instant::now() + interval;

@@ -3,10 +3,12 @@
 
 mod change;
 mod configure;
+mod device;
 mod index;
 mod labels;
 mod load;
 mod manager;
+mod recovery;
 mod retire;
 mod sample;
 mod scan;
@@ -22,4 +24,6 @@ pub use index::{IndexEntry, IndexState, public_reason};
 pub use load::{EngineLibraries, Engines, LoadVersionError, Loader, engines};
 pub use manager::{ManageError, Manager, ManagerParts, Started};
 pub use scan::{FoundModel, Repository, RepositoryError, Scan};
+#[cfg(feature = "tensorrt")]
+pub use tensorrt::{find_tensorrt, open_tensorrt};
 pub use version_policy::VersionPolicy;

@@ -175,6 +175,14 @@ impl Model for ViewedModel {
         &self.sizes
     }
 
+    fn is_on_device(&self) -> bool {
+        self.model.is_on_device()
+    }
+
+    fn batches_at_once(&self) -> usize {
+        self.model.batches_at_once()
+    }
+
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
         Ok(Box::new(ViewedInstance {
             instance: self.model.instance()?,

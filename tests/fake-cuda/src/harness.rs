@@ -3,7 +3,7 @@
 //! A program loads one driver, once, from where the loader looks when it starts. So a test that wants this one runs
 //! again in a child that is started for it: [`FakeCuda::run`] starts the test's own binary with the one test to run.
 
-use std::ffi::c_char;
+use std::ffi::{OsString, c_char};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +20,7 @@ const REAL: &str = "ADJOIN_REAL_CUDA";
 pub struct FakeCuda {
     variables: Vec<(&'static str, String)>,
     is_absent: bool,
+    lacks: Vec<&'static str>,
 }
 
 impl FakeCuda {
@@ -33,9 +34,16 @@ impl FakeCuda {
     #[must_use]
     pub fn absent() -> Self {
         Self {
-            variables: Vec::new(),
             is_absent: true,
+            ..Self::default()
         }
+    }
+
+    /// A driver that is older: it has no functions of these names.
+    #[must_use]
+    pub fn lacking(mut self, functions: &[&'static str]) -> Self {
+        self.lacks.extend(functions);
+        self
     }
 
     /// Any setting, by the name of its variable: see `driver::settings`.
@@ -95,7 +103,8 @@ impl FakeCuda {
         );
         match std::fs::read_to_string(&report) {
             Ok(text) => serde_json::from_str(&text).expect("a report of the driver"),
-            Err(_) if self.is_absent => Report::default(),
+            // One that lacks something may not be called at all.
+            Err(_) if self.is_absent || !self.lacks.is_empty() => Report::default(),
             Err(error) => panic!("{test} never called the driver ({error}):\n{shown}"),
         }
     }
@@ -119,23 +128,64 @@ impl FakeCuda {
         for name in ["FAKE_CUDA_DEVICES", "FAKE_CUDA_MEMORY", "FAKE_CUDA_FAIL"] {
             command.env_remove(name);
         }
-        command.env("FAKE_CUDA_REPORT", report);
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.envs(self.environment(directory, report));
+    }
+
+    /// The same as variables, for a program that somebody else starts.
+    ///
+    /// # Panics
+    /// As [`FakeCuda::apply`].
+    #[must_use]
+    pub fn environment(&self, directory: &Path, report: &Path) -> Vec<(&'static str, OsString)> {
         let mut path = directory.as_os_str().to_owned();
         if let Some(before) = std::env::var_os("LD_LIBRARY_PATH") {
             path.push(":");
             path.push(before);
         }
-        command.env("LD_LIBRARY_PATH", path);
-        if self.is_absent {
-            return;
+        let own = [
+            ("FAKE_CUDA_REPORT", report.into()),
+            ("LD_LIBRARY_PATH", path),
+        ];
+        let asked = self.variables.iter();
+        let asked = asked.map(|(name, value)| (*name, OsString::from(value)));
+        if !self.is_absent {
+            self.put_library(directory);
         }
+        own.into_iter().chain(asked).collect()
+    }
+
+    /// The library under the names that it is looked for by.
+    fn put_library(&self, directory: &Path) {
         let library = directory.join("libcuda.so");
-        std::os::unix::fs::symlink(library_path(), &library).expect("a name for the driver");
+        if self.lacks.is_empty() {
+            std::os::unix::fs::symlink(library_path(), &library).expect("a name for the driver");
+        } else {
+            let mut bytes = std::fs::read(library_path()).expect("the built library");
+            for function in &self.lacks {
+                hide(&mut bytes, function);
+            }
+            std::fs::write(&library, bytes).expect("a copy of the driver");
+        }
         // What loads the driver by its other name gets the same one.
         std::os::unix::fs::symlink(&library, directory.join("libcuda.so.1"))
             .expect("a second name for the driver");
     }
+}
+
+/// Gives a function of a library another name, so that nobody finds it: in its table of names each stands between zeros.
+fn hide(library: &mut [u8], function: &str) {
+    let name = format!("\0{function}\0").into_bytes();
+    let mut hidden = 0;
+    let mut at = 0;
+    while let Some(found) = library[at..]
+        .windows(name.len())
+        .position(|part| part == name)
+    {
+        library[at + found + 1] = b'_';
+        hidden += 1;
+        at += found + name.len() - 1;
+    }
+    assert!(hidden > 0, "the fake driver has no function {function}");
 }
 
 /// Where cargo puts the library: beside test binaries.

@@ -320,6 +320,32 @@ fn a_spoiled_context_refuses_everything_until_it_is_reset() {
     assert_eq!(report.registrations_live, 0, "a reset undoes registrations");
 }
 
+/// As with a real driver, whose functions have no second call that could end a capture.
+#[test]
+fn a_capture_is_over_when_its_end_fails() {
+    let fake = FakeCuda::new().fail("cuStreamEndCapture:1:2");
+    let report = fake.run("a_capture_is_over_when_its_end_fails", || {
+        start();
+        let (stream, host, device) = (stream(), registered(0), device(BYTES));
+        for expected in [CUresult::CUDA_ERROR_OUT_OF_MEMORY, CUresult::CUDA_SUCCESS] {
+            let mut graph = ptr::null_mut();
+            unsafe {
+                let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+                done(sys::cuStreamBeginCapture_v2(stream, mode));
+                done(sys::cuMemcpyHtoDAsync_v2(device, host, BYTES, stream));
+                assert_eq!(sys::cuStreamEndCapture(stream, &raw mut graph), expected);
+                // Neither the stream nor the thread captures any more.
+                done(sys::cuMemcpyHtoDAsync_v2(device, host, BYTES, stream));
+                done(sys::cuStreamSynchronize(stream));
+            }
+        }
+        let mut more = 0;
+        done(unsafe { sys::cuMemAlloc_v2(&raw mut more, BYTES) });
+    });
+    assert_eq!(report.violations, Vec::<String>::new());
+    assert_eq!(report.to_device_registered, 2 * BYTES as u64);
+}
+
 #[test]
 fn a_name_of_a_test_that_is_wrong_is_found_out() {
     let outcome = std::panic::catch_unwind(|| FakeCuda::new().run("no_such_test", || ()));

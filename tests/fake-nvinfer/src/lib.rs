@@ -69,6 +69,7 @@ impl Plan {
     /// shape NAME                      a tensor whose values are read on the host
     /// vectorised NAME                 a tensor that is not linear
     /// grow NAME FACTOR                an output whose first dimension is the input's times so many, but for profiles
+    /// meet ROWS COUNT                 runs of so many rows wait until so many of them are under way at once
     /// fault context|enqueue|shape N   the Nth call and all after it fail; N from 1
     /// ```
     #[must_use]

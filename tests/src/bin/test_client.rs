@@ -3,6 +3,8 @@
 //! * `slow ROWS`: prints `started`, then runs the model `slow` again and again, a line `ok` for each right answer;
 //! * `loop`: runs the model `add` for ever, a line `ok COUNT` every 100 right answers, a line `error TEXT` for
 //!   each error, and goes on after errors;
+//! * `plan MODEL COLUMNS ROWS TURNS`: opens a session, prints `open`, waits for a line, and runs a model that doubles rows of so
+//!   many columns and adds one: a line `ok` for each right answer, `error TEXT` for each error; TURNS 0: for ever;
 //! * `fork`: opens a session, starts a process that lives on with a copy of its socket, prints that process's number and
 //!   the session's, and waits;
 //! * `protocol N`: says hello with that version of the protocol, prints `refused STATUS (DETAILS)` and ends with 1, or
@@ -12,6 +14,7 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::exit,
+    clippy::cast_possible_wrap,
     clippy::cast_precision_loss,
     reason = "a test program: its output is its result"
 )]
@@ -36,6 +39,10 @@ fn main() {
     match arguments[2].as_str() {
         "slow" => slow(&client(), arguments[3].parse().unwrap()),
         "loop" => add_forever(&client()),
+        "plan" => {
+            let number = |index: usize| arguments[index].parse().unwrap();
+            plan(&client(), &arguments[3], [number(4), number(5)], number(6));
+        }
         "fork" => fork(&arguments[1]),
         "protocol" => hello(&arguments[1], arguments[3].parse().unwrap()),
         other => panic!("unknown command {other}"),
@@ -121,6 +128,46 @@ fn add_forever(client: &Client) {
             }
         }
     }
+}
+
+fn plan(client: &Client, model: &str, [columns, rows]: [i64; 2], turns: i64) {
+    say("open");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    let mut request = None;
+    for turn in (0..).take_while(|&turn| turns == 0 || turn < turns) {
+        match double(client, model, &mut request, [rows, columns], turn) {
+            Ok(()) => say("ok"),
+            Err(error) => {
+                say(&format!("error {error}"));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+    say("done");
+}
+
+/// One request, which is kept for the next one.
+fn double(
+    client: &Client,
+    model: &str,
+    kept: &mut Option<adjoin_client::Request>,
+    shape: [i64; 2],
+    turn: i64,
+) -> Result<(), Box<dyn std::error::Error>> {
+    if kept.is_none() {
+        *kept = Some(client.model(model)?.request().input("x", &shape)?.build()?);
+    }
+    let request = kept.as_mut().unwrap();
+    // Another value in each place and turn, and all of them exact.
+    let value = |index: usize| ((index as i64 + 31 * turn) % 4096) as f32;
+    for (index, x) in request.input_mut::<f32>("x")?.iter_mut().enumerate() {
+        *x = value(index);
+    }
+    let outputs = request.infer()?;
+    for (index, y) in outputs.get::<f32>("y")?.iter().enumerate() {
+        assert_eq!(*y, 2.0 * value(index) + 1.0, "turn {turn}, element {index}");
+    }
+    Ok(())
 }
 
 /// As a client of another release.

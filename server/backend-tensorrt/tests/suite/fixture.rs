@@ -26,7 +26,8 @@ pub(crate) fn transfers() -> Transfers {
 
 pub(crate) fn backend(transfers: &Transfers) -> TensorRtBackend {
     let library = TensorRtBackend::find(Some(&adjoin_fake_nvinfer::directory())).unwrap();
-    TensorRtBackend::open(&library, transfers.clone()).unwrap()
+    let transfers = transfers.clone();
+    TensorRtBackend::open(&library, move || Ok(transfers.clone())).unwrap()
 }
 
 /// A plan of the release that there is.

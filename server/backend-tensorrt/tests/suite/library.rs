@@ -33,7 +33,8 @@ fn what_is_no_library_of_this_release_is_refused_with_the_reason() {
         let text = directory.path().join("libnvinfer.so");
         std::fs::write(&text, "no library").unwrap();
         let open = |path: &std::path::Path| {
-            TensorRtBackend::open(path, transfers.clone())
+            let transfers = transfers.clone();
+            TensorRtBackend::open(path, move || Ok(transfers.clone()))
                 .map(drop)
                 .unwrap_err()
                 .to_string()

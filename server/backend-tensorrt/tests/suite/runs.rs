@@ -108,6 +108,69 @@ fn registered_memory_is_read_and_written_by_the_device_alone() {
     report.assert_clean();
 }
 
+/// Each of the batches waits in the middle of its run for the other one: with one at a time neither would come to an end.
+#[test]
+fn two_batches_of_one_model_overlap_and_each_has_its_own_answers() {
+    let test = "runs::two_batches_of_one_model_overlap_and_each_has_its_own_answers";
+    let report = FakeCuda::new().delay_us("0-300").run(test, || {
+        let transfers = transfers();
+        let model = load(&transfers, affine().line("meet 3 2"));
+        assert_eq!(model.batches_at_once(), 2);
+        std::thread::scope(|scope| {
+            for batch in 0..model.batches_at_once() {
+                let mut instance = model.instance().unwrap();
+                scope.spawn(move || {
+                    // By copies at first, by graphs of the same shapes from then on.
+                    for turn in 0..6 {
+                        let requests = requests(&[1, 2], 10 * turn + batch);
+                        assert_eq!(
+                            run(&mut *instance, &requests).unwrap(),
+                            doubled_plus_one(&requests)
+                        );
+                    }
+                });
+            }
+        });
+    });
+    report.assert_clean();
+    assert!(report.graph_launches >= 2 * 4, "{report:#?}");
+}
+
+#[test]
+fn a_lost_device_is_told_from_other_failures_and_its_plan_can_be_dropped() {
+    let test = "runs::a_lost_device_is_told_from_other_failures_and_its_plan_can_be_dropped";
+    for failure in ["exec.copy:4:700", "cuLaunchHostFunc:2:719"] {
+        let report = FakeCuda::new().fail(failure).delay_us(100).run(test, || {
+            let lost = transfers();
+            let model = load(&lost, affine());
+            let mut instances: Vec<_> = (0..2).map(|_| model.instance().unwrap()).collect();
+            let requests = requests(&[1, 2], 0);
+            let outcomes: Vec<_> = (0..6)
+                .map(|turn| run(&mut *instances[turn % 2], &requests))
+                .collect();
+            let is_lost = |outcome: &Result<_, ExecuteError>| {
+                matches!(outcome, Err(ExecuteError::DeviceLost { .. }))
+            };
+            let first = outcomes.iter().position(is_lost).unwrap();
+            assert!(outcomes[..first].iter().all(Result::is_ok), "{outcomes:?}");
+            assert!(outcomes[first..].iter().all(is_lost), "{outcomes:?}");
+            assert!(model.is_on_device());
+            // As the server does: what is in the old context goes on another thread, before the reset.
+            std::thread::spawn(move || drop((instances, model)))
+                .join()
+                .unwrap();
+            let back = lost.rebuild().unwrap();
+            let mut instance = load(&back, affine()).instance().unwrap();
+            assert_eq!(
+                run(&mut *instance, &requests).unwrap(),
+                doubled_plus_one(&requests)
+            );
+        });
+        report.assert_clean();
+        assert_eq!(report.resets, 1);
+    }
+}
+
 #[test]
 fn outputs_without_room_go_to_the_sink_and_skipped_ones_nowhere() {
     let test = "runs::outputs_without_room_go_to_the_sink_and_skipped_ones_nowhere";

@@ -132,6 +132,15 @@ impl Context {
         Ok(entered)
     }
 
+    /// Makes the context current on this thread if it is not gone, lost or not: for giving back what is in it.
+    pub(crate) fn bind(&self) {
+        let open = self.open.read();
+        if *open {
+            // SAFETY: the context is open, and stays so while the lock is held.
+            let _ = unsafe { (self.table.cuCtxSetCurrent)(self.raw) };
+        }
+    }
+
     /// Keeps what a transfer that cannot be waited for may touch. Without a context there is no transfer, so what
     /// comes after its end is dropped at once.
     pub(crate) fn quarantine(&self, holds: impl IntoIterator<Item = Hold>) {

@@ -445,6 +445,45 @@ fn lost_and_found(test: &str, failure: &str) {
     assert_eq!(report.resets, 1);
 }
 
+/// What a server does: one call, and batches of sessions that were there before are direct again.
+#[test]
+fn a_device_is_rebuilt_with_the_registrations_that_it_had() {
+    let test = "faults::a_device_is_rebuilt_with_the_registrations_that_it_had";
+    let report = FakeCuda::new().fail("exec.copy:2:214").run(test, || {
+        let lost = Transfers::start(&device(), settings(0, NEVER)).unwrap();
+        let mut sessions = sessions(COUNT, BYTES);
+        let keys = register_all(&lost, &sessions);
+        let mut slot = BatchSlot::new(&lost, spec(COUNT * BYTES, COUNT)).unwrap();
+        let mut engine = Lane::new(lost.device(), 8).unwrap();
+        assert!(
+            run_identity(&mut slot, &mut engine, &mut sessions)
+                .unwrap_err()
+                .is_sticky()
+        );
+        drop((slot, engine));
+        let transfers = lost.rebuild().unwrap();
+        assert!(!transfers.device().is_lost());
+        assert_eq!(transfers.thresholds(), lost.thresholds());
+        transfers.registry().settle();
+        for key in keys {
+            let state = transfers.registry().state(key);
+            assert_eq!(state, Some(RegionState::Registered));
+        }
+        let mut slot = BatchSlot::new(&transfers, spec(COUNT * BYTES, COUNT)).unwrap();
+        let mut engine = Lane::new(transfers.device(), 8).unwrap();
+        let counters = transfers.device().counters();
+        let before = counters.to_device.get(Path::Direct);
+        run_identity(&mut slot, &mut engine, &mut sessions).unwrap();
+        engine.settle().unwrap();
+        assert_answers(&sessions);
+        let direct = counters.to_device.get(Path::Direct) - before;
+        assert_eq!(direct, (COUNT * BYTES) as u64);
+        assert_eq!(counters.to_device.by_processor(), 0);
+    });
+    report.assert_clean();
+    assert_eq!(report.resets, 1);
+}
+
 #[test]
 fn an_illegal_address_in_the_third_copy() {
     lost_and_found(

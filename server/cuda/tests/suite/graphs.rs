@@ -133,6 +133,23 @@ fn an_engine_that_fails_in_a_capture_leaves_a_good_lane() {
 }
 
 #[test]
+fn a_capture_whose_end_fails_leaves_a_good_lane() {
+    let test = "graphs::a_capture_whose_end_fails_leaves_a_good_lane";
+    let fake = FakeCuda::new().fail("cuStreamEndCapture:1:2");
+    let report = fake.run(test, || {
+        let transfers = transfers(SETTINGS);
+        let mut slot = BatchSlot::new(&transfers, spec(BYTES, 1)).unwrap();
+        let failed: Result<_, CudaError> = slot.capture(|_, _, _| Ok(()));
+        assert!(failed.unwrap_err().is_out_of_memory());
+        slot.begin().unwrap().finish().unwrap();
+        let graph = capture_identity(&mut slot);
+        drop(slot);
+        drop(graph);
+    });
+    report.assert_clean();
+}
+
+#[test]
 fn a_graph_outlives_its_slot_in_memory_only() {
     let test = "graphs::a_graph_outlives_its_slot_in_memory_only";
     let report = FakeCuda::new().run(test, || {

@@ -18,6 +18,36 @@ fn no_driver() {
 }
 
 #[test]
+fn a_driver_that_is_too_old() {
+    let lacking = ["cuMemcpyDtoDAsync_v2", "cuMemSetAccess"];
+    let fake = FakeCuda::new().lacking(&lacking);
+    fake.run("machine::a_driver_that_is_too_old", || {
+        let error = Driver::find().unwrap_err();
+        let CudaError::DriverTooOld { missing } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(missing, &lacking.join(", "));
+        assert!(error.to_string().contains("install driver 525 or later"));
+        // The same each time.
+        assert_eq!(Driver::find().unwrap_err(), error);
+    });
+}
+
+#[test]
+fn a_driver_without_what_only_newer_ones_have() {
+    let fake = FakeCuda::new().lacking(&["cuMemcpyBatchAsync"]);
+    let report = fake.run(
+        "machine::a_driver_without_what_only_newer_ones_have",
+        || {
+            let driver = Driver::find().unwrap();
+            assert!(!driver.has_batched_copy());
+            driver.device(0).unwrap();
+        },
+    );
+    report.assert_clean();
+}
+
+#[test]
 fn no_device() {
     let fake = FakeCuda::new().set("FAKE_CUDA_DEVICES", 0);
     fake.run("machine::no_device", || {

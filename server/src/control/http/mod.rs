@@ -15,8 +15,8 @@ use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
+use super::Shared;
 use super::message_budget::Metering;
-use super::{Phase, Shared};
 use failure::Failure;
 
 /// All routes.
@@ -82,8 +82,4 @@ async fn say_what_is_decoded(response: Response) -> Response {
         return Failure::unknown_encoding().into_response();
     }
     response
-}
-
-fn is_serving(shared: &Shared) -> bool {
-    *shared.phase.borrow() == Phase::Serving
 }

@@ -8,8 +8,8 @@ use axum::response::IntoResponse;
 use axum::{Json, response::Response};
 use serde::Deserialize;
 
+use super::Shared;
 use super::failure::Answer;
-use super::{Shared, is_serving};
 use crate::oip::Oip;
 
 /// A model of the path, and its version if the path has one.
@@ -37,7 +37,7 @@ pub(super) async fn server() -> Answer {
 }
 
 pub(super) async fn server_ready(State(shared): State<Shared>) -> StatusCode {
-    readiness(is_serving(&shared))
+    readiness(shared.is_ready())
 }
 
 /// The protocol knows 200 and 400.

@@ -9,8 +9,8 @@ use adjoin_oip::{Fault, VersionChoice, grpc};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::Shared;
 use super::status::fault as status;
-use super::{Phase, Shared};
 use crate::oip::Oip;
 use crate::oip::regions::RegionKind;
 use context::{arrival, caller, charge};
@@ -51,7 +51,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _: Request<api::ServerReadyRequest>,
     ) -> Result<Response<api::ServerReadyResponse>, Status> {
-        let ready = *self.shared.phase.borrow() == Phase::Serving;
+        let ready = self.shared.is_ready();
         Ok(Response::new(api::ServerReadyResponse { ready }))
     }
 

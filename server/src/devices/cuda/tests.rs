@@ -9,6 +9,7 @@ const SETTINGS: DeviceSettings = DeviceSettings {
     device: 0,
     registered_bytes: 1 << 30,
     staging_bytes: 1 << 20,
+    recovery_attempts: 5,
 };
 
 fn memory(id: u64) -> Arc<SessionMemory> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::copies::stream;
 use super::{Out, answer};
-use crate::driver::state::Object;
+use crate::driver::state::{Object, driver};
 use crate::driver::status::{INVALID_HANDLE, INVALID_VALUE, Status};
 
 #[unsafe(no_mangle)]
@@ -23,10 +23,13 @@ pub extern "C" fn cuStreamBeginCapture_v2(handle: u64, _mode: c_uint) -> Status 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamEndCapture(handle: u64, graph: Out<u64>) -> Status {
+    // Whatever it answers, the capture is over: by its interface there is no second call that could end it.
+    let driver = driver();
+    driver.set_capturing(false);
+    let recorded = stream(driver, handle).and_then(|stream| stream.end_capture());
     answer("cuStreamEndCapture", |driver| {
         let context = driver.current()?;
-        driver.set_capturing(false);
-        let recorded = Arc::new(stream(driver, handle)?.end_capture()?);
+        let recorded = Arc::new(recorded?);
         graph.put(driver.make(context.device, Object::Graph(recorded)))
     })
 }

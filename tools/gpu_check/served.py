@@ -1,0 +1,155 @@
+"""A model served on the device, under load: `python3 -m gpu_check.served`.
+
+Starts the `adjoin` command on a repository of one model, has `adjoin bench` call it with requests of each size, and reads from the
+server's metrics who copied the bytes. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+MODEL = "model"
+START_SECONDS = 90
+BYTES = "adjoin_device_bytes_total"
+
+
+class ServedError(Exception):
+    """The server did not do what it should."""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="gpu_check.served", description=__doc__)
+    made.add_argument("--adjoin", type=Path, required=True, help="the command, built with what the model needs")
+    made.add_argument("--model", type=Path, required=True, help="model.plan or model.onnx")
+    made.add_argument(
+        "--variant", nargs=2, action="append", metavar=("NAME", "PBTXT"), required=True,
+        help="a configuration of the model, and what to call it; repeated, one after the other",
+    )
+    made.add_argument("--serve", default="", help="further arguments for `adjoin serve`")
+    made.add_argument("--clients", type=int, default=16)
+    made.add_argument("--rows", type=int, nargs="+", default=[1])
+    made.add_argument("--seconds", type=float, default=5.0, help="for each number of rows")
+    return made
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    try:
+        variants = {}
+        for name, config in arguments.variant:
+            with tempfile.TemporaryDirectory(prefix="gpu-check-") as directory:
+                variants[name] = measure(arguments, config, Path(directory))
+        print(json.dumps({"clients": arguments.clients, "variants": variants}))
+    except ServedError as error:
+        print(f"gpu_check.served: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def measure(arguments: argparse.Namespace, config: str, directory: Path) -> dict:
+    """The figures of one model under one configuration."""
+    repository = lay_out(arguments.model, config, directory)
+    address = f"127.0.0.1:{free_port()}"
+    sockets = directory / "run"
+    command = [arguments.adjoin, "serve", "--model-repository", repository, "--socket-dir", sockets]
+    command += ["--metrics-addr", address, *shlex.split(arguments.serve)]
+    log = directory / "server.log"
+    with open(log, "wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
+        try:
+            wait_until_ready(arguments.adjoin, sockets, server, log)
+            before = copied(address)
+            rows = [load(arguments, sockets, size) for size in arguments.rows]
+            after = copied(address)
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+    if server.returncode != 0:
+        raise ServedError(f"the server ended with {server.returncode}: {tail(log)}")
+    moved = {path: after[path] - before[path] for path in after}
+    if moved["direct"] == 0:
+        raise ServedError("the device read nothing by itself: no region was registered")
+    return {"served": rows, "bytes": moved}
+
+
+def lay_out(model: Path, config: str, directory: Path) -> Path:
+    """A repository with that model as its only one."""
+    version = directory / "models" / MODEL / "1"
+    version.mkdir(parents=True)
+    (version / f"model{model.suffix}").symlink_to(model.resolve())
+    (version.parent / "config.pbtxt").write_text(config)
+    return directory / "models"
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_until_ready(adjoin: Path, sockets: Path, server: subprocess.Popen, log: Path) -> None:
+    """Waits until the model takes requests."""
+    command = [adjoin, "health", "--socket-dir", sockets, "--model", MODEL]
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            raise ServedError(f"the server ended at its start with {server.returncode}: {tail(log)}")
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        if asked.returncode == 0:
+            return
+        if asked.stdout.strip() in ("no such model", "not serving"):
+            raise ServedError(f"the model is not served: {tail(log)}")
+        time.sleep(0.1)
+    raise ServedError(f"the server was not ready after {START_SECONDS} s: {tail(log)}")
+
+
+def tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return " / ".join(lines[-3:])
+
+
+def load(arguments: argparse.Namespace, sockets: Path, rows: int) -> dict:
+    """What clients got with requests of so many rows."""
+    command = [arguments.adjoin, "bench", MODEL, "--socket-dir", sockets, "--json"]
+    command += ["--clients", arguments.clients, "--seconds", arguments.seconds, "--batch", rows]
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise ServedError(f"adjoin bench ended with {ended.returncode}: {ended.stderr.strip()}")
+    return {"rows": rows, **figures(json.loads(ended.stdout))}
+
+
+def figures(report: dict) -> dict:
+    """What people look for in a report of `adjoin bench`."""
+    return {key: report[key] for key in ("requests_per_s", "p50_us", "p99_us", "bytes_copied")}
+
+
+def copied(address: str) -> dict:
+    """Bytes between host and device so far, both ways, by path."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        return by_path(answer.read().decode())
+
+
+def by_path(text: str) -> dict:
+    """The same from the text of the metrics."""
+    counts = {"direct": 0, "staged": 0, "pageable": 0}
+    for line in text.splitlines():
+        if not line.startswith(BYTES):
+            continue
+        labels, value = line.rsplit(" ", 1)
+        for path in counts:
+            if f'path="{path}"' in labels:
+                counts[path] += int(float(value))
+    return counts
+
+
+if __name__ == "__main__":
+    sys.exit(main())
