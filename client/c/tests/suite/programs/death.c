@@ -75,7 +75,9 @@ static void away(adjoin_request *request) {
     fill(1, 2);
     OK(adjoin_request_infer(request, ADJOIN_FOREVER, error));
     ask_for("kill");
-    EXPECT(ADJOIN_STATUS_SERVER_GONE, adjoin_request_infer(request, ADJOIN_FOREVER, error));
+    /* Sent to a server that was gone already, unless the end of the connection was seen before it was sent. */
+    adjoin_status gone = adjoin_request_infer(request, ADJOIN_FOREVER, error);
+    CHECK(gone == ADJOIN_STATUS_SERVER_GONE || gone == ADJOIN_STATUS_NO_SERVER);
     fill(3, 4);
     EXPECT(ADJOIN_STATUS_NO_SERVER, adjoin_request_infer(request, ADJOIN_FOREVER, error));
     /* Written while there is neither a server nor a session. */
