@@ -73,6 +73,8 @@ fn what_is_missing_is_said_with_what_to_do() {
             "no CUDA driver",
             "install NVIDIA's driver",
         ));
+    } else {
+        eprintln!("left out: a machine without a driver; this one has one");
     }
     for (fake, says, advises) in machines {
         let output = doctor(fake.clone(), &[]);

@@ -27,7 +27,7 @@ fn does_not_start(fake: &FakeCuda, says: &[&str]) {
 #[test]
 fn without_a_driver() {
     if std::path::Path::new("/dev/nvidiactl").exists() {
-        // This machine has one that cannot be hidden from the loader.
+        eprintln!("skipped: this machine has a driver, which cannot be hidden from the loader");
         return;
     }
     does_not_start(

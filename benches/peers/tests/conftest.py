@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -105,6 +106,19 @@ class Bench:
             text=True,
             timeout=120,
             check=False,
+        )
+
+    def begin(self, *options: str, **environment: str) -> subprocess.Popen:
+        """Begins a run that is to be interrupted. Where the tests were started with interrupts
+        ignored, as in the background of a shell, the command would leave it at that.
+        """
+        return subprocess.Popen(
+            self.command(*options),
+            env=self.environment(**environment),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def calls(self) -> list[list[str]]:

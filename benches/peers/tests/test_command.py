@@ -116,12 +116,7 @@ def test_an_interrupted_run_leaves_nothing_and_marks_its_results(
     bench: Bench, number: signal.Signals
 ) -> None:
     calls = bench.folder / "calls"
-    running = subprocess.Popen(
-        bench.command("--peers", "adjoin"),
-        env=bench.environment(FAKE_HANGS_AT="3"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    running = bench.begin("--peers", "adjoin", FAKE_HANGS_AT="3")
     wait_until(lambda: calls.exists() and len(bench.calls()) == 3)
     mark = processes.folder_mark(bench.layout.home)
     # The pretended server, its worker, and the load generator that hangs.
@@ -141,12 +136,7 @@ def test_an_interrupted_run_leaves_nothing_and_marks_its_results(
 
 
 def test_a_resumed_run_measures_only_what_is_missing(bench: Bench) -> None:
-    running = subprocess.Popen(
-        bench.command("--peers", "adjoin"),
-        env=bench.environment(FAKE_HANGS_AT="3"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    running = bench.begin("--peers", "adjoin", FAKE_HANGS_AT="3")
     wait_until(lambda: (bench.folder / "calls").exists() and len(bench.calls()) == 3)
     running.send_signal(signal.SIGTERM)
     running.communicate(timeout=60)
@@ -174,12 +164,7 @@ def test_there_must_be_something_to_resume(bench: Bench) -> None:
 
 
 def test_what_a_killed_run_left_is_ended_by_the_next(bench: Bench) -> None:
-    running = subprocess.Popen(
-        bench.command("--peers", "adjoin"),
-        env=bench.environment(FAKE_HANGS_AT="1"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    running = bench.begin("--peers", "adjoin", FAKE_HANGS_AT="1")
     wait_until(lambda: (bench.folder / "calls").exists())
     mark = processes.folder_mark(bench.layout.home)
     running.kill()

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
@@ -67,6 +68,26 @@ struct Handle {
     b64: String,
 }
 
+/// What the body asks for; `takes` are its fields, for a caller who has others.
+async fn registration<T: DeserializeOwned>(
+    body: Body,
+    headers: &HeaderMap,
+    takes: &str,
+) -> Answer<T> {
+    let bytes = read(body, headers).await?;
+    let wanted = serde_json::from_slice(&bytes);
+    Ok(wanted.map_err(|error| {
+        Fault::invalid(format!("the request's JSON: {error}; it takes {takes}"))
+    })?)
+}
+
+/// All of them, by name.
+fn listed<T: Serialize>(regions: impl Iterator<Item = T>, name: impl Fn(&T) -> &str) -> Response {
+    let mut regions: Vec<T> = regions.collect();
+    regions.sort_by(|a, b| name(a).cmp(name(b)));
+    Json(regions).into_response()
+}
+
 pub(super) async fn status(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -75,18 +96,13 @@ pub(super) async fn status(
     let found = shared
         .oip
         .region_status(&caller.of_protocol(), &path?.region)?;
-    let mut regions: Vec<Status> = found
-        .regions
-        .into_values()
-        .map(|it| Status {
-            name: it.name,
-            key: it.key,
-            offset: it.offset,
-            byte_size: it.byte_size,
-        })
-        .collect();
-    regions.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Json(regions).into_response())
+    let regions = found.regions.into_values().map(|it| Status {
+        name: it.name,
+        key: it.key,
+        offset: it.offset,
+        byte_size: it.byte_size,
+    });
+    Ok(listed(regions, |status| &status.name))
 }
 
 pub(super) async fn register(
@@ -97,17 +113,12 @@ pub(super) async fn register(
     body: Body,
 ) -> Answer<StatusCode> {
     let name = path?.0.region;
-    let bytes = read(body, &headers).await?;
-    let wanted: Registration = serde_json::from_slice(&bytes).map_err(|error| {
-        Fault::invalid(format!(
-            "the request's JSON: {error}; it takes \"key\", \"offset\" and \"byte_size\""
-        ))
-    })?;
+    let takes = "\"key\", \"offset\" and \"byte_size\"";
     let Registration {
         key,
         offset,
         byte_size,
-    } = wanted;
+    } = registration(body, &headers, takes).await?;
     let request = api::SystemSharedMemoryRegisterRequest {
         name,
         key,
@@ -141,17 +152,12 @@ pub(super) async fn cuda_status(
     let found = shared
         .oip
         .cuda_region_status(&caller.of_protocol(), &path?.region)?;
-    let mut regions: Vec<CudaStatus> = found
-        .regions
-        .into_values()
-        .map(|it| CudaStatus {
-            name: it.name,
-            device_id: it.device_id,
-            byte_size: it.byte_size,
-        })
-        .collect();
-    regions.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Json(regions).into_response())
+    let regions = found.regions.into_values().map(|it| CudaStatus {
+        name: it.name,
+        device_id: it.device_id,
+        byte_size: it.byte_size,
+    });
+    Ok(listed(regions, |status| &status.name))
 }
 
 pub(super) async fn cuda_register(
@@ -162,12 +168,8 @@ pub(super) async fn cuda_register(
     body: Body,
 ) -> Answer<StatusCode> {
     let name = path?.0.region;
-    let bytes = read(body, &headers).await?;
-    let wanted: CudaRegistration = serde_json::from_slice(&bytes).map_err(|error| {
-        Fault::invalid(format!(
-            "the request's JSON: {error}; it takes \"raw_handle\": {{\"b64\": ...}}, \"device_id\" and \"byte_size\""
-        ))
-    })?;
+    let takes = "\"raw_handle\": {\"b64\": ...}, \"device_id\" and \"byte_size\"";
+    let wanted: CudaRegistration = registration(body, &headers, takes).await?;
     let raw_handle = BASE64_STANDARD.decode(&wanted.raw_handle.b64);
     let raw_handle = raw_handle
         .map_err(|error| Fault::invalid(format!("raw_handle.b64 is no base64: {error}")))?;
