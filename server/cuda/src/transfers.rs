@@ -1,6 +1,7 @@
 //! What all batches on one device share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::device::Device;
 use crate::error::CudaError;
@@ -18,6 +19,8 @@ pub struct TransferSettings {
     pub staging_bytes: usize,
     /// `None`: measured at the start.
     pub thresholds: Option<Thresholds>,
+    /// For how long, at most, a thread looks at the end of a batch before it sleeps until the driver wakes it.
+    pub spin: Duration,
 }
 
 /// Registry, staging memory, kernels and thresholds of one device. Clones share them.
@@ -105,6 +108,11 @@ impl Transfers {
     #[must_use]
     pub fn kernels(&self) -> &Kernels {
         &self.kernels
+    }
+
+    /// Longest look at the end of a batch.
+    pub(crate) fn spin(&self) -> Duration {
+        self.settings.spin
     }
 
     /// What decides between the forms of copy.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -93,6 +94,9 @@ pub struct CudaSection {
     pub staging_bytes: usize,
     /// How often a device that was lost is brought back, until it has worked for ten minutes; 0: never. Default 5.
     pub recovery_attempts: u32,
+    /// For how many microseconds, at most, a worker looks at the end of a batch before it sleeps until the driver wakes it;
+    /// 0 sleeps at once. Default 200.
+    pub spin_us: u64,
     /// Where engines are kept that ONNX Runtime builds of models with TensorRT. Default: `adjoin/engines` in the cache
     /// directory of the service or the user.
     pub engine_cache_dir: Option<PathBuf>,
@@ -174,12 +178,14 @@ impl Default for CudaSection {
             registered_bytes,
             staging_bytes,
             recovery_attempts,
+            spin,
         } = DeviceSettings::default();
         Self {
             device,
             registered_bytes,
             staging_bytes,
             recovery_attempts,
+            spin_us: u64::try_from(spin.as_micros()).unwrap_or(u64::MAX),
             engine_cache_dir: None,
         }
     }
@@ -192,6 +198,7 @@ impl From<&CudaSection> for DeviceSettings {
             registered_bytes: section.registered_bytes,
             staging_bytes: section.staging_bytes,
             recovery_attempts: section.recovery_attempts,
+            spin: Duration::from_micros(section.spin_us),
         }
     }
 }

@@ -80,6 +80,7 @@ impl Devices {
                     registered_bytes: self.settings.registered_bytes,
                     staging_bytes: self.settings.staging_bytes,
                     thresholds: None,
+                    spin: self.settings.spin,
                 };
                 Transfers::start(&device, settings)
             });

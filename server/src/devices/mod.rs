@@ -16,6 +16,8 @@ mod none;
 #[cfg(feature = "cuda")]
 mod probe;
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 #[cfg(feature = "cuda")]
@@ -34,6 +36,8 @@ pub struct DeviceSettings {
     pub staging_bytes: usize,
     /// How often a device that was lost is brought back, until it has worked for a while; 0: never.
     pub recovery_attempts: u32,
+    /// For how long, at most, a thread looks at the end of a batch before it sleeps until the driver wakes it.
+    pub spin: Duration,
 }
 
 impl Default for DeviceSettings {
@@ -43,6 +47,7 @@ impl Default for DeviceSettings {
             registered_bytes: 4 << 30,
             staging_bytes: 256 << 20,
             recovery_attempts: 5,
+            spin: Duration::from_micros(200),
         }
     }
 }

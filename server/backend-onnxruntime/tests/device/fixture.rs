@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use adjoin_backend::conformance::memory::Taker;
 use adjoin_backend::conformance::onnx::Graph;
@@ -38,6 +39,7 @@ impl Machine {
             registered_bytes: 64 << 20,
             staging_bytes: 64 << 20,
             thresholds: Some(Default::default()),
+            spin: Duration::from_micros(50),
         };
         Self {
             transfers: Transfers::start(&device, settings).unwrap(),

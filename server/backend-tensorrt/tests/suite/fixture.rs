@@ -1,6 +1,7 @@
 //! What the tests begin with.
 
 use std::path::Path;
+use std::time::Duration;
 
 use adjoin_backend::{
     Backend, Copied, ExecuteError, Execution, Input, Instance, LoadError, Model, ModelSource,
@@ -20,6 +21,7 @@ pub(crate) fn transfers() -> Transfers {
         registered_bytes: 64 << 20,
         staging_bytes: 16 << 20,
         thresholds: Some(Default::default()),
+        spin: Duration::from_micros(50),
     };
     Transfers::start(&device, settings).unwrap()
 }

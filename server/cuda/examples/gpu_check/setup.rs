@@ -36,6 +36,7 @@ pub(crate) fn transfers(
         registered_bytes: REGISTERED_BYTES,
         staging_bytes,
         thresholds,
+        spin: Duration::from_micros(200),
     };
     Ok(Transfers::start(&device, settings)?)
 }

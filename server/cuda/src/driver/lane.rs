@@ -14,7 +14,7 @@ use super::graph::{self, Graph};
 use super::hold::Hold;
 use super::memory::DeviceBuffer;
 use super::module::{Grid, Kernel, Module};
-use super::stream::{Event, Stream};
+use super::stream::{Event, Stream, Waited, Waiting};
 use crate::device::Device;
 use crate::error::CudaError;
 
@@ -226,13 +226,26 @@ impl Lane {
     /// # Errors
     /// If the work failed.
     pub fn settle(&mut self) -> Result<(), CudaError> {
+        if self.in_flight {
+            self.mark()?;
+            self.done.synchronize()?;
+            self.let_go();
+        }
+        Ok(())
+    }
+
+    /// The same, waiting in that way; `None` if there was nothing to wait for.
+    ///
+    /// # Errors
+    /// If the work failed.
+    pub(crate) fn settle_by(&mut self, waiting: Waiting) -> Result<Option<Waited>, CudaError> {
         if !self.in_flight {
-            return Ok(());
+            return Ok(None);
         }
         self.mark()?;
-        self.done.synchronize()?;
+        let waited = self.done.wait_by(waiting)?;
         self.let_go();
-        Ok(())
+        Ok(Some(waited))
     }
 
     /// Whether all work is done, without waiting. What it touched is let go of if it is.

@@ -41,4 +41,5 @@ pub(crate) use self::module::Module;
 pub use self::normalize::{HalfOrFloat, Normalize};
 pub use self::sharing::{IPC_HANDLE_BYTES, IpcHandle};
 pub use self::stream::{Event, Stream};
+pub(crate) use self::stream::{Waited, Waiting};
 pub(crate) use self::transfer::{Direction, ROW_BYTES};

@@ -17,8 +17,30 @@ const STREAM_NON_BLOCKING: u32 = 1;
 const EVENT_BLOCKING_NO_TIMING: u32 = 1 | 2;
 /// The driver's "not ready".
 const NOT_READY: u32 = 600;
-/// How long a wait looks at the event by itself before it sleeps: a sleep costs a wake-up of tens of microseconds.
-const SPIN: Duration = Duration::from_micros(50);
+/// How a wait goes about that knows nothing: a sleep costs a wake-up of tens of microseconds.
+const PLAIN: Waiting = Waiting {
+    nap: Duration::ZERO,
+    look: Duration::from_micros(50),
+};
+/// Pauses between two looks: each is a call of the driver, which takes locks that other threads want.
+const PAUSES: u32 = 16;
+
+/// How to wait for an event: sleep for so long, whatever happens, then look at it for so long, then sleep until the driver
+/// wakes us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) nap: Duration,
+    pub(crate) look: Duration,
+}
+
+/// What became of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waited {
+    /// How long it took.
+    pub(crate) time: Duration,
+    /// The event fired during the nap.
+    pub(crate) is_overslept: bool,
+}
 
 /// A queue of work on the device, done in order.
 pub struct Stream {
@@ -178,17 +200,41 @@ impl Event {
     /// # Errors
     /// If the work before it failed.
     pub fn synchronize(&self) -> Result<(), CudaError> {
+        self.wait_by(PLAIN).map(drop)
+    }
+
+    /// Waits until it has fired, in that way.
+    ///
+    /// # Errors
+    /// If the work before it failed.
+    pub(crate) fn wait_by(&self, waiting: Waiting) -> Result<Waited, CudaError> {
+        let Waiting { nap, look } = waiting;
         let start = Instant::now();
-        while !self.is_done()? {
-            if start.elapsed() >= SPIN {
-                let entered = self.context.enter()?;
-                // SAFETY: the event belongs to the context that was entered.
-                let status = unsafe { (entered.table().cuEventSynchronize)(self.raw) };
-                return entered.check("cuEventSynchronize", status);
-            }
-            std::hint::spin_loop();
+        let waited = |is_overslept| Waited {
+            time: start.elapsed(),
+            is_overslept,
+        };
+        if self.is_done()? {
+            return Ok(waited(false));
         }
-        Ok(())
+        if !nap.is_zero() {
+            std::thread::sleep(nap);
+            if self.is_done()? {
+                return Ok(waited(true));
+            }
+        }
+        let end = start.elapsed() + look;
+        while start.elapsed() < end {
+            (0..PAUSES).for_each(|_| std::hint::spin_loop());
+            if self.is_done()? {
+                return Ok(waited(false));
+            }
+        }
+        let entered = self.context.enter()?;
+        // SAFETY: the event belongs to the context that was entered.
+        let status = unsafe { (entered.table().cuEventSynchronize)(self.raw) };
+        entered.check("cuEventSynchronize", status)?;
+        Ok(waited(false))
     }
 }
 

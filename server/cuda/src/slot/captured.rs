@@ -62,6 +62,7 @@ pub(super) fn place_input(
         stage_in(slot, input, at, piece)?;
         at += piece.byte_size();
     }
+    slot.gathered_bytes += at;
     write_section(slot, Direction::ToDevice, input)
 }
 

@@ -10,6 +10,7 @@
 mod captured;
 mod run;
 mod staging;
+mod waits;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -18,6 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub use self::captured::BatchGraph;
 pub use self::run::Run;
 use self::staging::StagingArea;
+use self::waits::Waits;
 use crate::driver::{CopyList, DeviceBuffer, Event, Lane, PinnedBuffer, ROW_BYTES};
 use crate::error::CudaError;
 use crate::transfers::Transfers;
@@ -64,6 +66,9 @@ pub struct BatchSlot {
     staged_outputs: StagingArea,
     /// What the batch at hand has done with each tensor, and so with its section. Inputs come first.
     uses: Vec<TensorUse>,
+    /// Bytes of its inputs, as far as they are gathered or placed.
+    gathered_bytes: usize,
+    waits: Waits,
     /// Tells its graphs from those of other slots.
     id: u64,
 }
@@ -93,6 +98,8 @@ impl BatchSlot {
             staged_inputs: StagingArea::new(&spec.inputs),
             staged_outputs: StagingArea::new(&spec.outputs),
             uses: vec![TensorUse::None; tensors],
+            gathered_bytes: 0,
+            waits: Waits::new(transfers.spin()),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             transfers: transfers.clone(),
             spec,

@@ -32,6 +32,7 @@ pub(super) enum Late<'p> {
 impl<'s, 'p> Run<'s, 'p> {
     pub(super) fn new(slot: &'s mut BatchSlot) -> Self {
         slot.uses.fill(TensorUse::None);
+        slot.gathered_bytes = 0;
         Self {
             slot,
             late: Vec::new(),
@@ -71,6 +72,7 @@ impl<'s, 'p> Run<'s, 'p> {
         let section = slot.section(input);
         copy_list(slot, Direction::ToDevice, section)?;
         slot.lane.keep_buffer(slot.inputs.get(input));
+        slot.gathered_bytes += byte_size;
         Ok(byte_size)
     }
 
@@ -199,9 +201,12 @@ impl<'s, 'p> Run<'s, 'p> {
     /// # Errors
     /// If any of the work failed; then outputs have undefined content.
     pub fn finish(mut self) -> Result<(), CudaError> {
-        self.slot.lane.settle()?;
-        let late = std::mem::take(&mut self.late);
         let slot = &mut *self.slot;
+        let waiting = slot.waits.plan(slot.gathered_bytes);
+        if let Some(waited) = slot.lane.settle_by(waiting)? {
+            slot.waits.learn(slot.gathered_bytes, waited);
+        }
+        let late = std::mem::take(&mut self.late);
         for output in late {
             match output {
                 Late::Staged { at, mut room } => {

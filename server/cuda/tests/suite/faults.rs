@@ -308,7 +308,8 @@ fn an_engine_that_fails_midway() {
 #[test]
 fn a_lane_that_is_dropped_waits() {
     let test = "faults::a_lane_that_is_dropped_waits";
-    let report = FakeCuda::new().delay_us(20_000).run_anywhere(test, || {
+    // The machine's own driver may be done with it before anybody looks.
+    let report = FakeCuda::new().delay_us(20_000).run(test, || {
         let device = device();
         let buffer = DeviceBuffer::new(&device, BYTES).unwrap();
         let mut lane = Lane::new(&device, 8).unwrap();
@@ -324,9 +325,7 @@ fn a_lane_that_is_dropped_waits() {
             Err(CudaError::OutOfRange { .. })
         ));
     });
-    if let Some(report) = report {
-        report.assert_clean();
-    }
+    report.assert_clean();
 }
 
 /// Registrations end with their context, so a second device stages while the registry's own is lost.

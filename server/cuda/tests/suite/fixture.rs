@@ -1,6 +1,7 @@
 //! Sessions as the server has them, with a client beside each, and slots for their batches.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adjoin_cuda::{
     CudaError, Device, Driver, Lane, RegionKey, RegionState, Registry, SlotSpec, Thresholds,
@@ -88,6 +89,7 @@ pub(crate) const SETTINGS: TransferSettings = TransferSettings {
         kernel_below_bytes: 0,
         batched_from_pieces: usize::MAX,
     }),
+    spin: Duration::from_micros(50),
 };
 
 /// Settings that lead to one form of copy for more than one piece.

@@ -1,5 +1,7 @@
 //! With a driver that has no device (`tests/fake-cuda`), in a process for each test.
 
+use std::time::Duration;
+
 use adjoin_schema::layout::SessionLayout;
 use fake_cuda::harness::FakeCuda;
 
@@ -10,6 +12,7 @@ const SETTINGS: DeviceSettings = DeviceSettings {
     registered_bytes: 1 << 30,
     staging_bytes: 1 << 20,
     recovery_attempts: 5,
+    spin: Duration::from_micros(50),
 };
 
 fn memory(id: u64) -> Arc<SessionMemory> {
