@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from . import bundle, fatbin, libraries, report
-from .steps import STEPS, TOTAL_SECONDS, Outcome, Place, Result, take
+from .steps import STEPS, TOTAL_SECONDS, Outcome, Place, Result, Step, take
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "benches" / "results"
@@ -17,6 +17,9 @@ DEFAULT_MODEL = ROOT / "target" / "models" / "resnet50" / "1" / "model.onnx"
 FAKE_DRIVER = "libfake_cuda.so"
 # What the loader looks for.
 DRIVER = "libcuda.so"
+
+
+NAMES = [step.name for step in STEPS]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--model", type=Path, metavar="FILE", help="model.plan or model.onnx to serve (target/models/resnet50/1/model.onnx)")
     made.add_argument("--tensorrt", type=Path, metavar="FILE", help="TensorRT's library, for a plan")
     made.add_argument("--bundle", type=Path, metavar="DIR", help="libraries in pieces, put beside each other before the steps (--pack makes them)")
+    made.add_argument("--steps", nargs="+", metavar="NAME", help=f"these alone, behind the first: {', '.join(map(repr, NAMES))}")
     made.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes (benches/results/gpu.json; with --dry-run nowhere)")
     made.add_argument(
         "--pack", type=Path, metavar="DIR",
@@ -47,6 +51,10 @@ def main() -> int:
     arguments = parser().parse_args()
     if arguments.pack:
         return pack(arguments)
+    unknown = sorted(set(arguments.steps or []) - set(NAMES))
+    if unknown:
+        print(f"gpu-check: there is no step {unknown[0]!r}; there are {', '.join(map(repr, NAMES))}", file=sys.stderr)
+        return 2
     is_fake = arguments.dry_run
     out = arguments.out or (None if is_fake else RESULTS / "gpu.json")
     if is_fake and out and RESULTS in out.resolve().parents:
@@ -59,7 +67,7 @@ def main() -> int:
         except (FileNotFoundError, bundle.BundleError) as error:
             print(f"gpu-check: {error}", file=sys.stderr)
             return 2
-        results = run(place)
+        results = run(place, [step for step in STEPS[1:] if not arguments.steps or step.name in arguments.steps])
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report.as_json(results, sys.argv, is_fake), indent=2) + "\n")
@@ -87,7 +95,7 @@ def prepare(arguments: argparse.Namespace, programs: Path, directory: Path) -> P
     found = []
     environment = dict(os.environ)
     # Steps that are programs of this package.
-    environment["PYTHONPATH"] = str(ROOT / "tools")
+    environment["PYTHONPATH"] = ":".join(filter(None, [str(ROOT / "tools"), environment.get("PYTHONPATH", "")]))
     if arguments.dry_run:
         # Cargo puts it beside the programs if it was asked for it, else with what tests link.
         places = [programs / FAKE_DRIVER, programs / "deps" / FAKE_DRIVER]
@@ -169,11 +177,11 @@ def has_test(program: Path, name: str) -> bool:
     return f"{name}: test" in listed.stdout
 
 
-def run(place: Place) -> list[Result]:
-    """Takes all steps. Without a device, those behind the first are of no use."""
+def run(place: Place, steps: list[Step]) -> list[Result]:
+    """Takes the first step, and these. Without a device, they are of no use."""
     assert sum(step.limit_seconds for step in STEPS) <= TOTAL_SECONDS, "the limits add up to less than ten minutes"
     results: list[Result] = []
-    for step in STEPS:
+    for step in [STEPS[0], *steps]:
         if results and results[0].outcome != Outcome.PASSED:
             results.append(Result(step.name, Outcome.SKIPPED, reason="there is no device"))
             continue

@@ -74,6 +74,11 @@ def headline(result: Result) -> str:
         return f"{figures['bytes_compared']} bytes as expected"
     if "deaths" in figures:
         return f"{figures['deaths']} clients killed, {figures['batches_after_a_death']} batches after"
+    if "answers_compared" in figures:
+        return f"{figures['answers_compared']} answers, at most {figures['largest_relative_difference']:.1e} off"
+    if "engine" in figures:
+        runs = ", ".join(f"{row['rows']} rows {row['on_device']['p50_us']:.0f} us" for row in figures["engine"]["plain"])
+        return f"release {figures['engine']['release']}: {runs}"
     if "variants" in figures:
         return "; ".join(f"{name}: {served(variant)}" for name, variant in figures["variants"].items())
     return ""

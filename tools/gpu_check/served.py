@@ -6,22 +6,15 @@ server's metrics who copied the bytes. The last line is one JSON object.
 
 import argparse
 import json
-import shlex
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from pathlib import Path
 
-MODEL = "model"
-START_SECONDS = 90
+from .serving import MODEL, ServedError, serving
+
 BYTES = "adjoin_device_bytes_total"
-
-
-class ServedError(Exception):
-    """The server did not do what it should."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,66 +48,14 @@ def main() -> int:
 
 def measure(arguments: argparse.Namespace, config: str, directory: Path) -> dict:
     """The figures of one model under one configuration."""
-    repository = lay_out(arguments.model, config, directory)
-    address = f"127.0.0.1:{free_port()}"
-    sockets = directory / "run"
-    command = [arguments.adjoin, "serve", "--model-repository", repository, "--socket-dir", sockets]
-    command += ["--metrics-addr", address, *shlex.split(arguments.serve)]
-    log = directory / "server.log"
-    with open(log, "wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
-        try:
-            wait_until_ready(arguments.adjoin, sockets, server, log)
-            before = copied(address)
-            rows = [load(arguments, sockets, size) for size in arguments.rows]
-            after = copied(address)
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-    if server.returncode != 0:
-        raise ServedError(f"the server ended with {server.returncode}: {tail(log)}")
+    with serving(arguments.adjoin, arguments.model, config, arguments.serve, directory) as server:
+        before = copied(server.metrics)
+        rows = [load(arguments, server.sockets, size) for size in arguments.rows]
+        after = copied(server.metrics)
     moved = {path: after[path] - before[path] for path in after}
     if moved["direct"] == 0:
         raise ServedError("the device read nothing by itself: no region was registered")
     return {"served": rows, "bytes": moved}
-
-
-def lay_out(model: Path, config: str, directory: Path) -> Path:
-    """A repository with that model as its only one."""
-    version = directory / "models" / MODEL / "1"
-    version.mkdir(parents=True)
-    (version / f"model{model.suffix}").symlink_to(model.resolve())
-    (version.parent / "config.pbtxt").write_text(config)
-    return directory / "models"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def wait_until_ready(adjoin: Path, sockets: Path, server: subprocess.Popen, log: Path) -> None:
-    """Waits until the model takes requests."""
-    command = [adjoin, "health", "--socket-dir", sockets, "--model", MODEL]
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        if server.poll() is not None:
-            raise ServedError(f"the server ended at its start with {server.returncode}: {tail(log)}")
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
-        if asked.returncode == 0:
-            return
-        if asked.stdout.strip() in ("no such model", "not serving"):
-            raise ServedError(f"the model is not served: {tail(log)}")
-        time.sleep(0.1)
-    raise ServedError(f"the server was not ready after {START_SECONDS} s: {tail(log)}")
-
-
-def tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return " / ".join(lines[-3:])
 
 
 def load(arguments: argparse.Namespace, sockets: Path, rows: int) -> dict:

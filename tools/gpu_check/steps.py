@@ -1,5 +1,6 @@
 """What is checked and measured, in this order, each with a limit of its own."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -105,14 +106,47 @@ def served(place: Place, model: Path, serve: list[str], *more: str) -> list[str]
 PLAN = 'platform: "tensorrt_plan"'
 ONNX = "max_batch_size: 32 instance_group { kind: KIND_GPU }"
 GRAPHS = f"{ONNX} optimization {{ cuda {{ graphs: true }} }}"
+# Full 32-bit products, where the device would shorten them by itself.
+EXACT = (
+    f"{ONNX} optimization {{ execution_accelerators {{ gpu_execution_accelerator "
+    '[ { name: "cuda" parameters { key: "use_tf32" value: "0" } } ] } }'
+)
 
 
-def onnxruntime_cuda(place: Place) -> list[str] | str:
+def engine_alone(place: Place) -> list[str] | str:
+    if place.is_quick:
+        return "not run: the engine does not run on the fake driver"
+    missing = lacks(place, "onnxruntime", "numpy")
+    if missing:
+        return missing
+    return [sys.executable, "-m", "gpu_check.engine", "--model", str(place.onnx), "--rows", "1", "8", "16", "32"]
+
+
+def answers(place: Place) -> list[str] | str:
+    missing = lacks(place, "onnxruntime", "numpy", "adjoin")
+    if missing:
+        return missing
+    command = [sys.executable, "-m", "gpu_check.answers", "--adjoin", str(place.adjoin), "--model", str(place.onnx)]
+    return [*command, "--config", EXACT, "--serve", f"--onnxruntime {place.onnxruntime}"]
+
+
+def lacks(place: Place, *packages: str) -> str:
+    """What a model on ONNX Runtime and these packages of Python need and is not there; nothing if all is."""
     for needed in (place.onnxruntime, place.adjoin):
         if isinstance(needed, str):
             return f"not run: {needed}"
     if place.onnx is None:
         return "not run: there is no model; `make models`, or name one with --model"
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            return f"not run: there is no Python package {package}"
+    return ""
+
+
+def onnxruntime_cuda(place: Place) -> list[str] | str:
+    missing = lacks(place)
+    if missing:
+        return missing
     variants = ["--variant", "graphs off", ONNX, "--variant", "graphs on", GRAPHS]
     rows = ["--rows", "1", "8", "32", "--clients", "1"]
     return served(place, place.onnx, ["--onnxruntime", str(place.onnxruntime)], *variants, *rows)
@@ -126,7 +160,8 @@ def server(place: Place) -> list[str] | str:
         return served(place, place.plan, ["--tensorrt", str(place.tensorrt)], "--variant", "plan", PLAN, *clients)
     if place.onnx and isinstance(place.onnxruntime, Path):
         serve = ["--onnxruntime", str(place.onnxruntime)]
-        return served(place, place.onnx, serve, "--variant", "onnx", ONNX, *clients)
+        variants = ["--variant", "graphs off", ONNX, "--variant", "graphs on", GRAPHS]
+        return served(place, place.onnx, serve, *variants, *clients)
     return "not run: neither a plan with TensorRT's library (--model, --tensorrt) nor a model with ONNX Runtime's CUDA provider"
 
 
@@ -136,15 +171,17 @@ def probe(place: Place) -> list[str]:
 
 STEPS = [
     Step("driver and devices", 20, probe),
-    Step("cost of registering", 40, device("register")),
-    Step("copies by size", 40, device("copies")),
+    Step("cost of registering", 30, device("register")),
+    Step("copies by size", 30, device("copies")),
     Step("gather of 32 sessions", 60, device("gather")),
     Step("order of work", 50, device("ordering")),
     Step("clients that die", 50, device("death")),
-    Step("tests on this driver", 100, driver_tests),
-    Step("onnxruntime-cuda", 100, onnxruntime_cuda),
-    Step("server", 90, server),
-    Step("memory checker", 50, sanitizer),
+    Step("tests on this driver", 80, driver_tests),
+    Step("engine alone", 60, engine_alone),
+    Step("answers", 50, answers),
+    Step("onnxruntime-cuda", 70, onnxruntime_cuda),
+    Step("server", 60, server),
+    Step("memory checker", 30, sanitizer),
 ]
 
 
