@@ -1,13 +1,13 @@
 //! Which sizes of a batch have a graph.
 //!
-//! A graph is gather, plan and scatter in one launch, captured for one set of shapes. TensorRT asks for a run of the shapes
-//! before a capture, and a capture takes as long as some runs, so a size gets its graph when it comes for the second time,
-//! and only if it is small: a large batch is bound by its copies, which the copy engine does better than the graph's
-//! kernel.
+//! A graph is gather, the making of inputs of pixels, plan and scatter in one launch, captured for one set of shapes: no row
+//! of it is without a request. TensorRT asks for a run of the shapes before a capture, and a capture takes as long as some
+//! runs, so a size gets its graph when it comes for the second time, and only if it is small: a large batch is bound by its
+//! copies, which the copy engine does better than the graph's kernel.
 
 use std::collections::HashMap;
 
-use adjoin_cuda::{BatchGraph, BatchSlot, CudaError, DeviceBuffer, Lane};
+use adjoin_cuda::{BatchGraph, BatchSlot, CudaError, DeviceBuffer, Lane, NormalizeInput};
 use adjoin_schema::Shape;
 use smallvec::SmallVec;
 
@@ -44,12 +44,14 @@ pub(crate) enum Step {
 }
 
 impl Graphs {
-    /// How to run a batch of these shapes, `byte_size` bytes of inputs and outputs; captures it if it is time.
+    /// How to run a batch of these shapes, `byte_size` bytes of inputs and outputs, which makes the inputs in `made` of
+    /// pixels; captures it if it is time.
     pub(crate) fn step(
         &mut self,
         shapes: Shapes,
         byte_size: usize,
         slot: &mut BatchSlot,
+        made: &[NormalizeInput],
         enqueue: &mut impl FnMut(
             &mut Lane,
             &[DeviceBuffer],
@@ -67,7 +69,7 @@ impl Graphs {
             }
             Some(Known::Captured(graph)) => Ok(Step::Replay(graph.clone())),
             Some(Known::Never) => Ok(Step::Enqueue),
-            Some(known @ Known::Once) => match slot.capture(enqueue) {
+            Some(known @ Known::Once) => match slot.capture(made, enqueue) {
                 Ok(graph) => {
                     *known = Known::Captured(graph.clone());
                     Ok(Step::Replay(graph))

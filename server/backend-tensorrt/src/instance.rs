@@ -6,7 +6,8 @@ use adjoin_backend::{
     Copied, ExecuteError, Execution, Input, Instance, Output, OutputSink, Pieces, Rooms,
     TensorMetadata,
 };
-use adjoin_cuda::{BatchSlot, CudaError, DeviceBuffer, Lane};
+use adjoin_cuda::{BatchSlot, CudaError, DeviceBuffer, Lane, NormalizeInput};
+use adjoin_input_transform::EngineInput;
 use adjoin_schema::Shape;
 use adjoin_shm::AlignedBuffer;
 use smallvec::SmallVec;
@@ -82,13 +83,14 @@ impl TensorRtInstance {
         })
     }
 
-    /// Sets the shapes of a batch, and returns those of the outputs.
-    fn shape(&mut self, inputs: &[Input<'_>]) -> Result<SmallVec<[Shape; 4]>, ExecuteError> {
-        for ((input, tensor), sizes) in inputs
-            .iter()
-            .zip(&self.description.inputs)
-            .zip(&self.description.sizes)
-        {
+    /// Sets the shapes of a batch, as the plan takes its inputs, and returns those of the outputs.
+    fn shape(
+        &mut self,
+        inputs: &[Input<'_>],
+        of_plan: &[EngineInput],
+    ) -> Result<SmallVec<[Shape; 4]>, ExecuteError> {
+        let tensors = (self.description.inputs.iter()).zip(&self.description.sizes);
+        for ((input, own), (tensor, sizes)) in inputs.iter().zip(of_plan).zip(tensors) {
             // Requests were compared with the profile when they came in; the rows of a batch add up here.
             if !sizes
                 .iter()
@@ -102,7 +104,7 @@ impl TensorRtInstance {
                 return Err(ExecuteError::Mismatch { reason });
             }
             self.context
-                .set_shape(&tensor.name, input.shape)
+                .set_shape(&tensor.name, &own.shape)
                 .map_err(failed)?;
         }
         let outputs = self.description.outputs.iter();
@@ -143,11 +145,13 @@ impl TensorRtInstance {
         let outputs = &description.metadata.outputs;
         execution.check(&description.metadata)?;
         self.make_current()?;
-        let shapes = self.shape(execution.inputs)?;
+        let of_plan = description.pixels.of_batch(execution.inputs)?;
+        let shapes = self.shape(execution.inputs, &of_plan)?;
         let bytes = self.output_bytes(&shapes)?;
         let is_unbound = |output: &Output<'_>| matches!(output, Output::Unbound);
         let unbound: SmallVec<[bool; 4]> = execution.outputs.iter().map(is_unbound).collect();
-        self.run_sized(execution, &bytes)?;
+        let made = of_plan.iter().filter_map(|input| input.made).collect();
+        self.run_sized(execution, made, &bytes)?;
         let mut outcome = Ok(());
         for (index, shape) in shapes
             .iter()
@@ -188,10 +192,11 @@ impl TensorRtInstance {
     }
 
     /// Runs a batch whose shapes are set, and waits for its end. Outputs that are to go to a sink are in rooms of this
-    /// instance's own then.
+    /// instance's own then. The inputs in `made` are made of pixels.
     fn run_sized(
         &mut self,
         execution: Execution<'_, '_>,
+        made: SmallVec<[NormalizeInput; 4]>,
         bytes: &[usize],
     ) -> Result<(), ExecuteError> {
         let Self {
@@ -217,7 +222,7 @@ impl TensorRtInstance {
                 .enqueue(lane.stream())
                 .map_err(EnqueueError::TensorRt)
         };
-        let step = graphs.step(shapes.collect(), byte_size, slot, &mut enqueue);
+        let step = graphs.step(shapes.collect(), byte_size, slot, &made, &mut enqueue);
         let step = step.map_err(EnqueueError::Cuda)?;
         let mut run = slot.begin().map_err(EnqueueError::Cuda)?;
         match step {
@@ -233,6 +238,9 @@ impl TensorRtInstance {
             Step::Enqueue => {
                 for (index, pieces) in inputs.iter().enumerate() {
                     run.gather(index, pieces).map_err(EnqueueError::Cuda)?;
+                }
+                for made in &made {
+                    run.normalize(made).map_err(EnqueueError::Cuda)?;
                 }
                 run.with_lane(&mut enqueue)?;
                 for (index, room) in rooms.into_iter().enumerate() {

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use adjoin_backend::{
     Dimension, InputAccess, LoadError, ModelMetadata, ModelSource, TensorMetadata,
 };
+use adjoin_input_transform::DevicePixels;
 use adjoin_schema::DataType;
 
 use crate::NAME;
@@ -18,6 +19,8 @@ pub(crate) struct Description {
     pub(crate) metadata: ModelMetadata,
     /// For each input, the sizes that each dimension may have.
     pub(crate) sizes: Vec<Vec<RangeInclusive<i64>>>,
+    /// Inputs that are made of pixels: metadata and sizes are those of the pixels.
+    pub(crate) pixels: DevicePixels,
 }
 
 /// The name of the first dimension where all inputs and outputs leave it open: a plan has no names of dimensions, and
@@ -60,6 +63,7 @@ impl Description {
             outputs,
             metadata,
             sizes,
+            pixels: DevicePixels::default(),
         })
     }
 

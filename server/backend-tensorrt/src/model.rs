@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use adjoin_backend::{Instance, LoadError, Model, ModelMetadata, ModelSource};
+use adjoin_backend::{Instance, LoadError, Model, ModelMetadata, ModelSource, PixelInput};
 use adjoin_cuda::{BatchSlot, SlotSpec, Stream, Transfers};
 use adjoin_schema::DataType;
 
@@ -83,6 +83,18 @@ impl Model for TensorRtModel {
         2
     }
 
+    /// Profile and memory are those of the plan's own input; what the server and clients see is the pixels'.
+    fn take_pixels(&mut self, index: usize, pixels: &PixelInput) -> bool {
+        let Some(description) = Arc::get_mut(&mut self.description) else {
+            return false; // an instance has it already
+        };
+        let Description {
+            metadata, sizes, ..
+        } = description;
+        let spec = &mut self.spec;
+        (description.pixels).take(index, pixels, metadata, sizes, spec)
+    }
+
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
         let refused = |reason: String| refused(&self.source, reason);
         make_current(&self.transfers).map_err(refused)?;
@@ -152,6 +164,7 @@ fn measure(
         inputs,
         outputs,
         pieces_max: usize::try_from(rows).unwrap_or(1).min(PIECES_MAX),
+        ..SlotSpec::default()
     })
 }
 

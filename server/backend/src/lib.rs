@@ -21,6 +21,7 @@ mod error;
 mod execution;
 mod library;
 mod metadata;
+mod pixels;
 mod placement;
 mod rooms;
 pub mod strings;
@@ -34,6 +35,7 @@ pub use error::{BackendError, ExecuteError, LoadError};
 pub use execution::{BindingKey, Copied, Execution, Input, Output, OutputSink, SinkError};
 pub use library::LibrarySearch;
 pub use metadata::{Dimension, InputAccess, ModelMetadata, TensorMetadata};
+pub use pixels::PixelInput;
 pub use placement::{Accelerator, DevicePlacement, Placement, RowsMax};
 pub use rooms::{Pieces, Rooms};
 
@@ -101,6 +103,14 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// computed. So many of [`Model::instance`] make one instance of the configuration.
     fn batches_at_once(&self) -> usize {
         1
+    }
+
+    /// Asks whether the model takes pixels as its input number `index`, and makes its own input of them where it runs. If
+    /// it does, its metadata and sizes are those of the pixels from then on. If not, nothing has changed, and the server
+    /// makes the input itself, on the processor. There is no instance yet when it is asked.
+    fn take_pixels(&mut self, index: usize, pixels: &PixelInput) -> bool {
+        let _ = (index, pixels);
+        false
     }
 
     /// An instance, which runs one batch at a time.

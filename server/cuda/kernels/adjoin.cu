@@ -48,21 +48,34 @@ extern "C" __global__ void adjoin_copy_rows(const Row *table, u32 count) {
     }
 }
 
+// 16-bit floats as their bits: the headers of CUDA would be all of its includes for two conversions.
+struct Half {
+    unsigned short bits;
+};
+struct Bfloat {
+    unsigned short bits;
+};
+
 __device__ __forceinline__ void store(float *to, float value) { *to = value; }
 
-// A 16-bit float as its bits: cuda_fp16.h would be all of its include for this one conversion.
-__device__ __forceinline__ void store(unsigned short *to, float value) {
-    unsigned short bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    *to = bits;
+__device__ __forceinline__ void store(Half *to, float value) {
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to->bits) : "f"(value));
 }
 
-// Bytes of images (NHWC) to planes (NCHW): value * scale + offset, rounded once. blockIdx.z is the image.
+// To nearest even: the instruction for it is newer than the oldest device that is served. There is no NaN, as nothing
+// that is subtracted or divided by is infinite or 0.
+__device__ __forceinline__ void store(Bfloat *to, float value) {
+    const u32 bits = __float_as_uint(value);
+    to->bits = static_cast<unsigned short>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// Bytes of images (NHWC) to planes (NCHW): (value * scale - mean) / deviation, rounded after each step and never fused, so
+// that the bits are those of input-transform/src/kernel.rs. blockIdx.z is the image.
 template <typename T>
 __device__ __forceinline__ void normalize(const u8 *source, T *destination, u32 images, u32 pixels, u32 channels,
-                                          float4 scale, float4 offset) {
-    const float scales[4] = {scale.x, scale.y, scale.z, scale.w};
-    const float offsets[4] = {offset.x, offset.y, offset.z, offset.w};
+                                          float scale, float4 mean, float4 deviation) {
+    const float means[4] = {mean.x, mean.y, mean.z, mean.w};
+    const float deviations[4] = {deviation.x, deviation.y, deviation.z, deviation.w};
     for (u32 image = blockIdx.z; image < images; image += gridDim.z) {
         const u64 start = static_cast<u64>(image) * pixels * channels;
         for (u64 pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < pixels; pixel += gridDim.x * blockDim.x) {
@@ -70,7 +83,8 @@ __device__ __forceinline__ void normalize(const u8 *source, T *destination, u32 
 #pragma unroll
             for (u32 channel = 0; channel < 4; ++channel) {
                 if (channel < channels) {
-                    const float value = __fmaf_rn(static_cast<float>(from[channel]), scales[channel], offsets[channel]);
+                    const float scaled = __fmul_rn(static_cast<float>(from[channel]), scale);
+                    const float value = __fdiv_rn(__fsub_rn(scaled, means[channel]), deviations[channel]);
                     store(destination + start + static_cast<u64>(channel) * pixels + pixel, value);
                 }
             }
@@ -79,13 +93,22 @@ __device__ __forceinline__ void normalize(const u8 *source, T *destination, u32 
 }
 
 extern "C" __global__ void adjoin_normalize_f32(const u8 *source, float *destination, u32 images, u32 pixels,
-                                                u32 channels, float s0, float s1, float s2, float s3, float o0,
-                                                float o1, float o2, float o3) {
-    normalize(source, destination, images, pixels, channels, make_float4(s0, s1, s2, s3), make_float4(o0, o1, o2, o3));
+                                                u32 channels, float scale, float m0, float m1, float m2, float m3,
+                                                float d0, float d1, float d2, float d3) {
+    normalize(source, destination, images, pixels, channels, scale, make_float4(m0, m1, m2, m3),
+              make_float4(d0, d1, d2, d3));
 }
 
-extern "C" __global__ void adjoin_normalize_f16(const u8 *source, unsigned short *destination, u32 images, u32 pixels,
-                                                u32 channels, float s0, float s1, float s2, float s3, float o0,
-                                                float o1, float o2, float o3) {
-    normalize(source, destination, images, pixels, channels, make_float4(s0, s1, s2, s3), make_float4(o0, o1, o2, o3));
+extern "C" __global__ void adjoin_normalize_f16(const u8 *source, Half *destination, u32 images, u32 pixels,
+                                                u32 channels, float scale, float m0, float m1, float m2, float m3,
+                                                float d0, float d1, float d2, float d3) {
+    normalize(source, destination, images, pixels, channels, scale, make_float4(m0, m1, m2, m3),
+              make_float4(d0, d1, d2, d3));
+}
+
+extern "C" __global__ void adjoin_normalize_bf16(const u8 *source, Bfloat *destination, u32 images, u32 pixels,
+                                                 u32 channels, float scale, float m0, float m1, float m2, float m3,
+                                                 float d0, float d1, float d2, float d3) {
+    normalize(source, destination, images, pixels, channels, scale, make_float4(m0, m1, m2, m3),
+              make_float4(d0, d1, d2, d3));
 }

@@ -49,14 +49,14 @@ mod transfers;
 pub use self::counters::{CopiedBytes, CopyForm, Counters, Path};
 pub use self::device::Device;
 pub use self::driver::{
-    DeviceBuffer, DeviceFacts, Driver, Event, Graph, HalfOrFloat, IPC_HANDLE_BYTES, IpcHandle,
-    Lane, Normalize, Stream,
+    DeviceBuffer, DeviceFacts, Driver, Event, FloatType, Graph, IPC_HANDLE_BYTES, IpcHandle, Lane,
+    Normalize, Stream,
 };
 pub use self::error::CudaError;
 pub use self::foreign::ForeignBuffer;
 pub use self::kernels::Kernels;
 pub use self::pinned::{PinnedPool, PinnedStats};
 pub use self::registry::{Lease, Refusal, RegionKey, RegionState, Registry, RegistryStats};
-pub use self::slot::{BatchGraph, BatchSlot, BatchSlots, Run, SlotSpec};
+pub use self::slot::{BatchGraph, BatchSlot, BatchSlots, NormalizeInput, Run, SlotSpec};
 pub use self::thresholds::Thresholds;
 pub use self::transfers::{TransferSettings, Transfers};

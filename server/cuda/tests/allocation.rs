@@ -14,7 +14,9 @@ mod fixture;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use adjoin_cuda::{BatchSlot, CudaError, Lane, TransferSettings};
+use adjoin_cuda::{
+    BatchSlot, CudaError, FloatType, Lane, Normalize, NormalizeInput, SlotSpec, TransferSettings,
+};
 use adjoin_shm::Payload;
 use fake_cuda::harness::FakeCuda;
 
@@ -82,6 +84,55 @@ fn allocates_nothing(test: &str, settings: TransferSettings) {
     });
     if let Some(report) = report {
         report.assert_clean();
+    }
+}
+
+/// As many images of `BYTES` pixels, in a batch that is made of them on the device.
+#[test]
+fn of_pixels() {
+    let report = FakeCuda::new().run_anywhere("of_pixels", || {
+        let transfers = transfers(settings(0, usize::MAX));
+        let sessions = sessions(COUNT_OF_SESSIONS, BYTES);
+        register_all(&transfers, &sessions);
+        let pixels = COUNT_OF_SESSIONS * BYTES;
+        let spec = SlotSpec {
+            inputs: vec![4 * pixels],
+            pixels: vec![pixels],
+            outputs: Vec::new(),
+            pieces_max: COUNT_OF_SESSIONS,
+        };
+        let made = NormalizeInput {
+            input: 0,
+            normalize: Normalize {
+                height: 100,
+                width: 100,
+                channels: 1,
+                scale: 1.0,
+                mean: [0.0; 4],
+                deviation: [1.0; 4],
+                to: FloatType::Fp32,
+            },
+            images: u32::try_from(COUNT_OF_SESSIONS).unwrap(),
+        };
+        let mut slot = BatchSlot::new(&transfers, spec).unwrap();
+        let mut batch = || {
+            let pieces: [Payload<'_>; COUNT_OF_SESSIONS] =
+                std::array::from_fn(|at| sessions[at].payload());
+            let mut run = slot.begin().unwrap();
+            run.gather(0, &pieces).unwrap();
+            run.normalize(&made).unwrap();
+            run.finish().unwrap();
+        };
+        batch();
+        let before = COUNT.get();
+        for _ in 0..10 {
+            batch();
+        }
+        assert_eq!(COUNT.get() - before, 0, "allocations in ten batches");
+    });
+    if let Some(report) = report {
+        report.assert_clean();
+        assert_eq!(report.kernels, 11);
     }
 }
 

@@ -75,7 +75,7 @@ impl TransformedInput {
 }
 
 /// Channels first, of a shape with channels last; `None` if it has too few dimensions.
-fn model_shape(shape: &[i64]) -> Option<Shape> {
+pub(crate) fn model_shape(shape: &[i64]) -> Option<Shape> {
     let (rows, image) = shape.split_at_checked(shape.len().checked_sub(3)?)?;
     let [height, width, channels] = image.try_into().ok()?;
     Some(

@@ -5,14 +5,14 @@ use std::ops::RangeInclusive;
 
 use adjoin_backend::{
     BindingKey, Copied, Dimension, ExecuteError, Execution, Input, InputAccess, Instance,
-    LoadError, Model, ModelMetadata, Output, OutputSink, TensorMetadata,
+    LoadError, Model, ModelMetadata, Output, OutputSink, PixelInput, TensorMetadata,
 };
 use adjoin_schema::DataType;
 use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::input::{Made, TransformedInput};
-use crate::normaliser::Normaliser;
+use crate::normaliser::{Normaliser, is_float};
 use crate::spec::{CHANNELS_MAX, InputTransform};
 
 /// Why a model cannot have a transform.
@@ -50,44 +50,36 @@ pub enum TransformError {
     },
 }
 
-/// The model with bytes in the place of those inputs that `transforms` names.
+/// The model with bytes in the place of those inputs that `transforms` names. What it does not make of bytes where it runs
+/// ([`Model::take_pixels`]) is made before it, on the processor.
 ///
 /// # Errors
 /// If there is no such input, or it cannot be transformed.
 pub fn transformed(
-    model: Box<dyn Model>,
+    mut model: Box<dyn Model>,
     transforms: &BTreeMap<String, InputTransform>,
 ) -> Result<Box<dyn Model>, TransformError> {
     if transforms.is_empty() {
         return Ok(model);
     }
+    let mut inputs = pixel_inputs(&*model, transforms)?;
+    for (index, input) in inputs.iter_mut().enumerate() {
+        input.take_if(|pixels| model.take_pixels(index, pixels));
+    }
+    if inputs.iter().all(Option::is_none) {
+        return Ok(model);
+    }
     let mut metadata = model.metadata().clone();
-    if let Some(name) = transforms
-        .keys()
-        .find(|name| metadata.inputs.iter().all(|input| input.name != **name))
-    {
-        let names: Vec<_> = metadata
-            .inputs
-            .iter()
-            .map(|input| format!("{:?}", input.name))
-            .collect();
-        return Err(TransformError::InputMissing {
-            name: name.clone(),
-            inputs: names.join(", "),
-        });
-    }
-    let mut normalisers = Vec::new();
-    for input in &mut metadata.inputs {
-        normalisers.push(match transforms.get(&input.name) {
-            Some(transform) => Some(transform_input(input, transform)?),
-            None => None,
-        });
-    }
     let mut sizes = model.sizes().to_vec();
-    for (sizes, normaliser) in sizes.iter_mut().zip(&normalisers) {
-        if normaliser.is_some() {
-            let at = sizes.len().saturating_sub(3);
-            sizes[at..].rotate_left(1);
+    let mut normalisers = vec![None; inputs.len()];
+    for (index, pixels) in inputs.into_iter().enumerate() {
+        let Some(pixels) = pixels else {
+            continue;
+        };
+        normalisers[index] = Some(Normaliser::of(&pixels));
+        metadata.inputs[index] = pixels.served;
+        if let Some(sizes) = sizes.get_mut(index) {
+            *sizes = pixels.sizes;
         }
     }
     Ok(Box::new(TransformedModel {
@@ -98,11 +90,39 @@ pub fn transformed(
     }))
 }
 
-/// Makes the description of an input that of its bytes; what makes the one of the other.
-fn transform_input(
-    input: &mut TensorMetadata,
+/// For each input of a model, what takes its place.
+fn pixel_inputs(
+    model: &dyn Model,
+    transforms: &BTreeMap<String, InputTransform>,
+) -> Result<Vec<Option<PixelInput>>, TransformError> {
+    let inputs = &model.metadata().inputs;
+    let is_missing = |name: &&String| inputs.iter().all(|input| input.name != **name);
+    if let Some(name) = transforms.keys().find(is_missing) {
+        let names: Vec<_> = inputs
+            .iter()
+            .map(|input| format!("{:?}", input.name))
+            .collect();
+        return Err(TransformError::InputMissing {
+            name: name.clone(),
+            inputs: names.join(", "),
+        });
+    }
+    let pixels = |(index, input): (usize, &TensorMetadata)| {
+        let sizes = model.sizes().get(index).map_or(&[][..], Vec::as_slice);
+        let transform = transforms.get(&input.name);
+        transform
+            .map(|transform| pixel_input(input, sizes, transform))
+            .transpose()
+    };
+    inputs.iter().enumerate().map(pixels).collect()
+}
+
+/// What takes the place of an input.
+fn pixel_input(
+    input: &TensorMetadata,
+    sizes: &[RangeInclusive<i64>],
     transform: &InputTransform,
-) -> Result<Normaliser, TransformError> {
+) -> Result<PixelInput, TransformError> {
     let name = &input.name;
     let wrong = |is: String, expected| {
         let name = name.clone();
@@ -132,14 +152,29 @@ fn transform_input(
             channels,
         });
     }
-    let Some(normaliser) = transform.normaliser(channels, input.dtype) else {
+    if !is_float(input.dtype) {
         return wrong(input.dtype.to_string(), "it has to be FP32, FP16 or BF16");
-    };
-    input.dtype = DataType::Uint8;
-    // What the model gets is the wrapper's own memory, so values that steer accesses are copies in any case.
-    input.access = InputAccess::InPieces;
-    input.dimensions[at..].rotate_left(1);
-    Ok(normaliser)
+    }
+    let mut served = input.clone();
+    served.dtype = DataType::Uint8;
+    // What the model gets is memory of the server's or the device's, so values that steer accesses are copies in any case.
+    served.access = InputAccess::InPieces;
+    served.dimensions[at..].rotate_left(1);
+    let mut sizes = sizes.to_vec();
+    if sizes.len() == rank {
+        sizes[at..].rotate_left(1);
+    }
+    let numbers: Vec<_> = (0..channels)
+        .map(|channel| transform.of_channel(channel))
+        .collect();
+    Ok(PixelInput {
+        served,
+        sizes,
+        dtype: input.dtype,
+        scale: transform.scale(),
+        mean: numbers.iter().map(|&[_, mean, _]| mean).collect(),
+        deviation: numbers.iter().map(|&[.., std]| std).collect(),
+    })
 }
 
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! The pass over the bytes of a batch: from where each request has them to the model's input.
 
+use adjoin_backend::PixelInput;
 use adjoin_schema::DataType;
 use adjoin_shm::{AlignedBuffer, Payload, PayloadMut};
 use half::{bf16, f16};
@@ -10,6 +11,11 @@ use crate::spec::InputTransform;
 /// Bytes that are copied from a client before they are looked at: with what becomes of a channel of them, half of the
 /// nearest cache.
 const STRIP_BYTES: usize = 4096;
+
+/// Whether a type is one that is made of pixels.
+pub(crate) fn is_float(dtype: DataType) -> bool {
+    matches!(dtype, DataType::Fp32 | DataType::Fp16 | DataType::Bf16)
+}
 
 /// Makes a model's input of images.
 #[derive(Clone, Debug)]
@@ -30,16 +36,26 @@ impl Normaliser {
         channels: usize,
         dtype: DataType,
     ) -> Option<Self> {
-        let is_float = matches!(dtype, DataType::Fp32 | DataType::Fp16 | DataType::Bf16);
+        let numbers = (0..channels).map(|channel| transform.of_channel(channel));
+        (is_float(dtype) && channels > 0).then(|| Self::with_numbers(dtype, numbers.collect()))
+    }
+
+    /// One for images of an input, which has a channel or more.
+    pub(crate) fn of(pixels: &PixelInput) -> Self {
+        let numbers = pixels.mean.iter().zip(&pixels.deviation);
+        let numbers = numbers.map(|(&mean, &deviation)| [pixels.scale, mean, deviation]);
+        Self::with_numbers(pixels.dtype, numbers.collect())
+    }
+
+    fn with_numbers(dtype: DataType, numbers: Vec<Numbers>) -> Self {
+        let channels = numbers.len();
         let strip_pixels = (STRIP_BYTES / channels.max(1)).max(1);
-        (is_float && channels > 0).then(|| Self {
+        Self {
             dtype,
-            numbers: (0..channels)
-                .map(|channel| transform.of_channel(channel))
-                .collect(),
+            numbers,
             strip: vec![0; strip_pixels * channels],
             line: vec![0.0; strip_pixels],
-        })
+        }
     }
 
     /// Type of the elements that it makes.

@@ -118,6 +118,11 @@ impl InputTransform {
         Normaliser::new(self, channels, dtype)
     }
 
+    /// The factor of each byte.
+    pub(crate) fn scale(&self) -> f32 {
+        self.scale
+    }
+
     /// The factor of each byte, then mean and standard deviation of a channel.
     pub(crate) fn of_channel(&self, channel: usize) -> [f32; 3] {
         let number = |list: &[f32]| match list {

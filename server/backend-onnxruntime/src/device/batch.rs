@@ -1,7 +1,8 @@
-//! One batch in a slot: pieces to the device, the session's run, outputs to where they are wanted.
+//! One batch in a slot: pieces to the device, inputs made of pixels, the session's run, outputs to where they are wanted.
 
 use adjoin_backend::{ExecuteError, Input, Pieces, Rooms};
 use adjoin_cuda::{BatchSlot, CudaError, Device, DeviceBuffer, Run};
+use adjoin_input_transform::EngineInput;
 use adjoin_schema::{DataType, Shape};
 use adjoin_shm::AlignedBuffer;
 use smallvec::SmallVec;
@@ -56,7 +57,10 @@ impl Wanted {
 /// A batch whose sizes fit the slot.
 #[derive(Debug)]
 pub(crate) struct Batch<'b, 'a> {
-    pub(crate) inputs: &'b [Input<'a>],
+    /// What requests have given.
+    pub(crate) given: &'b [Input<'a>],
+    /// The same as the engine takes it.
+    pub(crate) inputs: &'b [EngineInput],
     /// What to take in place of an input of truth values.
     pub(crate) truths: &'b [AlignedBuffer],
     /// For each output of the model.
@@ -117,7 +121,7 @@ impl Batch<'_, '_> {
         rooms: impl IntoIterator<Item = Rooms<'p>>,
     ) -> Result<Done, BatchError> {
         let mut run = slot.begin()?;
-        for (index, (input, truth)) in self.inputs.iter().zip(self.truths).enumerate() {
+        for (index, (input, truth)) in self.given.iter().zip(self.truths).enumerate() {
             let byte_size = input.byte_size();
             let pieces: Pieces<'_> = match input.dtype {
                 DataType::Bool => SmallVec::from_iter([truth.payload(byte_size)]),
@@ -127,6 +131,9 @@ impl Batch<'_, '_> {
             if byte_size > 0 {
                 run.gather(index, &pieces)?;
             }
+        }
+        for made in self.inputs.iter().filter_map(|input| input.made) {
+            run.normalize(&made)?;
         }
         let done = self.compute(&mut run, session)?;
         self.hand_out(&mut run)?;
@@ -170,10 +177,10 @@ impl Batch<'_, '_> {
     }
 
     fn inputs<'s>(&'s self, buffers: &'s [DeviceBuffer]) -> SmallVec<[DeviceTensor<'s>; 4]> {
-        let tensor = |(input, buffer): (&'s Input<'_>, &'s DeviceBuffer)| DeviceTensor {
+        let tensor = |(input, buffer): (&'s EngineInput, &'s DeviceBuffer)| DeviceTensor {
             dtype: input.dtype,
-            shape: input.shape,
-            byte_size: input.byte_size(),
+            shape: &input.shape,
+            byte_size: input.byte_size,
             buffer,
         };
         self.inputs.iter().zip(buffers).map(tensor).collect()

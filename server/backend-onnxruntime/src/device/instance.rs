@@ -7,27 +7,33 @@ use adjoin_backend::{
     Copied, ExecuteError, Execution, Input, Instance, ModelMetadata, Output, OutputSink, Rooms,
 };
 use adjoin_cuda::CudaError;
+use adjoin_input_transform::{DevicePixels, EngineInput};
 use adjoin_schema::DataType;
 use adjoin_shm::{AlignedBuffer, PayloadMut};
 use smallvec::SmallVec;
 
 use super::batch::{Batch, BatchError, Done, Known, Wanted};
 use super::session::DeviceSession;
-use super::slot::{GraphKey, Slot};
+use super::slot::{GraphKey, Needed, Slot};
 use crate::instance::failed;
 use crate::raw::gather_truth;
 
-/// For each input, the range of each dimension; empty if nothing is limited.
-pub(crate) type Sizes = Arc<[Vec<RangeInclusive<i64>>]>;
+/// What the server is told of a model, and how the engine's inputs come of it.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) metadata: ModelMetadata,
+    /// For each input, the range of each dimension; empty if nothing is limited.
+    pub(crate) sizes: Vec<Vec<RangeInclusive<i64>>>,
+    /// Inputs that are made of pixels: metadata and sizes are those of the pixels.
+    pub(crate) pixels: DevicePixels,
+}
 
 #[derive(Debug)]
 pub(crate) struct DeviceInstance {
     // The slot comes first: it waits for what is under way when it is dropped, before the session goes.
     slot: Slot,
     session: Arc<DeviceSession>,
-    metadata: Arc<ModelMetadata>,
-    /// The sizes of each input's dimensions, if they are limited.
-    sizes: Sizes,
+    served: Arc<Served>,
     /// Truth values of inputs, each made 0 or 1: the engine's C++ is undefined for other bytes.
     truths: Vec<AlignedBuffer>,
     /// Rooms for outputs that go to a sink.
@@ -35,20 +41,15 @@ pub(crate) struct DeviceInstance {
 }
 
 impl DeviceInstance {
-    pub(crate) fn new(
-        slot: Slot,
-        session: Arc<DeviceSession>,
-        metadata: Arc<ModelMetadata>,
-        sizes: Sizes,
-    ) -> Self {
+    pub(crate) fn new(slot: Slot, session: Arc<DeviceSession>, served: Arc<Served>) -> Self {
+        let metadata = &served.metadata;
         let buffers = |count: usize| (0..count).map(|_| AlignedBuffer::default()).collect();
         Self {
             slot,
             session,
             truths: buffers(metadata.inputs.len()),
             own: buffers(metadata.outputs.len()),
-            metadata,
-            sizes,
+            served,
         }
     }
 }
@@ -59,19 +60,20 @@ impl Instance for DeviceInstance {
         execution: Execution<'_, '_>,
         sink: &mut dyn OutputSink,
     ) -> Result<Copied, ExecuteError> {
-        execution.check(&self.metadata)?;
+        execution.check(&self.served.metadata)?;
         self.check_sizes(execution.inputs)?;
-        let wanted = self.wanted(&execution)?;
+        let inputs = self.served.pixels.of_batch(execution.inputs)?;
+        let wanted = self.wanted(&execution, &inputs)?;
         if wanted
             .iter()
             .all(|wanted| matches!(wanted, Wanted::Skipped))
         {
             return Ok(Copied::default());
         }
-        self.make_room(&execution, &wanted)
+        self.make_room(&execution, &inputs, &wanted)
             .map_err(|error| self.told(error.into()))?;
         let copied = self.copy_truths(execution.inputs)?;
-        let done = self.run_wanted(execution, &wanted)?;
+        let done = self.run_wanted(execution, &inputs, &wanted)?;
         self.deliver(&wanted, &done, sink)?;
         Ok(copied)
     }
@@ -84,7 +86,8 @@ impl DeviceInstance {
 
     /// Requests were compared with the limits when they came in; the rows of a batch add up here.
     fn check_sizes(&self, inputs: &[Input<'_>]) -> Result<(), ExecuteError> {
-        let limited = inputs.iter().zip(&*self.sizes).zip(&self.metadata.inputs);
+        let limited = inputs.iter().zip(&self.served.sizes);
+        let limited = limited.zip(&self.served.metadata.inputs);
         for ((input, sizes), tensor) in limited {
             let mut dimensions = sizes.iter().zip(input.shape);
             if !dimensions.all(|(range, size)| range.contains(size)) {
@@ -99,11 +102,15 @@ impl DeviceInstance {
     }
 
     /// What becomes of each output.
-    fn wanted(&self, execution: &Execution<'_, '_>) -> Result<SmallVec<[Wanted; 4]>, ExecuteError> {
+    fn wanted(
+        &self,
+        execution: &Execution<'_, '_>,
+        inputs: &[EngineInput],
+    ) -> Result<SmallVec<[Wanted; 4]>, ExecuteError> {
         let mut all = SmallVec::new();
         for (index, output) in execution.outputs.iter().enumerate() {
             let input = self.session.handed_out(index);
-            let source = input.and_then(|input| execution.inputs.get(input));
+            let source = input.and_then(|input| inputs.get(input));
             let (dtype, shape, byte_size) = match (output, source) {
                 (Output::Skipped, _) => {
                     all.push(Wanted::Skipped);
@@ -113,7 +120,7 @@ impl DeviceInstance {
                     all.push(Wanted::Made);
                     continue;
                 }
-                (Output::Unbound, Some(source)) => (source.dtype, source.shape, source.byte_size()),
+                (Output::Unbound, Some(source)) => (source.dtype, &*source.shape, source.byte_size),
                 (
                     Output::Bound {
                         dtype,
@@ -135,7 +142,7 @@ impl DeviceInstance {
                     pieces.iter().map(PayloadMut::byte_size).sum(),
                 ),
             };
-            if source.is_some_and(|source| source.byte_size() != byte_size) {
+            if source.is_some_and(|source| source.byte_size != byte_size) {
                 return Err(failed(format!(
                     "output {index} is an input of another size"
                 )));
@@ -155,10 +162,14 @@ impl DeviceInstance {
     fn make_room(
         &mut self,
         execution: &Execution<'_, '_>,
+        inputs: &[EngineInput],
         wanted: &[Wanted],
     ) -> Result<(), CudaError> {
         self.slot.transfers().device().make_current()?;
-        let inputs: SmallVec<[usize; 4]> = execution.inputs.iter().map(Input::byte_size).collect();
+        let given = inputs.iter().zip(execution.inputs);
+        let pixels = given.map(|(input, given)| input.made.map_or(0, |_| given.byte_size()));
+        let pixels: SmallVec<[usize; 4]> = pixels.collect();
+        let inputs: SmallVec<[usize; 4]> = inputs.iter().map(|input| input.byte_size).collect();
         let outputs: SmallVec<[usize; 4]> = wanted.iter().map(Wanted::byte_size).collect();
         let pieces_in = execution.inputs.iter().map(|input| input.rest.len() + 1);
         let pieces_out = execution.outputs.iter().map(|output| match output {
@@ -166,7 +177,12 @@ impl DeviceInstance {
             _ => 1,
         });
         let pieces = pieces_in.chain(pieces_out).max().unwrap_or(1);
-        self.slot.make_room(&inputs, &outputs, pieces)
+        self.slot.make_room(&Needed {
+            inputs: &inputs,
+            pixels: &pixels,
+            outputs: &outputs,
+            pieces,
+        })
     }
 
     /// Brings truth values together, as bytes that are 0 or 1.
@@ -186,6 +202,7 @@ impl DeviceInstance {
     fn run_wanted(
         &mut self,
         execution: Execution<'_, '_>,
+        inputs: &[EngineInput],
         wanted: &[Wanted],
     ) -> Result<Done, ExecuteError> {
         let key = graph_key(execution.inputs, wanted);
@@ -201,7 +218,8 @@ impl DeviceInstance {
             });
         }
         let batch = Batch {
-            inputs: execution.inputs,
+            given: execution.inputs,
+            inputs,
             truths: &self.truths,
             wanted,
             graph,

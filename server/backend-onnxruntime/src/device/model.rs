@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use adjoin_backend::{
     DevicePlacement, Dimension, InputAccess, Instance, LoadError, Model, ModelMetadata,
-    ModelSource, TensorMetadata,
+    ModelSource, PixelInput, TensorMetadata,
 };
 use adjoin_cuda::{SlotSpec, Stream, Transfers};
+use adjoin_input_transform::DevicePixels;
 use adjoin_onnx_graph::{OnnxFile, OnnxModel};
 use adjoin_schema::DataType;
 
 use super::DeviceAccess;
 use super::engine_cache;
-use super::instance::{DeviceInstance, Sizes};
+use super::instance::{DeviceInstance, Served};
 use super::options::Options;
 use super::profile::Profile;
 use super::session::DeviceSession;
@@ -30,10 +31,9 @@ pub(crate) struct DeviceModel {
     runtime: Runtime,
     source: ModelSource,
     description: OnnxModel,
-    metadata: Arc<ModelMetadata>,
+    served: Arc<Served>,
     transfers: Transfers,
     options: ProviderOptions,
-    sizes: Sizes,
     /// What a slot is made for at first.
     spec: SlotSpec,
     sessions: Mutex<Sessions>,
@@ -93,10 +93,13 @@ impl DeviceModel {
             runtime,
             source: source.clone(),
             description: model,
-            metadata: Arc::new(metadata),
+            served: Arc::new(Served {
+                metadata,
+                sizes: profile.sizes,
+                pixels: DevicePixels::default(),
+            }),
             transfers,
             options,
-            sizes: profile.sizes.into(),
             spec,
             sessions: Mutex::default(),
         };
@@ -129,7 +132,7 @@ impl DeviceModel {
             .collect();
         let session = start_session(&self.runtime, &self.source, bytes, &providers)?;
         check_names(&self.source, &session, &self.description.metadata)?;
-        let runner = DeviceRunner::new(session, index, &self.metadata, *has_graphs)
+        let runner = DeviceRunner::new(session, index, &self.served.metadata, *has_graphs)
             .map_err(|error| refused(error.to_string()))?;
         Ok(Arc::new(DeviceSession::new(runner, stream, *has_graphs)))
     }
@@ -163,11 +166,11 @@ impl DeviceModel {
 
 impl Model for DeviceModel {
     fn metadata(&self) -> &ModelMetadata {
-        &self.metadata
+        &self.served.metadata
     }
 
     fn sizes(&self) -> &[Vec<RangeInclusive<i64>>] {
-        &self.sizes
+        &self.served.sizes
     }
 
     fn is_on_device(&self) -> bool {
@@ -178,6 +181,19 @@ impl Model for DeviceModel {
         SLOTS
     }
 
+    /// Session, profile and graphs are those of the model's own input; what the server and clients see is the pixels'.
+    fn take_pixels(&mut self, index: usize, pixels: &PixelInput) -> bool {
+        let Some(served) = Arc::get_mut(&mut self.served) else {
+            return false; // an instance has it already
+        };
+        let Served {
+            metadata,
+            sizes,
+            pixels: taken,
+        } = served;
+        taken.take(index, pixels, metadata, sizes, &mut self.spec)
+    }
+
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
         let session = self.session_for_slot()?;
         let slot = Slot::new(&self.transfers, self.spec.clone())
@@ -185,8 +201,7 @@ impl Model for DeviceModel {
         Ok(Box::new(DeviceInstance::new(
             slot,
             session,
-            Arc::clone(&self.metadata),
-            Arc::clone(&self.sizes),
+            Arc::clone(&self.served),
         )))
     }
 }
@@ -312,6 +327,7 @@ fn largest(metadata: &ModelMetadata, profile: &Profile, rows_max: u32) -> SlotSp
     let outputs = metadata.outputs.iter();
     SlotSpec {
         inputs: inputs.collect(),
+        pixels: vec![0; metadata.inputs.len()],
         outputs: outputs
             .map(|output| bytes(output, &plain(output)))
             .collect(),

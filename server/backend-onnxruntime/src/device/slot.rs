@@ -16,6 +16,17 @@ pub(crate) struct GraphKey {
     pub(crate) wanted: SmallVec<[bool; 8]>,
 }
 
+/// Bytes that a batch needs of each tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needed<'n> {
+    /// As the engine takes them.
+    pub(crate) inputs: &'n [usize],
+    /// Of those that are made of pixels; 0 for others.
+    pub(crate) pixels: &'n [usize],
+    pub(crate) outputs: &'n [usize],
+    pub(crate) pieces: usize,
+}
+
 /// A batch slot that grows.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -40,28 +51,25 @@ impl Slot {
         self.slot.transfers()
     }
 
-    /// Sees to it that a batch of these sizes, in bytes, fits. What has to grow grows by half at least, so that sizes that
-    /// creep up do not bring an allocation each.
+    /// Sees to it that a batch fits. What has to grow grows by half at least, so that sizes that creep up do not bring an
+    /// allocation each.
     ///
     /// # Errors
     /// If the device has no room; the slot is as before then.
-    pub(crate) fn make_room(
-        &mut self,
-        inputs: &[usize],
-        outputs: &[usize],
-        pieces: usize,
-    ) -> Result<(), CudaError> {
+    pub(crate) fn make_room(&mut self, needed: &Needed<'_>) -> Result<(), CudaError> {
         let spec = self.slot.spec();
-        if covers(&spec.inputs, inputs)
-            && covers(&spec.outputs, outputs)
-            && spec.pieces_max >= pieces
+        if covers(&spec.inputs, needed.inputs)
+            && covers(&spec.pixels, needed.pixels)
+            && covers(&spec.outputs, needed.outputs)
+            && spec.pieces_max >= needed.pieces
         {
             return Ok(());
         }
         let grown = |ahead: fn(usize) -> usize| SlotSpec {
-            inputs: grown(&spec.inputs, inputs, ahead),
-            outputs: grown(&spec.outputs, outputs, ahead),
-            pieces_max: grown(&[spec.pieces_max], &[pieces], ahead)[0],
+            inputs: grown(&spec.inputs, needed.inputs, ahead),
+            pixels: grown(&spec.pixels, needed.pixels, ahead),
+            outputs: grown(&spec.outputs, needed.outputs, ahead),
+            pieces_max: grown(&[spec.pieces_max], &[needed.pieces], ahead)[0],
         };
         let transfers = self.slot.transfers();
         let ahead = BatchSlot::new(transfers, grown(|byte_size| byte_size + byte_size / 2));

@@ -11,5 +11,6 @@ mod conformance;
 mod faults;
 mod fixture;
 mod graphs;
+mod pixels;
 mod runs;
 mod tensorrt;

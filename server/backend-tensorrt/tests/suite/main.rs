@@ -9,5 +9,6 @@
 
 mod fixture;
 mod library;
+mod pixels;
 mod plans;
 mod runs;

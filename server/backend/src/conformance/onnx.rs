@@ -99,7 +99,7 @@ impl Graph {
         self
     }
 
-    /// An input with open dimensions of these names and elements of the type with ONNX's number.
+    /// An input with elements of the type with ONNX's number, and dimensions of these sizes, or open ones of these names.
     #[must_use]
     pub fn input(mut self, name: &str, element: u64, dimensions: &[&str]) -> Self {
         self.fields
@@ -124,7 +124,11 @@ impl Graph {
 }
 
 fn value(name: &str, element: u64, dimensions: &[&str]) -> Vec<u8> {
-    let shape = dimensions.iter().map(|name| bytes(1, bytes(2, name)));
+    let dimension = |dimension: &&str| match dimension.parse() {
+        Ok(size) => number(1, size),
+        Err(_) => bytes(2, dimension),
+    };
+    let shape = dimensions.iter().map(|name| bytes(1, dimension(name)));
     let tensor = [
         number(1, element),
         bytes(2, shape.collect::<Vec<_>>().concat()),

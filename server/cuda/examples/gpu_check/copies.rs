@@ -79,6 +79,7 @@ fn slot(transfers: &Transfers, byte_size: usize) -> Result<BatchSlot, Failure> {
         inputs: vec![byte_size],
         outputs: vec![byte_size],
         pieces_max: 1,
+        ..SlotSpec::default()
     };
     Ok(BatchSlot::new(transfers, spec)?)
 }

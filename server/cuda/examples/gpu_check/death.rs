@@ -30,6 +30,7 @@ pub(crate) fn run(is_quick: bool) -> Result<Value, Failure> {
         inputs: vec![2 * INPUT_BYTES],
         outputs: Vec::new(),
         pieces_max: 2,
+        ..SlotSpec::default()
     };
     let mut slot = BatchSlot::new(&transfers, spec)?;
     let (mut batches, mut after_death) = (0_u32, 0_u32);

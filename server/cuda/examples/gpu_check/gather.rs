@@ -77,6 +77,7 @@ fn time(transfers: &Transfers, turns: usize, pieces: &[Payload<'_>]) -> Result<V
         inputs: vec![pieces.iter().map(Payload::byte_size).sum()],
         outputs: Vec::new(),
         pieces_max: SESSIONS,
+        ..SlotSpec::default()
     };
     let mut slot = BatchSlot::new(transfers, spec)?;
     let time = median(turns, || {

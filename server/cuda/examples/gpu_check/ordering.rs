@@ -22,6 +22,7 @@ pub(crate) fn run(is_quick: bool) -> Result<Value, Failure> {
         inputs: vec![SESSIONS * PIECE_BYTES],
         outputs: vec![SESSIONS * PIECE_BYTES],
         pieces_max: SESSIONS,
+        ..SlotSpec::default()
     };
     let slots = BatchSlots::new(&transfers, &spec, 2)?;
     let engine = Stream::new(transfers.device())?;

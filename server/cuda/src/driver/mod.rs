@@ -38,7 +38,7 @@ pub use self::lane::Lane;
 pub use self::library::{DeviceFacts, Driver};
 pub use self::memory::DeviceBuffer;
 pub(crate) use self::module::Module;
-pub use self::normalize::{HalfOrFloat, Normalize};
+pub use self::normalize::{FloatType, Normalize};
 pub use self::sharing::{IPC_HANDLE_BYTES, IpcHandle};
 pub use self::stream::{Event, Stream};
 pub(crate) use self::stream::{Waited, Waiting};

@@ -22,6 +22,7 @@ pub(crate) struct Module {
     copy_rows: CUfunction,
     normalize_f32: CUfunction,
     normalize_f16: CUfunction,
+    normalize_bf16: CUfunction,
 }
 
 // SAFETY: a module belongs to no thread.
@@ -35,6 +36,7 @@ pub(crate) enum Kernel {
     CopyRows,
     NormalizeF32,
     NormalizeF16,
+    NormalizeBf16,
 }
 
 impl Kernel {
@@ -43,6 +45,7 @@ impl Kernel {
             Self::CopyRows => c"adjoin_copy_rows",
             Self::NormalizeF32 => c"adjoin_normalize_f32",
             Self::NormalizeF16 => c"adjoin_normalize_f16",
+            Self::NormalizeBf16 => c"adjoin_normalize_bf16",
         }
     }
 }
@@ -75,10 +78,12 @@ impl Module {
             copy_rows: ptr::null_mut(),
             normalize_f32: ptr::null_mut(),
             normalize_f16: ptr::null_mut(),
+            normalize_bf16: ptr::null_mut(),
         };
         module.copy_rows = module.function(Kernel::CopyRows)?;
         module.normalize_f32 = module.function(Kernel::NormalizeF32)?;
         module.normalize_f16 = module.function(Kernel::NormalizeF16)?;
+        module.normalize_bf16 = module.function(Kernel::NormalizeBf16)?;
         Ok(Arc::new(module))
     }
 
@@ -110,6 +115,7 @@ impl Module {
             Kernel::CopyRows => self.copy_rows,
             Kernel::NormalizeF32 => self.normalize_f32,
             Kernel::NormalizeF16 => self.normalize_f16,
+            Kernel::NormalizeBf16 => self.normalize_bf16,
         }
     }
 

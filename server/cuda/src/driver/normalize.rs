@@ -9,43 +9,45 @@ use crate::error::CudaError;
 
 /// Element type of normalised planes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HalfOrFloat {
+pub enum FloatType {
+    /// Brain floats of 16 bits.
+    Bf16,
     /// 16-bit floats.
-    Half,
+    Fp16,
     /// 32-bit floats.
-    Float,
+    Fp32,
 }
 
-impl HalfOrFloat {
+impl FloatType {
     /// Bytes of an element.
     #[must_use]
-    pub fn byte_size(self) -> usize {
+    pub const fn byte_size(self) -> usize {
         match self {
-            Self::Half => 2,
-            Self::Float => 4,
+            Self::Bf16 | Self::Fp16 => 2,
+            Self::Fp32 => 4,
         }
     }
 }
 
 /// From `images` x `height` x `width` x `channels` bytes (NHWC) to `images` x `channels` x `height` x `width` floats
-/// (NCHW), each `value * scale[channel] + offset[channel]` rounded once, as a fused multiply-add rounds.
-///
-/// For the usual `(value / 255 - mean) / deviation`, the scale is `1 / (255 * deviation)` and the offset
-/// `-mean / deviation`.
+/// (NCHW), each `(value * scale - mean[channel]) / deviation[channel]`, rounded to 32 bits after each step, and then to
+/// the result's type, always to nearest even.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalize {
     /// Rows of an image.
     pub height: u32,
     /// Columns of an image.
     pub width: u32,
-    /// 1 to 4.
+    /// 1 to [`Normalize::CHANNELS_MAX`].
     pub channels: u32,
-    /// By channel.
-    pub scale: [f32; 4],
-    /// By channel.
-    pub offset: [f32; 4],
+    /// Of all channels, finite.
+    pub scale: f32,
+    /// By channel, finite.
+    pub mean: [f32; Self::CHANNELS_MAX],
+    /// By channel, finite and not 0.
+    pub deviation: [f32; Self::CHANNELS_MAX],
     /// Elements of the result.
-    pub to: HalfOrFloat,
+    pub to: FloatType,
 }
 
 const THREADS: u32 = 256;
@@ -53,10 +55,14 @@ const THREADS: u32 = 256;
 const BLOCKS_MAX: u32 = 1024;
 
 impl Normalize {
-    /// Bytes of an image that goes in; `None` if they cannot be counted, or the channels are not 1 to 4.
+    /// Most channels of an image.
+    pub const CHANNELS_MAX: usize = 4;
+
+    /// Bytes of an image that goes in; `None` if there are none, they cannot be counted in 32 bits, or there are too many
+    /// channels.
     #[must_use]
     pub fn input_bytes(&self) -> Option<usize> {
-        if !(1..=4).contains(&self.channels) {
+        if usize::try_from(self.channels).ok()? > Self::CHANNELS_MAX {
             return None;
         }
         [self.height, self.width, self.channels]
@@ -113,8 +119,14 @@ impl Lane {
         self.keep_module(module);
         let mut pixels = normalize.height * normalize.width;
         let mut channels = normalize.channels;
-        let [mut scale_0, mut scale_1, mut scale_2, mut scale_3] = normalize.scale;
-        let [mut offset_0, mut offset_1, mut offset_2, mut offset_3] = normalize.offset;
+        let mut scale = normalize.scale;
+        let [mut mean_0, mut mean_1, mut mean_2, mut mean_3] = normalize.mean;
+        let [
+            mut deviation_0,
+            mut deviation_1,
+            mut deviation_2,
+            mut deviation_3,
+        ] = normalize.deviation;
         let grid = Grid {
             blocks: [
                 pixels.div_ceil(THREADS).min(BLOCKS_MAX),
@@ -125,8 +137,9 @@ impl Lane {
         };
         let mut images = images;
         let kernel = match normalize.to {
-            HalfOrFloat::Half => Kernel::NormalizeF16,
-            HalfOrFloat::Float => Kernel::NormalizeF32,
+            FloatType::Bf16 => Kernel::NormalizeBf16,
+            FloatType::Fp16 => Kernel::NormalizeF16,
+            FloatType::Fp32 => Kernel::NormalizeF32,
         };
         let arguments = &mut [
             argument(&mut source),
@@ -134,14 +147,15 @@ impl Lane {
             argument(&mut images),
             argument(&mut pixels),
             argument(&mut channels),
-            argument(&mut scale_0),
-            argument(&mut scale_1),
-            argument(&mut scale_2),
-            argument(&mut scale_3),
-            argument(&mut offset_0),
-            argument(&mut offset_1),
-            argument(&mut offset_2),
-            argument(&mut offset_3),
+            argument(&mut scale),
+            argument(&mut mean_0),
+            argument(&mut mean_1),
+            argument(&mut mean_2),
+            argument(&mut mean_3),
+            argument(&mut deviation_0),
+            argument(&mut deviation_1),
+            argument(&mut deviation_2),
+            argument(&mut deviation_3),
         ];
         self.launch(module, kernel, grid, arguments)
     }

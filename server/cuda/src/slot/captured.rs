@@ -3,8 +3,8 @@
 
 use adjoin_shm::{Payload, PayloadMut};
 
-use super::run::{Late, Run, check_pieces, plan_out, stage_in, tensor};
-use super::{BatchSlot, TensorUse, name};
+use super::run::{Late, Run, check_pieces, normalize, plan_out, stage_in, tensor};
+use super::{BatchSlot, NormalizeInput, TensorUse, name};
 use crate::counters::CopyForm;
 use crate::driver::{DeviceBuffer, Direction, Graph, Lane};
 use crate::error::CudaError;
@@ -18,6 +18,7 @@ pub struct BatchGraph {
 
 pub(super) fn capture<E: From<CudaError>>(
     slot: &mut BatchSlot,
+    made: &[NormalizeInput],
     enqueue: impl FnOnce(&mut Lane, &[DeviceBuffer], &[DeviceBuffer]) -> Result<(), E>,
 ) -> Result<BatchGraph, E> {
     let rows = slot.spec.pieces_max;
@@ -28,12 +29,17 @@ pub(super) fn capture<E: From<CudaError>>(
     let module = slot.transfers.kernels().module().clone();
     let (spec, table) = (&slot.spec, &slot.table);
     let (in_buffers, out_buffers) = (&slot.inputs, &slot.outputs);
+    let pixels = &slot.pixels;
     let graph = slot.lane.capture::<E>(|lane| {
-        for (&section, &byte_size) in sections.iter().zip(&spec.inputs) {
+        for (&section, byte_size) in sections.iter().zip(spec.gathered()) {
             lane.launch_copy(&module, table, section, rows, byte_size)?;
         }
-        for buffer in in_buffers.iter().chain(out_buffers) {
+        let buffers = in_buffers.iter().chain(out_buffers);
+        for buffer in buffers.chain(pixels.iter().flatten()) {
             lane.keep(buffer);
+        }
+        for made in made {
+            normalize(lane, &module, pixels, in_buffers, made)?;
         }
         enqueue(lane, in_buffers, out_buffers)?;
         for (&section, &byte_size) in sections.iter().skip(inputs).zip(&spec.outputs) {

@@ -1,7 +1,7 @@
 //! Buffers and streams for one batch at a time, and two of them for each instance.
 //!
 //! A [`BatchSlot`] has a buffer on the device for each input and output of a model, for the largest batch, and a lane
-//! for its copies. An instance has two, so that one batch is copied while another is computed. A slot is made once; a
+//! for its copies. An input that is made of pixels has a second one, which they are gathered in. An instance has two, so that one batch is copied while another is computed. A slot is made once; a
 //! batch in it allocates nothing.
 //!
 //! A [`Run`] is one batch in a slot: gather, compute, scatter, finish. It may be given up at any point, by an error or
@@ -20,21 +20,52 @@ pub use self::captured::BatchGraph;
 pub use self::run::Run;
 use self::staging::StagingArea;
 use self::waits::Waits;
-use crate::driver::{CopyList, DeviceBuffer, Event, Lane, PinnedBuffer, ROW_BYTES};
+use crate::driver::{CopyList, DeviceBuffer, Event, Lane, Normalize, PinnedBuffer, ROW_BYTES};
 use crate::error::CudaError;
 use crate::transfers::Transfers;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// What a slot must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotSpec {
-    /// Bytes of each input at the largest batch.
+    /// Bytes of each input at the largest batch, as the engine takes it.
     pub inputs: Vec<usize>,
+    /// Bytes of the pixels that each input is made of, at the largest batch; 0, or none where the list ends, for an input
+    /// that is gathered as the engine takes it.
+    pub pixels: Vec<usize>,
     /// Bytes of each output at the largest batch.
     pub outputs: Vec<usize>,
     /// Requests in a batch, at most.
     pub pieces_max: usize,
+}
+
+impl SlotSpec {
+    /// Bytes of the pixels of an input; 0 if it is made of none.
+    #[must_use]
+    pub fn pixels(&self, input: usize) -> usize {
+        self.pixels.get(input).copied().unwrap_or(0)
+    }
+
+    /// Bytes that are gathered for each input at the largest batch.
+    fn gathered(&self) -> impl Iterator<Item = usize> {
+        let inputs = self.inputs.iter().enumerate();
+        inputs.map(|(input, &byte_size)| match self.pixels(input) {
+            0 => byte_size,
+            pixels => pixels,
+        })
+    }
+}
+
+/// How an input of one batch is made of the pixels that were gathered for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormalizeInput {
+    /// Number of the input.
+    pub input: usize,
+    /// What is made of an image.
+    pub normalize: Normalize,
+    /// How many there are.
+    pub images: u32,
 }
 
 /// What a run has done with a tensor. Once in a run: the copy kernel may be reading its section of the table, and staging
@@ -54,6 +85,8 @@ pub struct BatchSlot {
     transfers: Transfers,
     spec: SlotSpec,
     inputs: Vec<DeviceBuffer>,
+    /// For each input, what its pixels are gathered in.
+    pixels: Vec<Option<DeviceBuffer>>,
     outputs: Vec<DeviceBuffer>,
     /// Inputs are on the device.
     gathered: Event,
@@ -86,17 +119,24 @@ impl BatchSlot {
                 .map(|&size| DeviceBuffer::new(device, size))
                 .collect()
         };
+        let pixels = |input| match spec.pixels(input) {
+            0 => Ok(None),
+            byte_size => DeviceBuffer::new(device, byte_size).map(Some),
+        };
         let tensors = spec.inputs.len() + spec.outputs.len();
         let slot = Self {
-            lane: Lane::new(device, tensors * (2 * spec.pieces_max + 4))?,
+            lane: Lane::new(device, tensors * (2 * spec.pieces_max + 8))?,
             inputs: buffers(&spec.inputs)?,
+            pixels: (0..spec.inputs.len())
+                .map(pixels)
+                .collect::<Result<_, _>>()?,
             outputs: buffers(&spec.outputs)?,
             gathered: Event::new(device)?,
             computed: Event::new(device)?,
             list: CopyList::with_capacity(spec.pieces_max),
             table: PinnedBuffer::new(device, tensors * spec.pieces_max * ROW_BYTES)?,
-            staged_inputs: StagingArea::new(&spec.inputs),
-            staged_outputs: StagingArea::new(&spec.outputs),
+            staged_inputs: StagingArea::new(spec.gathered()),
+            staged_outputs: StagingArea::new(spec.outputs.iter().copied()),
             uses: vec![TensorUse::None; tensors],
             gathered_bytes: 0,
             waits: Waits::new(transfers.spin()),
@@ -113,6 +153,7 @@ impl BatchSlot {
     fn check_generations(&self) -> Result<(), CudaError> {
         let generation = self.lane.stream().generation();
         let buffers = self.inputs.iter().chain(&self.outputs);
+        let buffers = buffers.chain(self.pixels.iter().flatten());
         let parts = buffers.map(DeviceBuffer::generation);
         let oldest = parts
             .chain([
@@ -170,17 +211,18 @@ impl BatchSlot {
         Ok(Run::new(self))
     }
 
-    /// Captures a whole batch: gather of every input, what `enqueue` enqueues in the lane, scatter of every output.
-    /// Where pieces lie is read from a table when the graph runs, so one graph serves all batches of one size; see
-    /// [`Run::replay`].
+    /// Captures a whole batch: gather of every input, the making of those in `made` of their pixels, what `enqueue`
+    /// enqueues in the lane, scatter of every output. Where pieces lie is read from a table when the graph runs, so one
+    /// graph serves all batches of one size; see [`Run::replay`].
     ///
     /// # Errors
     /// What `enqueue` returns, or the driver's refusal to record something of it. The slot is as before then.
     pub fn capture<E: From<CudaError>>(
         &mut self,
+        made: &[NormalizeInput],
         enqueue: impl FnOnce(&mut Lane, &[DeviceBuffer], &[DeviceBuffer]) -> Result<(), E>,
     ) -> Result<BatchGraph, E> {
-        captured::capture(self, enqueue)
+        captured::capture(self, made, enqueue)
     }
 
     /// Takes a tensor for a use of the run at hand.
@@ -202,6 +244,18 @@ impl BatchSlot {
     /// First byte of a tensor's section of the table. Inputs come first.
     fn section(&self, tensor: usize) -> usize {
         tensor * self.spec.pieces_max * ROW_BYTES
+    }
+}
+
+/// What an input is gathered in: memory for its pixels, or else its own.
+fn gathered<'b>(
+    inputs: &'b [DeviceBuffer],
+    pixels: &'b [Option<DeviceBuffer>],
+    input: usize,
+) -> Result<&'b DeviceBuffer, CudaError> {
+    match pixels.get(input) {
+        Some(Some(pixels)) => Ok(pixels),
+        _ => run::tensor(inputs, "input", input),
     }
 }
 

@@ -1,11 +1,13 @@
 //! One batch in a slot.
 
+use std::sync::Arc;
+
 use adjoin_shm::{Payload, PayloadMut};
 
 use super::captured::{self, BatchGraph};
-use super::{BatchSlot, TensorUse};
+use super::{BatchSlot, NormalizeInput, TensorUse, gathered};
 use crate::counters::{CopyForm, Path};
-use crate::driver::{DeviceBuffer, Direction, Lane, Stream};
+use crate::driver::{DeviceBuffer, Direction, Lane, Module, Stream};
 use crate::error::CudaError;
 
 /// A batch under way in a slot. Room for outputs is borrowed for `'p`.
@@ -39,8 +41,8 @@ impl<'s, 'p> Run<'s, 'p> {
         }
     }
 
-    /// Enqueues the copies that bring `pieces` together in the device buffer of an input, in their order, without gaps.
-    /// Returns the bytes of them all.
+    /// Enqueues the copies that bring `pieces` together in the device buffer of an input, or of its pixels if it is made of
+    /// some, in their order, without gaps. Returns the bytes of them all.
     ///
     /// A piece in a registered region is read by the device where it lies. Others are copied to staging memory first,
     /// before this returns, or, if there is none, by the driver. An input is gathered once in a run.
@@ -50,9 +52,8 @@ impl<'s, 'p> Run<'s, 'p> {
     pub fn gather(&mut self, input: usize, pieces: &[Payload<'_>]) -> Result<usize, CudaError> {
         let slot = &mut *self.slot;
         check_pieces(slot, pieces.len())?;
-        let buffer = tensor(&slot.inputs, "input", input)?;
         let byte_size = pieces.iter().map(Payload::byte_size).sum();
-        buffer.range(0, byte_size)?;
+        gathered(&slot.inputs, &slot.pixels, input)?.range(0, byte_size)?;
         slot.take(input, TensorUse::Copied)?;
         slot.list.clear();
         let mut at = 0;
@@ -60,7 +61,7 @@ impl<'s, 'p> Run<'s, 'p> {
             match stage_in(slot, input, at, piece) {
                 Ok(()) => {}
                 Err(error) if error.is_out_of_memory() => {
-                    let buffer = tensor(&slot.inputs, "input", input)?;
+                    let buffer = gathered(&slot.inputs, &slot.pixels, input)?;
                     slot.lane.copy_pageable_in(buffer, at, piece)?;
                     let counters = slot.transfers.device().counters();
                     counters.to_device.add(Path::Pageable, piece.byte_size());
@@ -71,13 +72,29 @@ impl<'s, 'p> Run<'s, 'p> {
         }
         let section = slot.section(input);
         copy_list(slot, Direction::ToDevice, section)?;
-        slot.lane.keep_buffer(slot.inputs.get(input));
+        slot.lane.keep(gathered(&slot.inputs, &slot.pixels, input)?);
         slot.gathered_bytes += byte_size;
         Ok(byte_size)
     }
 
-    /// Has `enqueue` enqueue work in the slot's lane, in the order of gather and scatter: a normalisation of what was
-    /// gathered, zeros for rows that the batch does not fill.
+    /// Enqueues the making of an input of the pixels that were gathered for it, behind their copies.
+    ///
+    /// # Errors
+    /// If the slot has no memory for pixels of this input, they do not fit, or the driver refuses.
+    pub fn normalize(&mut self, made: &NormalizeInput) -> Result<(), CudaError> {
+        let BatchSlot {
+            lane,
+            transfers,
+            inputs,
+            pixels,
+            ..
+        } = &mut *self.slot;
+        let module = transfers.kernels().module();
+        normalize(lane, module, pixels, inputs, made)
+    }
+
+    /// Has `enqueue` enqueue work in the slot's lane, in the order of gather and scatter: a model, or zeros for rows that the
+    /// batch does not fill.
     ///
     /// # Errors
     /// What `enqueue` returns.
@@ -299,6 +316,22 @@ pub(super) fn tensor<'b>(
         .ok_or(CudaError::NoSuchTensor { what, index, count })
 }
 
+pub(super) fn normalize(
+    lane: &mut Lane,
+    module: &Arc<Module>,
+    pixels: &[Option<DeviceBuffer>],
+    inputs: &[DeviceBuffer],
+    made: &NormalizeInput,
+) -> Result<(), CudaError> {
+    let index = made.input;
+    let to = tensor(inputs, "input", index)?;
+    let Some(Some(from)) = pixels.get(index) else {
+        let reason = format!("input {index} is gathered as the engine takes it, not as pixels");
+        return Err(CudaError::Arguments { reason });
+    };
+    lane.launch_normalize(module, &made.normalize, made.images, from, to)
+}
+
 pub(super) fn check_pieces(slot: &BatchSlot, pieces: usize) -> Result<(), CudaError> {
     let limit = slot.spec.pieces_max;
     if pieces > limit {
@@ -316,7 +349,7 @@ pub(super) fn stage_in(
     piece: &Payload<'_>,
 ) -> Result<(), CudaError> {
     let byte_size = piece.byte_size();
-    let device = tensor(&slot.inputs, "input", input)?.range(at, byte_size)?;
+    let device = gathered(&slot.inputs, &slot.pixels, input)?.range(at, byte_size)?;
     let counted = &slot.transfers.device().counters().to_device;
     if let Some(lease) = slot.transfers.registry().lease(piece.as_ptr(), byte_size) {
         counted.add(Path::Direct, byte_size);

@@ -14,9 +14,9 @@ pub(super) struct StagingArea {
 }
 
 impl StagingArea {
-    pub(super) fn new(byte_sizes: &[usize]) -> Self {
+    pub(super) fn new(byte_sizes: impl Iterator<Item = usize>) -> Self {
         let mut byte_size = 0_usize;
-        let starts = byte_sizes.iter().map(|&tensor| {
+        let starts = byte_sizes.map(|tensor| {
             let start = byte_size;
             byte_size = start.saturating_add(tensor).next_multiple_of(ALIGNMENT);
             start

@@ -127,6 +127,7 @@ pub(crate) fn spec(byte_size: usize, pieces_max: usize) -> SlotSpec {
         inputs: vec![byte_size],
         outputs: vec![byte_size],
         pieces_max,
+        ..SlotSpec::default()
     }
 }
 

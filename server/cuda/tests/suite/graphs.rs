@@ -11,7 +11,7 @@ const BYTES: usize = 40_000;
 /// A batch of a model that gives back what it gets.
 fn capture_identity(slot: &mut BatchSlot) -> BatchGraph {
     let byte_size = slot.spec().inputs[0];
-    slot.capture::<CudaError>(|lane, inputs, outputs| {
+    slot.capture::<CudaError>(&[], |lane, inputs, outputs| {
         lane.copy_on_device((&outputs[0], 0), (&inputs[0], 0), byte_size)
     })
     .unwrap()
@@ -113,14 +113,14 @@ fn an_engine_that_fails_in_a_capture_leaves_a_good_lane() {
     let report = FakeCuda::new().run_anywhere(test, || {
         let transfers = transfers(SETTINGS);
         let mut slot = BatchSlot::new(&transfers, spec(BYTES, 1)).unwrap();
-        let failed = slot.capture(|_, _, _| {
+        let failed = slot.capture(&[], |_, _, _| {
             Err(CudaError::Arguments {
                 reason: "an engine that fails".to_owned(),
             })
         });
         assert!(matches!(failed, Err(CudaError::Arguments { .. })));
         // What may not be captured makes the capture fail, not the process.
-        let refused = slot.capture(|lane, _, _| lane.stream().synchronize());
+        let refused = slot.capture(&[], |lane, _, _| lane.stream().synchronize());
         assert!(refused.is_err());
         slot.begin().unwrap().finish().unwrap();
         let graph = capture_identity(&mut slot);
@@ -139,7 +139,7 @@ fn a_capture_whose_end_fails_leaves_a_good_lane() {
     let report = fake.run(test, || {
         let transfers = transfers(SETTINGS);
         let mut slot = BatchSlot::new(&transfers, spec(BYTES, 1)).unwrap();
-        let failed: Result<_, CudaError> = slot.capture(|_, _, _| Ok(()));
+        let failed: Result<_, CudaError> = slot.capture(&[], |_, _, _| Ok(()));
         assert!(failed.unwrap_err().is_out_of_memory());
         slot.begin().unwrap().finish().unwrap();
         let graph = capture_identity(&mut slot);

@@ -40,8 +40,26 @@ fn has_what_its_source_has() {
         .lines()
         .filter_map(|line| line.strip_prefix("extern \"C\" __global__ void "));
     let names: Vec<&str> = kernels.filter_map(|line| line.split('(').next()).collect();
-    assert_eq!(names.len(), 3);
+    assert_eq!(names.len(), 4);
     for name in names {
         assert!(ptx.contains(&format!(".visible .entry {name}(")), "{name}");
     }
+}
+
+/// A fused multiply-add, or a division that is only nearly one, would give other bits than a processor does.
+#[test]
+fn normalises_by_steps_that_are_rounded_each() {
+    let ptx = include_str!("../../kernels/adjoin.ptx");
+    let kernels = ptx.split(".visible .entry adjoin_normalize_").skip(1);
+    let mut count = 0;
+    for kernel in kernels {
+        for instruction in ["mul.rn.f32", "sub.rn.f32", "div.rn.f32"] {
+            assert_eq!(kernel.matches(instruction).count(), 4, "{instruction}");
+        }
+        for other in ["fma.", "mad.rn", ".ftz", ".approx", "div.full"] {
+            assert!(!kernel.contains(other), "{other}");
+        }
+        count += 1;
+    }
+    assert_eq!(count, 3);
 }

@@ -5,7 +5,7 @@
 
 use std::ffi::c_void;
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::host_memory::{Kind, read_host, write_host};
 use super::state::Driver;
@@ -13,10 +13,11 @@ use super::status::{ILLEGAL_ADDRESS, INVALID_IMAGE, INVALID_VALUE, NOT_FOUND, St
 use super::work::Way;
 
 /// Kernels that are played here.
-const NAMES: [&str; 3] = [
+const NAMES: [&str; 4] = [
     "adjoin_copy_rows",
     "adjoin_normalize_f32",
     "adjoin_normalize_f16",
+    "adjoin_normalize_bf16",
 ];
 
 /// A loaded module: the kernels that its PTX has.
@@ -58,10 +59,27 @@ pub(crate) enum Launch {
         images: u32,
         pixels: u32,
         channels: u32,
-        scale: [f32; 4],
-        offset: [f32; 4],
-        is_half: bool,
+        numbers: Numbers,
+        to: Element,
     },
+}
+
+/// What a normalisation computes with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbers {
+    scale: f32,
+    /// By channel.
+    mean: [f32; 4],
+    /// By channel.
+    deviation: [f32; 4],
+}
+
+/// What it makes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Element {
+    Bf16,
+    F16,
+    F32,
 }
 
 /// Addresses of a launch's arguments.
@@ -82,7 +100,7 @@ impl Arguments<'_> {
 impl Launch {
     /// How many arguments a kernel has.
     pub(crate) fn argument_count(name: &str) -> usize {
-        if name == "adjoin_copy_rows" { 2 } else { 13 }
+        if name == "adjoin_copy_rows" { 2 } else { 14 }
     }
 
     pub(crate) fn new(name: &str, arguments: &[*mut c_void]) -> Result<Self, Status> {
@@ -106,9 +124,16 @@ impl Launch {
             images: arguments.get(2)?,
             pixels: arguments.get(3)?,
             channels: arguments.get(4)?,
-            scale: floats(5)?,
-            offset: floats(9)?,
-            is_half: name == "adjoin_normalize_f16",
+            numbers: Numbers {
+                scale: arguments.get(5)?,
+                mean: floats(6)?,
+                deviation: floats(10)?,
+            },
+            to: match name {
+                "adjoin_normalize_bf16" => Element::Bf16,
+                "adjoin_normalize_f16" => Element::F16,
+                _ => Element::F32,
+            },
         })
     }
 
@@ -122,42 +147,46 @@ impl Launch {
                 images,
                 pixels,
                 channels,
-                scale,
-                offset,
-                is_half,
+                numbers,
+                to,
             } => {
                 let elements = images as usize * pixels as usize * channels as usize;
                 let (bytes, _) = load(driver, source, elements)?;
-                let planes = normalize(&bytes, pixels as usize, channels as usize, scale, offset);
-                let bytes: Vec<u8> = if is_half {
-                    let halves = planes.iter().map(|&value| f16::from_f32(value));
-                    halves.flat_map(f16::to_ne_bytes).collect()
-                } else {
-                    planes
-                        .iter()
-                        .flat_map(|value| value.to_ne_bytes())
-                        .collect()
-                };
-                store(driver, destination, &bytes).map(|_| ())
+                let planes = normalize(&bytes, pixels as usize, channels as usize, numbers);
+                store(driver, destination, &to.bytes_of(&planes)).map(|_| ())
             }
         }
     }
 }
 
-fn normalize(
-    bytes: &[u8],
-    pixels: usize,
-    channels: usize,
-    scale: [f32; 4],
-    offset: [f32; 4],
-) -> Vec<f32> {
+impl Element {
+    fn bytes_of(self, planes: &[f32]) -> Vec<u8> {
+        let values = planes.iter().copied();
+        match self {
+            Self::Bf16 => values
+                .flat_map(|value| bf16::from_f32(value).to_ne_bytes())
+                .collect(),
+            Self::F16 => values
+                .flat_map(|value| f16::from_f32(value).to_ne_bytes())
+                .collect(),
+            Self::F32 => values.flat_map(f32::to_ne_bytes).collect(),
+        }
+    }
+}
+
+fn normalize(bytes: &[u8], pixels: usize, channels: usize, numbers: Numbers) -> Vec<f32> {
+    let Numbers {
+        scale,
+        mean,
+        deviation,
+    } = numbers;
     let mut planes = vec![0.0; bytes.len()];
     let images = bytes.chunks_exact(pixels * channels);
     for (image, plane) in images.zip(planes.chunks_exact_mut(pixels * channels)) {
         for (index, &byte) in image.iter().enumerate() {
             let (pixel, channel) = (index / channels, index % channels);
             plane[channel * pixels + pixel] =
-                f32::from(byte).mul_add(scale[channel], offset[channel]);
+                (f32::from(byte) * scale - mean[channel]) / deviation[channel];
         }
     }
     planes
