@@ -105,6 +105,12 @@ pub trait Model: fmt::Debug + Send + Sync {
         1
     }
 
+    /// Sizes of batches, in rows and ascending, that the engine prepares for when they come first, which takes many times as
+    /// long as a run: warm-up runs each of them, so that no request waits for that. Empty if there are none.
+    fn prepared_sizes(&self) -> &[u32] {
+        &[]
+    }
+
     /// Asks whether the model takes pixels as its input number `index`, and makes its own input of them where it runs. If
     /// it does, its metadata and sizes are those of the pixels from then on. If not, nothing has changed, and the server
     /// makes the input itself, on the processor. There is no instance yet when it is asked.

@@ -218,6 +218,10 @@ impl Model for TransformedModel {
         self.model.batches_at_once()
     }
 
+    fn prepared_sizes(&self) -> &[u32] {
+        self.model.prepared_sizes()
+    }
+
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
         let input = |own: &Option<Normaliser>| own.clone().map(TransformedInput::new);
         Ok(Box::new(TransformedInstance {

@@ -352,8 +352,13 @@ impl Loader {
             let mut instance = InstanceSlot::new(model.instance()?, signature.metadata());
             if configured.config.warm_up {
                 if model.runs_on_zeros() {
-                    warm_up::run(&mut signature, &mut instance, &timing)
-                        .map_err(LoadVersionError::WarmUp)?;
+                    warm_up::run(
+                        &mut signature,
+                        &mut instance,
+                        &timing,
+                        model.prepared_sizes(),
+                    )
+                    .map_err(LoadVersionError::WarmUp)?;
                 }
                 for sample in &checked.warm_up {
                     sample::run(&signature, &mut instance, &timing, sample, &plan.directory)

@@ -49,7 +49,8 @@ pub(super) fn run(
         sizes.push(bytes.len());
     }
     for _ in 0..sample.count {
-        warm_up::run_filled(signature, instance, timing, &shapes, &sizes).map_err(failed)?;
+        let ran = warm_up::run_filled(signature, instance, &shapes, &sizes).map_err(failed)?;
+        ran.observe(timing);
     }
     Ok(())
 }

@@ -183,6 +183,10 @@ impl Model for ViewedModel {
         self.model.batches_at_once()
     }
 
+    fn prepared_sizes(&self) -> &[u32] {
+        self.model.prepared_sizes()
+    }
+
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
         Ok(Box::new(ViewedInstance {
             instance: self.model.instance()?,

@@ -8,12 +8,13 @@ use adjoin_shm::{AlignedBuffer, Payload};
 
 use crate::model::{InputFacts, InstanceSlot, Resolved, Signature, Timing};
 
-/// Runs at one row and at the most rows, on zeros. Dimensions other than the batch that the request would
-/// decide are 1; if the model cannot run with that, warm-up is skipped, and only then.
+/// Runs at one row and at the most rows, on zeros, and at the sizes that the engine `prepares`. Dimensions other than the
+/// batch that the request would decide are 1; if the model cannot run with that, warm-up is skipped, and only then.
 pub(super) fn run(
     signature: &mut Signature,
     instance: &mut InstanceSlot,
     timing: &Timing,
+    prepared: &[u32],
 ) -> Result<(), String> {
     let is_guess = signature.metadata().inputs.iter().any(|input| {
         let rest = usize::from(signature.max_batch_size() > 0);
@@ -23,7 +24,7 @@ pub(super) fn run(
             .skip(rest)
             .any(|dimension| dimension.or_open() < 0)
     });
-    match run_sizes(signature, instance, timing) {
+    match run_sizes(signature, instance, timing, prepared) {
         Err(reason) if is_guess => {
             tracing::debug!(
                 reason,
@@ -39,6 +40,7 @@ fn run_sizes(
     signature: &mut Signature,
     instance: &mut InstanceSlot,
     timing: &Timing,
+    prepared: &[u32],
 ) -> Result<(), String> {
     let most = signature.max_batch_size();
     for output in find_surprises(signature, instance, 1.max(most.min(2)))? {
@@ -48,9 +50,13 @@ fn run_sizes(
         );
         signature.mark_unpredictable(output);
     }
-    // The first run of a size allocates in the engine; the second shows its time.
-    for rows in [1, 1, most.max(1)] {
-        run_bound(signature, instance, timing, rows)?;
+    // The first run of a size allocates in the engine, and chooses how to compute; the second shows its time.
+    for &rows in prepared {
+        run_bound(signature, instance, rows)?;
+    }
+    run_bound(signature, instance, 1)?;
+    for rows in [1, most.max(1)] {
+        run_bound(signature, instance, rows)?.observe(timing);
     }
     Ok(())
 }
@@ -178,25 +184,34 @@ fn find_surprises(
         .collect())
 }
 
-fn run_bound(
-    signature: &Signature,
-    instance: &mut InstanceSlot,
-    timing: &Timing,
+/// A run that was made.
+pub(super) struct Ran {
     rows: u32,
-) -> Result<(), String> {
+    execute_ns: u64,
+    input_bytes: u64,
+}
+
+impl Ran {
+    /// Takes its time as one that others will take.
+    pub(super) fn observe(&self, timing: &Timing) {
+        timing.observe(self.rows, self.execute_ns);
+        timing.observe_inputs(self.rows, self.input_bytes);
+    }
+}
+
+fn run_bound(signature: &Signature, instance: &mut InstanceSlot, rows: u32) -> Result<Ran, String> {
     let shapes = shapes(signature, rows);
     let sizes = reserve_inputs(signature, instance, &shapes)?;
-    run_filled(signature, instance, timing, &shapes, &sizes)
+    run_filled(signature, instance, &shapes, &sizes)
 }
 
 /// Runs on what the input buffers of the instance hold, `sizes` bytes each.
 pub(super) fn run_filled(
     signature: &Signature,
     instance: &mut InstanceSlot,
-    timing: &Timing,
     shapes: &[Shape],
     sizes: &[usize],
-) -> Result<(), String> {
+) -> Result<Ran, String> {
     let resolved = resolve(signature, shapes, sizes)?;
     for (output, buffer) in resolved.outputs.iter().zip(&mut instance.outputs) {
         if let Some((_, bytes)) = &output.known {
@@ -228,7 +243,9 @@ pub(super) fn run_filled(
         .engine
         .run(execution, &mut Shapes::default())
         .map_err(|error| error.to_string())?;
-    timing.observe(resolved.rows, now_ns() - start_ns);
-    timing.observe_inputs(resolved.rows, sizes.iter().map(|&size| size as u64).sum());
-    Ok(())
+    Ok(Ran {
+        rows: resolved.rows,
+        execute_ns: now_ns() - start_ns,
+        input_bytes: sizes.iter().map(|&size| size as u64).sum(),
+    })
 }

@@ -16,6 +16,8 @@ pub struct Report {
     pub values_live: usize,
     /// Runs on the device.
     pub runs: u64,
+    /// The same by the first dimension of their first input.
+    pub runs_by_rows: BTreeMap<i64, u64>,
     /// Of them, those that came back before their work was done.
     pub runs_not_waited_for: u64,
     /// Runs whose work is not done.

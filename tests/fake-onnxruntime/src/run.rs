@@ -60,6 +60,11 @@ pub(crate) fn run(
     wishes: &Wishes,
 ) -> Result<MadeValues, Failure> {
     let state = state();
+    let rows = tensors
+        .inputs
+        .first()
+        .and_then(|input| input.shape.first())
+        .copied();
     if state.fails("run") {
         let text = "CUDA error cudaErrorInvalidValue: a run that was asked to fail";
         return Err(Failure::Text(text.to_owned()));
@@ -94,6 +99,7 @@ pub(crate) fn run(
     {
         let report = &mut state.known.lock().report;
         report.runs += 1;
+        *report.runs_by_rows.entry(rows.unwrap_or(1)).or_default() += 1;
         report.under_way += 1;
         report.under_way_max = report.under_way_max.max(report.under_way);
         report.runs_not_waited_for += u64::from(wishes.is_not_waited_for && !makes_some);

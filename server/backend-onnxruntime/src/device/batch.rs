@@ -1,5 +1,7 @@
 //! One batch in a slot: pieces to the device, inputs made of pixels, the session's run, outputs to where they are wanted.
 
+use std::ops::Range;
+
 use adjoin_backend::{ExecuteError, Input, Pieces, Rooms};
 use adjoin_cuda::{BatchSlot, CudaError, Device, DeviceBuffer, Run};
 use adjoin_input_transform::EngineInput;
@@ -29,17 +31,36 @@ pub(crate) struct Known {
     pub(crate) shape: Shape,
     /// What type and shape make.
     pub(crate) byte_size: usize,
+    /// The shape that the engine gives it, in a batch that is filled with rows that nobody gets.
+    pub(crate) run_shape: Shape,
+    /// What that makes.
+    pub(crate) run_byte_size: usize,
     /// The input that it is, by its name. The engine leaves the memory of such an output as it was, so it is not asked.
     pub(crate) input: Option<usize>,
     /// Whether it goes to the sink.
     pub(crate) is_sunk: bool,
 }
 
+impl Known {
+    /// One that the engine makes as it is wanted.
+    pub(crate) fn new(dtype: DataType, shape: Shape, byte_size: usize) -> Self {
+        Self {
+            dtype,
+            run_shape: shape.clone(),
+            shape,
+            byte_size,
+            run_byte_size: byte_size,
+            input: None,
+            is_sunk: false,
+        }
+    }
+}
+
 impl Wanted {
     /// Bytes of the slot's buffer that it needs.
     pub(crate) fn byte_size(&self) -> usize {
         match self {
-            Self::Known(known) => known.byte_size,
+            Self::Known(known) => known.run_byte_size,
             Self::Made | Self::Skipped => 0,
         }
     }
@@ -135,6 +156,7 @@ impl Batch<'_, '_> {
         for made in self.inputs.iter().filter_map(|input| input.made) {
             run.normalize(&made)?;
         }
+        self.clear_rest(&mut run)?;
         let done = self.compute(&mut run, session)?;
         self.hand_out(&mut run)?;
         for (index, rooms) in rooms.into_iter().enumerate() {
@@ -144,6 +166,20 @@ impl Batch<'_, '_> {
         }
         run.finish()?;
         Ok(done)
+    }
+
+    /// Makes rows of zeros of what the requests leave of each input.
+    fn clear_rest(&self, run: &mut Run<'_, '_>) -> Result<(), CudaError> {
+        for (index, (given, input)) in self.given.iter().zip(self.inputs).enumerate() {
+            let Some(rest) = rest_of(given, input) else {
+                continue;
+            };
+            run.with_lane(|lane, inputs, _| match inputs.get(index) {
+                Some(buffer) => lane.clear_range(buffer, rest.start, rest.len()),
+                None => Ok(()),
+            })?;
+        }
+        Ok(())
     }
 
     /// Enqueues the session's run, if it is needed for anything.
@@ -190,8 +226,8 @@ impl Batch<'_, '_> {
         let output = |(wanted, buffer): (&'s Wanted, &'s DeviceBuffer)| match wanted {
             Wanted::Known(known) if known.input.is_none() => DeviceOutput::Bound(DeviceTensor {
                 dtype: known.dtype,
-                shape: &known.shape,
-                byte_size: known.byte_size,
+                shape: &known.run_shape,
+                byte_size: known.run_byte_size,
                 buffer,
             }),
             Wanted::Made => DeviceOutput::Made,
@@ -220,4 +256,12 @@ impl Batch<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// The bytes of an input of the engine's that no request has given.
+fn rest_of(given: &Input<'_>, input: &EngineInput) -> Option<Range<usize>> {
+    let rows = |shape: &[i64]| usize::try_from(*shape.first()?).ok();
+    let (given, all) = (rows(given.shape)?, rows(&input.shape)?);
+    // A division by no rows would be one of no bytes.
+    (given < all).then(|| input.byte_size / all * given..input.byte_size)
 }

@@ -13,6 +13,7 @@ use adjoin_shm::{AlignedBuffer, PayloadMut};
 use smallvec::SmallVec;
 
 use super::batch::{Batch, BatchError, Done, Known, Wanted};
+use super::filling::BatchSizes;
 use super::session::DeviceSession;
 use super::slot::{GraphKey, Needed, Slot};
 use crate::instance::failed;
@@ -26,6 +27,8 @@ pub(crate) struct Served {
     pub(crate) sizes: Vec<Vec<RangeInclusive<i64>>>,
     /// Inputs that are made of pixels: metadata and sizes are those of the pixels.
     pub(crate) pixels: DevicePixels,
+    /// What batches are filled up to.
+    pub(crate) batch_sizes: BatchSizes,
 }
 
 #[derive(Debug)]
@@ -62,8 +65,9 @@ impl Instance for DeviceInstance {
     ) -> Result<Copied, ExecuteError> {
         execution.check(&self.served.metadata)?;
         self.check_sizes(execution.inputs)?;
-        let inputs = self.served.pixels.of_batch(execution.inputs)?;
-        let wanted = self.wanted(&execution, &inputs)?;
+        let mut inputs = self.served.pixels.of_batch(execution.inputs)?;
+        let mut wanted = self.wanted(&execution, &inputs)?;
+        self.served.batch_sizes.fill(&mut inputs, &mut wanted);
         if wanted
             .iter()
             .all(|wanted| matches!(wanted, Wanted::Skipped))
@@ -148,11 +152,9 @@ impl DeviceInstance {
                 )));
             }
             all.push(Wanted::Known(Known {
-                dtype,
-                shape: shape.into(),
-                byte_size,
                 input,
                 is_sunk: matches!(output, Output::Unbound),
+                ..Known::new(dtype, shape.into(), byte_size)
             }));
         }
         Ok(all)
@@ -205,7 +207,7 @@ impl DeviceInstance {
         inputs: &[EngineInput],
         wanted: &[Wanted],
     ) -> Result<Done, ExecuteError> {
-        let key = graph_key(execution.inputs, wanted);
+        let key = graph_key(inputs, wanted);
         let graph = key
             .as_ref()
             .and_then(|key| self.slot.graph(key, &self.session));
@@ -265,13 +267,13 @@ impl DeviceInstance {
 
 /// What a graph for a batch is found by. There is none where the engine makes an output: a graph that is replayed makes
 /// nothing.
-fn graph_key(inputs: &[Input<'_>], wanted: &[Wanted]) -> Option<GraphKey> {
+fn graph_key(inputs: &[EngineInput], wanted: &[Wanted]) -> Option<GraphKey> {
     if wanted.iter().any(|wanted| matches!(wanted, Wanted::Made)) {
         return None;
     }
     let is_wanted = |wanted: &Wanted| !matches!(wanted, Wanted::Skipped);
     Some(GraphKey {
-        shapes: inputs.iter().map(|input| input.shape.into()).collect(),
+        shapes: inputs.iter().map(|input| input.shape.clone()).collect(),
         wanted: wanted.iter().map(is_wanted).collect(),
     })
 }

@@ -15,6 +15,7 @@
 
 mod batch;
 mod engine_cache;
+mod filling;
 mod instance;
 mod model;
 mod options;

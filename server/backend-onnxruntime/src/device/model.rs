@@ -14,6 +14,7 @@ use adjoin_schema::DataType;
 
 use super::DeviceAccess;
 use super::engine_cache;
+use super::filling::BatchSizes;
 use super::instance::{DeviceInstance, Served};
 use super::options::Options;
 use super::profile::Profile;
@@ -84,6 +85,12 @@ impl DeviceModel {
                 format!("it is configured for a GPU (KIND_GPU), and there is none: {reason}"),
             )
         })?;
+        let batch_sizes = match &options.tensorrt {
+            Some(_) => BatchSizes::default(),
+            None => {
+                BatchSizes::new(options.batch_sizes.as_ref(), &metadata, rows_max).map_err(wrong)?
+            }
+        };
         let options = told(
             &options, &profile, &runtime, source, &bytes, &transfers, access,
         )
@@ -97,6 +104,7 @@ impl DeviceModel {
                 metadata,
                 sizes: profile.sizes,
                 pixels: DevicePixels::default(),
+                batch_sizes,
             }),
             transfers,
             options,
@@ -181,6 +189,10 @@ impl Model for DeviceModel {
         SLOTS
     }
 
+    fn prepared_sizes(&self) -> &[u32] {
+        self.served.batch_sizes.as_slice()
+    }
+
     /// Session, profile and graphs are those of the model's own input; what the server and clients see is the pixels'.
     fn take_pixels(&mut self, index: usize, pixels: &PixelInput) -> bool {
         let Some(served) = Arc::get_mut(&mut self.served) else {
@@ -190,6 +202,7 @@ impl Model for DeviceModel {
             metadata,
             sizes,
             pixels: taken,
+            ..
         } = served;
         taken.take(index, pixels, metadata, sizes, &mut self.spec)
     }

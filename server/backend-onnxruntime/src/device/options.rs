@@ -45,6 +45,8 @@ const fn row(key: &'static str, kind: Kind) -> Row {
 }
 
 const PRECISION: &str = "precision_mode";
+const BATCH_SIZES: &str = "batch_sizes";
+const CONVOLUTIONS: &str = "cudnn_conv_algo_search";
 const ENGINE_CACHE: &str = "trt_engine_cache_enable";
 const TIMING_CACHE: &str = "trt_timing_cache_enable";
 /// The keys of the least, the usual and the largest shapes.
@@ -106,7 +108,7 @@ pub(crate) const CUDA: &[Row] = &[
         ("0", "kNextPowerOfTwo"), ("1", "kSameAsRequested"),
         ("kNextPowerOfTwo", "kNextPowerOfTwo"), ("kSameAsRequested", "kSameAsRequested"),
     ])),
-    row("cudnn_conv_algo_search", Kind::Word(&[
+    row(CONVOLUTIONS, Kind::Word(&[
         ("0", "EXHAUSTIVE"), ("1", "HEURISTIC"), ("2", "DEFAULT"),
         ("EXHAUSTIVE", "EXHAUSTIVE"), ("HEURISTIC", "HEURISTIC"), ("DEFAULT", "DEFAULT"),
     ])),
@@ -117,6 +119,7 @@ pub(crate) const CUDA: &[Row] = &[
     row("use_tf32", Kind::Flag),
     row("fuse_conv_bias", Kind::Flag),
     row("sdpa_kernel", Kind::Number(0, i32::MAX as i64)),
+    row(BATCH_SIZES, Kind::Special("`all`, or sizes from 1 on, divided by commas, that batches are filled up to")),
     row("use_ep_level_unified_stream", Kind::Flag),
     row("do_copy_in_default_stream", Kind::Refused(OWN_STREAM)),
     row("has_user_compute_stream", Kind::Refused(OWN_STREAM)),
@@ -143,6 +146,17 @@ pub(crate) struct Options {
     pub(crate) cuda: Vec<(&'static str, String)>,
     /// Whether runs are captured as CUDA graphs.
     pub(crate) graphs: bool,
+    /// What batches are filled up to, if the model says.
+    pub(crate) batch_sizes: Option<FillTo>,
+}
+
+/// What batches are filled up to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FillTo {
+    /// To nothing: they run as they come.
+    All,
+    /// To the least of these that is no less.
+    Sizes(Vec<u32>),
 }
 
 /// What the provider of TensorRT is told.
@@ -178,7 +192,11 @@ impl Options {
                 "tensorrt" => {
                     options.tensorrt = Some(TensorRtOptions::new(&accelerator.parameters)?);
                 }
-                "cuda" => options.cuda = read(name, CUDA, &accelerator.parameters)?,
+                "cuda" => {
+                    options.cuda = read(name, CUDA, &accelerator.parameters)?;
+                    let sizes = accelerator.parameters.get(BATCH_SIZES);
+                    options.batch_sizes = sizes.map(|sizes| fill_to(sizes)).transpose()?;
+                }
                 _ => {
                     return Err(format!(
                         "there is no accelerator {name:?} for a GPU; there are \"tensorrt\" and \"cuda\""
@@ -195,6 +213,17 @@ impl Options {
         }
         if options.graphs {
             options.cuda.push(("enable_cuda_graph", "1".to_owned()));
+        }
+        if options.tensorrt.is_some() && options.batch_sizes.is_some() {
+            return Err(format!(
+                "parameter {BATCH_SIZES:?} of accelerator \"cuda\" is set beside the accelerator \"tensorrt\", whose engines take \
+                 all sizes of their profile; take one of the two"
+            ));
+        }
+        // The engine's own default tries every algorithm for each size that is new, which takes half a second on an H200 for
+        // ResNet-50, and finds nothing better than what this guesses in a fifth of that (benches/results/goals.md).
+        if options.cuda.iter().all(|(key, _)| *key != CONVOLUTIONS) {
+            options.cuda.push((CONVOLUTIONS, "HEURISTIC".to_owned()));
         }
         Ok(options)
     }
@@ -255,6 +284,22 @@ fn read(
         options.push((row.option, read));
     }
     Ok(options)
+}
+
+fn fill_to(value: &str) -> Result<FillTo, String> {
+    if value == "all" {
+        return Ok(FillTo::All);
+    }
+    let sizes: Result<Vec<u32>, _> = value.split(',').map(|size| size.trim().parse()).collect();
+    match sizes {
+        Ok(sizes) if sizes.first() > Some(&0) && sizes.is_sorted_by(|a, b| a < b) => {
+            Ok(FillTo::Sizes(sizes))
+        }
+        _ => {
+            let expected = "`all`, or sizes from 1 on, ascending, divided by commas";
+            Err(wrong("cuda", BATCH_SIZES, value, expected))
+        }
+    }
 }
 
 const FLAG: &str = "1, 0, true or false";

@@ -48,6 +48,11 @@ impl DeviceSession {
         self.handed_out.get(output).copied().flatten()
     }
 
+    /// Whether batches may have graphs.
+    pub(crate) fn has_graphs(&self) -> bool {
+        self.graphs_left.load(Ordering::Relaxed) > 0
+    }
+
     /// The number of a graph that no batch has had, if there may be a further one. Numbers count from 1: at 0 the engine
     /// captures runs that name none.
     pub(crate) fn further_graph(&self) -> Option<i32> {

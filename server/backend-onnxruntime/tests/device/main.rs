@@ -9,6 +9,7 @@
 
 mod conformance;
 mod faults;
+mod filling;
 mod fixture;
 mod graphs;
 mod pixels;

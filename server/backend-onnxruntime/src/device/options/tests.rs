@@ -20,6 +20,13 @@ fn refusal(accelerators: &[(&str, &[(&str, &str)])]) -> String {
     Options::new(&placement(accelerators, false)).unwrap_err()
 }
 
+fn pairs(options: &[(&'static str, String)]) -> Vec<String> {
+    let pair = |(key, value): &(&'static str, String)| format!("{key}={value}");
+    let mut pairs: Vec<_> = options.iter().map(pair).collect();
+    pairs.sort();
+    pairs
+}
+
 #[test]
 fn tritons_words_become_the_engines() {
     let given: &[(&str, &[(&str, &str)])] = &[
@@ -43,12 +50,6 @@ fn tritons_words_become_the_engines() {
     ];
     let options = Options::new(&placement(given, false)).unwrap();
     let tensorrt = options.tensorrt.unwrap();
-    let pairs = |options: &[(&'static str, String)]| {
-        let pair = |(key, value): &(&'static str, String)| format!("{key}={value}");
-        let mut pairs: Vec<_> = options.iter().map(pair).collect();
-        pairs.sort();
-        pairs
-    };
     assert_eq!(
         pairs(&tensorrt.options),
         [
@@ -72,9 +73,35 @@ fn tritons_words_become_the_engines() {
 }
 
 #[test]
+fn sizes_of_batches_are_read_and_are_none_of_the_engines() {
+    let of = |value| Options::new(&placement(&[("cuda", &[("batch_sizes", value)])], false));
+    let options = of("1, 4,16").unwrap();
+    assert_eq!(options.batch_sizes, Some(FillTo::Sizes(vec![1, 4, 16])));
+    assert_eq!(pairs(&options.cuda), ["cudnn_conv_algo_search=HEURISTIC"]);
+    assert_eq!(of("all").unwrap().batch_sizes, Some(FillTo::All));
+    for wrong in ["", "0,1", "4,4", "4,2", "four", "-1", "1,,2", "99999999999"] {
+        let refused = of(wrong).unwrap_err();
+        let shown = format!("{wrong:?}");
+        assert!(
+            refused.contains(&shown) && refused.contains("ascending"),
+            "{refused}"
+        );
+    }
+    let both = placement(
+        &[("tensorrt", &[]), ("cuda", &[("batch_sizes", "all")])],
+        false,
+    );
+    let both = Options::new(&both).unwrap_err();
+    assert!(both.contains("one of the two"), "{both}");
+}
+
+#[test]
 fn graphs_are_of_the_provider_of_cuda_alone() {
     let options = Options::new(&placement(&[], true)).unwrap();
-    assert_eq!(options.cuda, [("enable_cuda_graph", "1".to_owned())]);
+    assert_eq!(
+        pairs(&options.cuda),
+        ["cudnn_conv_algo_search=HEURISTIC", "enable_cuda_graph=1"]
+    );
     let both = Options::new(&placement(&[("tensorrt", &[])], true)).unwrap_err();
     assert!(both.contains("one of the two"), "{both}");
 }
