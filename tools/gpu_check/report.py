@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 
+from . import goals
 from .steps import Outcome, Result
 
 FAKE = "FAKE DRIVER: nothing here was measured on a GPU"
@@ -23,6 +24,7 @@ def as_json(results: list[Result], command: list[str], is_fake: bool) -> dict:
             "driver": probe.get("cuda", ""),
             "devices": [device["name"] for device in probe.get("devices", [])],
         },
+        "goals": [] if is_fake else [vars(goal) for goal in goals.of(results)],
         "steps": [
             {
                 "name": result.name,
@@ -52,6 +54,8 @@ def table(results: list[Result], is_fake: bool) -> str:
     if is_fake:
         lines.insert(0, FAKE)
         lines.append(FAKE)
+    else:
+        lines += ["", goals.table(goals.of(results))]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -74,6 +78,8 @@ def headline(result: Result) -> str:
         return f"{figures['bytes_compared']} bytes as expected"
     if "deaths" in figures:
         return f"{figures['deaths']} clients killed, {figures['batches_after_a_death']} batches after"
+    if "errors" in figures:
+        return f"{figures['errors']} errors"
     if "answers_compared" in figures:
         return f"{figures['answers_compared']} answers, at most {figures['largest_relative_difference']:.1e} off"
     if "engine" in figures:
@@ -92,5 +98,5 @@ def served(variant: dict) -> str:
 
 
 def is_good(results: list[Result]) -> bool:
-    """Whether nothing that was run failed."""
+    """Whether nothing that was run failed. A goal that was missed is a figure, not a failure."""
     return all(result.outcome in (Outcome.PASSED, Outcome.SKIPPED) for result in results)

@@ -15,6 +15,7 @@ from pathlib import Path
 from .serving import MODEL, ServedError, serving
 
 BYTES = "adjoin_device_bytes_total"
+WARM_UP_SECONDS = 1.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +29,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--serve", default="", help="further arguments for `adjoin serve`")
     made.add_argument("--clients", type=int, default=16)
     made.add_argument("--rows", type=int, nargs="+", default=[1])
+    made.add_argument("--spin-us", type=int, metavar="US", help="how long server and clients look before they sleep")
+    made.add_argument("--untouched", action="store_true", help="inputs stay as they were written once")
     made.add_argument("--seconds", type=float, default=5.0, help="for each number of rows")
     return made
 
@@ -48,20 +51,34 @@ def main() -> int:
 
 def measure(arguments: argparse.Namespace, config: str, directory: Path) -> dict:
     """The figures of one model under one configuration."""
-    with serving(arguments.adjoin, arguments.model, config, arguments.serve, directory) as server:
+    serve = arguments.serve
+    if arguments.spin_us is not None:
+        file = directory / "adjoin.toml"
+        file.write_text(f"[server]\nspin_us = {arguments.spin_us}\n[cuda]\nspin_us = {arguments.spin_us}\n")
+        serve += f" --config {file}"
+    with serving(arguments.adjoin, arguments.model, config, serve, directory) as server:
+        # What a worker does once for each size that is new to it is not what is measured.
+        for size in arguments.rows:
+            load(arguments, server.sockets, size, min(arguments.seconds, WARM_UP_SECONDS))
         before = copied(server.metrics)
-        rows = [load(arguments, server.sockets, size) for size in arguments.rows]
+        rows = [load(arguments, server.sockets, size, arguments.seconds) for size in arguments.rows]
         after = copied(server.metrics)
     moved = {path: after[path] - before[path] for path in after}
     if moved["direct"] == 0:
         raise ServedError("the device read nothing by itself: no region was registered")
-    return {"served": rows, "bytes": moved}
+    count = sum(row["requests"] * row["rows"] for row in rows)
+    return {"served": rows, "bytes": moved, "bytes_per_row": round(sum(moved.values()) / count)}
 
 
-def load(arguments: argparse.Namespace, sockets: Path, rows: int) -> dict:
+def load(arguments: argparse.Namespace, sockets: Path, rows: int, seconds: float) -> dict:
     """What clients got with requests of so many rows."""
     command = [arguments.adjoin, "bench", MODEL, "--socket-dir", sockets, "--json"]
-    command += ["--clients", arguments.clients, "--seconds", arguments.seconds, "--batch", rows]
+    command += ["--clients", arguments.clients, "--seconds", seconds, "--batch", rows]
+    if arguments.spin_us is not None:
+        # A client looks for no longer than this.
+        command += ["--spin-us", min(arguments.spin_us, 20_000)]
+    if arguments.untouched:
+        command.append("--untouched")
     ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         raise ServedError(f"adjoin bench ended with {ended.returncode}: {ended.stderr.strip()}")
@@ -70,7 +87,8 @@ def load(arguments: argparse.Namespace, sockets: Path, rows: int) -> dict:
 
 def figures(report: dict) -> dict:
     """What people look for in a report of `adjoin bench`."""
-    return {key: report[key] for key in ("requests_per_s", "p50_us", "p99_us", "bytes_copied")}
+    keys = ("requests", "requests_per_s", "p50_us", "p99_us", "mean_batch_rows", "server_cpu_us_per_request", "bytes_copied")
+    return {key: report[key] for key in keys}
 
 
 def copied(address: str) -> dict:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def driver_tests(place: Place) -> list[str] | str:
 
 def served(place: Place, model: Path, serve: list[str], *more: str) -> list[str]:
     """The program that serves a model under load."""
-    seconds = "0.3" if place.is_quick else "4"
+    seconds = "0.3" if place.is_quick else "2"
     command = [sys.executable, "-m", "gpu_check.served", "--adjoin", str(place.adjoin), "--model", str(model)]
     return [*command, "--serve", " ".join(serve), "--seconds", seconds, *more]
 
@@ -106,6 +107,7 @@ def served(place: Place, model: Path, serve: list[str], *more: str) -> list[str]
 PLAN = 'platform: "tensorrt_plan"'
 ONNX = "max_batch_size: 32 instance_group { kind: KIND_GPU }"
 GRAPHS = f"{ONNX} optimization {{ cuda {{ graphs: true }} }}"
+PIXELS = 'parameters { key: "input_transform:input" value { string_value: "mean=0.485,0.456,0.406 std=0.229,0.224,0.225" } }'
 # Full 32-bit products, where the device would shorten them by itself.
 EXACT = (
     f"{ONNX} optimization {{ execution_accelerators {{ gpu_execution_accelerator "
@@ -147,9 +149,20 @@ def onnxruntime_cuda(place: Place) -> list[str] | str:
     missing = lacks(place)
     if missing:
         return missing
+    return alone(place, place.onnx)
+
+
+def spinning(place: Place) -> list[str] | str:
+    """The same where nobody sleeps: what is left of the difference to the engine is the server's."""
+    missing = lacks(place)
+    return missing or alone(place, place.onnx, "--spin-us", "20000", "--untouched")
+
+
+def alone(place: Place, onnx: Path, *more: str) -> list[str]:
+    """One client, so that nothing is computed beside its requests."""
     variants = ["--variant", "graphs off", ONNX, "--variant", "graphs on", GRAPHS]
     rows = ["--rows", "1", "8", "32", "--clients", "1"]
-    return served(place, place.onnx, ["--onnxruntime", str(place.onnxruntime)], *variants, *rows)
+    return served(place, onnx, ["--onnxruntime", str(place.onnxruntime)], *variants, *rows, *more)
 
 
 def server(place: Place) -> list[str] | str:
@@ -165,6 +178,16 @@ def server(place: Place) -> list[str] | str:
     return "not run: neither a plan with TensorRT's library (--model, --tensorrt) nor a model with ONNX Runtime's CUDA provider"
 
 
+def pixels(place: Place) -> list[str] | str:
+    """Images as clients have them, beside what the model takes."""
+    missing = lacks(place)
+    if missing:
+        return missing
+    variants = ["--variant", "floats", GRAPHS, "--variant", "pixels", f"{GRAPHS} {PIXELS}"]
+    serve = ["--onnxruntime", str(place.onnxruntime)]
+    return served(place, place.onnx, serve, *variants, "--rows", "4", "--clients", "16")
+
+
 def probe(place: Place) -> list[str]:
     return [str(place.device_program), "probe"]
 
@@ -173,16 +196,22 @@ STEPS = [
     Step("driver and devices", 20, probe),
     Step("cost of registering", 30, device("register")),
     Step("copies by size", 30, device("copies")),
-    Step("gather of 32 sessions", 60, device("gather")),
+    Step("gather of 32 sessions", 40, device("gather")),
     Step("order of work", 50, device("ordering")),
     Step("clients that die", 50, device("death")),
-    Step("tests on this driver", 80, driver_tests),
-    Step("engine alone", 60, engine_alone),
+    Step("tests on this driver", 40, driver_tests),
+    Step("engine alone", 50, engine_alone),
     Step("answers", 50, answers),
-    Step("onnxruntime-cuda", 70, onnxruntime_cuda),
-    Step("server", 60, server),
+    Step("onnxruntime-cuda", 60, onnxruntime_cuda),
+    Step("nobody sleeps", 50, spinning),
+    Step("server", 50, server),
+    Step("pixels", 40, pixels),
     Step("memory checker", 30, sanitizer),
 ]
+
+
+# The last line of compute-sanitizer.
+SANITIZED = re.compile(r"ERROR SUMMARY: (\d+) error")
 
 
 def take(step: Step, place: Place) -> Result:
@@ -215,7 +244,10 @@ def take(step: Step, place: Place) -> Result:
 
 
 def figures(output: str) -> dict:
-    """The JSON object that a program wrote as its last line; nothing if it wrote none."""
+    """The JSON object that a program wrote as its last line, or what the memory checker found; nothing if there is neither."""
+    errors = SANITIZED.search(output)
+    if errors:
+        return {"errors": int(errors[1])}
     lines = output.strip().splitlines()
     if not lines or not lines[-1].startswith("{"):
         return {}
