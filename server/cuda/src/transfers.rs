@@ -111,7 +111,8 @@ impl Transfers {
     }
 
     /// Longest look at the end of a batch.
-    pub(crate) fn spin(&self) -> Duration {
+    #[must_use]
+    pub fn spin(&self) -> Duration {
         self.settings.spin
     }
 

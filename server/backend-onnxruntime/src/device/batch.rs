@@ -9,6 +9,7 @@ use adjoin_schema::{DataType, Shape};
 use adjoin_shm::AlignedBuffer;
 use smallvec::SmallVec;
 
+use super::launcher::Work;
 use super::session::DeviceSession;
 use crate::NAME;
 use crate::instance::failed;
@@ -191,11 +192,14 @@ impl Batch<'_, '_> {
         if !self.wanted.iter().any(Wanted::is_asked) {
             return Ok(done);
         }
-        let mut runner = session.lock();
+        let (_turn, launcher) = session.take_turn();
         run.compute(session.stream(), |_, inputs, outputs| {
-            let inputs = self.inputs(inputs);
-            let outputs = self.outputs(outputs);
-            let made = runner.enqueue(&inputs, &outputs, self.graph);
+            let work = |graph| Work {
+                inputs: self.inputs(inputs),
+                outputs: self.outputs(outputs),
+                graph,
+            };
+            let made = launcher.enqueue(work(self.graph));
             done.made = match (made, self.graph) {
                 (Ok(made), _) => made,
                 (Err(reason), None) => return Err(BatchError::Engine(reason)),
@@ -203,7 +207,7 @@ impl Batch<'_, '_> {
                 // itself is found again.
                 (Err(_), Some(_)) => {
                     done.gave_up_graph = true;
-                    let made = runner.enqueue(&inputs, &outputs, None);
+                    let made = launcher.enqueue(work(None));
                     made.map_err(BatchError::Engine)?
                 }
             };
@@ -212,23 +216,23 @@ impl Batch<'_, '_> {
         Ok(done)
     }
 
-    fn inputs<'s>(&'s self, buffers: &'s [DeviceBuffer]) -> SmallVec<[DeviceTensor<'s>; 4]> {
-        let tensor = |(input, buffer): (&'s EngineInput, &'s DeviceBuffer)| DeviceTensor {
+    fn inputs(&self, buffers: &[DeviceBuffer]) -> Vec<DeviceTensor> {
+        let tensor = |(input, buffer): (&EngineInput, &DeviceBuffer)| DeviceTensor {
             dtype: input.dtype,
-            shape: &input.shape,
+            shape: input.shape.clone(),
             byte_size: input.byte_size,
-            buffer,
+            buffer: buffer.clone(),
         };
         self.inputs.iter().zip(buffers).map(tensor).collect()
     }
 
-    fn outputs<'s>(&'s self, buffers: &'s [DeviceBuffer]) -> SmallVec<[DeviceOutput<'s>; 4]> {
-        let output = |(wanted, buffer): (&'s Wanted, &'s DeviceBuffer)| match wanted {
+    fn outputs(&self, buffers: &[DeviceBuffer]) -> Vec<DeviceOutput> {
+        let output = |(wanted, buffer): (&Wanted, &DeviceBuffer)| match wanted {
             Wanted::Known(known) if known.input.is_none() => DeviceOutput::Bound(DeviceTensor {
                 dtype: known.dtype,
-                shape: &known.run_shape,
+                shape: known.run_shape.clone(),
                 byte_size: known.run_byte_size,
-                buffer,
+                buffer: buffer.clone(),
             }),
             Wanted::Made => DeviceOutput::Made,
             Wanted::Known(_) | Wanted::Skipped => DeviceOutput::Skipped,

@@ -5,18 +5,19 @@
 //! |---|---|
 //! | `options`, `profile`, `engine_cache` | what a configuration says, as the providers are told |
 //! | `model` | a model version, and its sessions |
-//! | `session` | a session with the stream that its work goes to |
+//! | `session`, `launcher` | a session with the stream that its work goes to, and the thread that runs it |
 //! | `slot` | buffers for a batch, which grow to what comes |
-//! | `instance`, `batch` | run one batch at a time |
+//! | `instance`, `batch`, `filling` | run one batch at a time, of one of few sizes |
 //!
 //! **Two batches at once.** An instance of the configuration is one session and two slots: while one batch is computed, the
 //! next is copied to the device, and the last one back. Runs of a session are enqueued one after another in one stream,
-//! under a lock; whoever waits does so outside of it, for the event behind the copies of his own batch.
+//! by turns; whoever waits does so outside of his turn, for the event behind the copies of his own batch.
 
 mod batch;
 mod engine_cache;
 mod filling;
 mod instance;
+mod launcher;
 mod model;
 mod options;
 mod profile;

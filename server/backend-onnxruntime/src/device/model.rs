@@ -142,7 +142,9 @@ impl DeviceModel {
         check_names(&self.source, &session, &self.description.metadata)?;
         let runner = DeviceRunner::new(session, index, &self.served.metadata, *has_graphs)
             .map_err(|error| refused(error.to_string()))?;
-        Ok(Arc::new(DeviceSession::new(runner, stream, *has_graphs)))
+        let session = DeviceSession::new(runner, stream, &self.transfers, *has_graphs)
+            .map_err(|error| refused(format!("a thread for its session: {error}")))?;
+        Ok(Arc::new(session))
     }
 
     /// A further session, on the condition that the file still says what this model promises.

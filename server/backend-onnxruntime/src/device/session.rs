@@ -1,21 +1,25 @@
 //! A session on the device, with the stream that all its work goes to.
 
+use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use adjoin_cuda::Stream;
+use adjoin_cuda::{Stream, Transfers};
 
+use super::launcher::Launcher;
 use crate::raw::device::DeviceRunner;
 
-/// Most graphs of a session. Each holds memory of the driver, and the engine keeps its own for each thread that runs it.
+/// Most graphs of a session. Each holds memory of the driver.
 const GRAPHS_MAX: i32 = 64;
 
 /// A session that the slots of an instance share.
 #[derive(Debug)]
 pub(crate) struct DeviceSession {
     // The session comes first: it is dropped before the stream that it enqueues in.
-    runner: Mutex<DeviceRunner>,
+    launcher: Launcher,
     stream: Stream,
+    /// Held while a batch is enqueued.
+    turn: Mutex<()>,
     /// For each output, the input that it is.
     handed_out: Vec<Option<usize>>,
     /// Graphs that may still be made.
@@ -24,19 +28,29 @@ pub(crate) struct DeviceSession {
 
 impl DeviceSession {
     /// A session that enqueues in `stream`, and captures graphs if `has_graphs`.
-    pub(crate) fn new(runner: DeviceRunner, stream: Stream, has_graphs: bool) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The system's, when it cannot start a thread.
+    pub(crate) fn new(
+        runner: DeviceRunner,
+        stream: Stream,
+        transfers: &Transfers,
+        has_graphs: bool,
+    ) -> io::Result<Self> {
+        Ok(Self {
             handed_out: runner.handed_out().into(),
-            runner: Mutex::new(runner),
+            launcher: Launcher::start(runner, transfers.device().clone(), transfers.spin())?,
             stream,
+            turn: Mutex::default(),
             graphs_left: AtomicI32::new(if has_graphs { GRAPHS_MAX } else { 0 }),
-        }
+        })
     }
 
-    /// The session, for as long as a batch is enqueued.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, DeviceRunner> {
-        // After a panic it is as good as before: nothing in it is half done.
-        self.runner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The session, for as long as a batch is enqueued: what waits for its inputs, its run, and the event behind it belong
+    /// together in the stream.
+    pub(crate) fn take_turn(&self) -> (MutexGuard<'_, ()>, &Launcher) {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        (turn, &self.launcher)
     }
 
     pub(crate) fn stream(&self) -> &Stream {
@@ -46,11 +60,6 @@ impl DeviceSession {
     /// The input that an output is, by their name.
     pub(crate) fn handed_out(&self, output: usize) -> Option<usize> {
         self.handed_out.get(output).copied().flatten()
-    }
-
-    /// Whether batches may have graphs.
-    pub(crate) fn has_graphs(&self) -> bool {
-        self.graphs_left.load(Ordering::Relaxed) > 0
     }
 
     /// The number of a graph that no batch has had, if there may be a further one. Numbers count from 1: at 0 the engine

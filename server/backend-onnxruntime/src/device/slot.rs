@@ -31,24 +31,9 @@ pub(crate) struct Needed<'n> {
 #[derive(Debug)]
 pub(crate) struct Slot {
     slot: BatchSlot,
-    /// What is known of each kind of batch, over the buffers that there are now.
-    graphs: HashMap<GraphKey, Known>,
+    /// Which graph each kind of batch has, over the buffers that there are now; `None` for one that cannot be captured.
+    graphs: HashMap<GraphKey, Option<i32>>,
 }
-
-/// What is known of a kind of batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    /// It ran once, which is when the engine chose how to compute it; warm-up, on a thread that runs no batches later, does
-    /// no more than that.
-    Once,
-    /// It is captured in the graph of this number, or will be.
-    Graph(i32),
-    /// It cannot be captured.
-    Never,
-}
-
-/// Kinds that a slot remembers, at most: clients choose which outputs they want.
-const KINDS_MAX: usize = 256;
 
 impl Slot {
     pub(crate) fn new(transfers: &Transfers, spec: SlotSpec) -> Result<Self, CudaError> {
@@ -101,28 +86,20 @@ impl Slot {
         Ok(())
     }
 
-    /// The graph for a batch, if it has one or can have one: the second of a kind gets it.
+    /// The graph for a batch, if it has one or can have one.
     pub(crate) fn graph(&mut self, key: &GraphKey, session: &DeviceSession) -> Option<i32> {
-        match self.graphs.get_mut(key) {
-            Some(Known::Graph(graph)) => Some(*graph),
-            Some(Known::Never) => None,
-            Some(known @ Known::Once) => {
-                let graph = session.further_graph()?;
-                *known = Known::Graph(graph);
-                Some(graph)
-            }
-            None => {
-                if session.has_graphs() && self.graphs.len() < KINDS_MAX {
-                    self.graphs.insert(key.clone(), Known::Once);
-                }
-                None
-            }
+        if let Some(known) = self.graphs.get(key) {
+            return *known;
         }
+        // Nothing is noted where there is none left, or what clients send would fill the table.
+        let graph = session.further_graph()?;
+        self.graphs.insert(key.clone(), Some(graph));
+        Some(graph)
     }
 
     /// That batches of a kind cannot be captured.
     pub(crate) fn give_up_graph(&mut self, key: GraphKey) {
-        self.graphs.insert(key, Known::Never);
+        self.graphs.insert(key, None);
     }
 }
 

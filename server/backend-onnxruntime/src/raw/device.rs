@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use adjoin_backend::{ExecuteError, ModelMetadata, OutputSink, SinkError};
 use adjoin_cuda::{DeviceBuffer, Stream};
-use adjoin_schema::DataType;
+use adjoin_schema::{DataType, Shape};
 use adjoin_shm::Payload;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
@@ -81,20 +81,20 @@ impl fmt::Debug for DeviceRunner {
 }
 
 /// A tensor of a batch in a buffer of the device, from its start on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DeviceTensor<'a> {
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceTensor {
     pub(crate) dtype: DataType,
-    pub(crate) shape: &'a [i64],
+    pub(crate) shape: Shape,
     /// What type and shape make.
     pub(crate) byte_size: usize,
-    pub(crate) buffer: &'a DeviceBuffer,
+    pub(crate) buffer: DeviceBuffer,
 }
 
 /// What is wanted of an output.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum DeviceOutput<'a> {
+#[derive(Clone, Debug)]
+pub(crate) enum DeviceOutput {
     /// It is written there.
-    Bound(DeviceTensor<'a>),
+    Bound(DeviceTensor),
     /// The engine makes it, in memory of the host.
     Made,
     /// It is not computed, unless something else needs it.
@@ -147,8 +147,8 @@ impl DeviceRunner {
     /// What the engine reports; some of the work may be under way then.
     pub(crate) fn enqueue(
         &mut self,
-        inputs: &[DeviceTensor<'_>],
-        outputs: &[DeviceOutput<'_>],
+        inputs: &[DeviceTensor],
+        outputs: &[DeviceOutput],
         graph: Option<i32>,
     ) -> Result<Made, String> {
         self.name_graph(graph).map_err(|error| error.to_string())?;
@@ -164,11 +164,7 @@ impl DeviceRunner {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        inputs: &[DeviceTensor<'_>],
-        outputs: &[DeviceOutput<'_>],
-    ) -> ort::Result<Made> {
+    fn run(&mut self, inputs: &[DeviceTensor], outputs: &[DeviceOutput]) -> ort::Result<Made> {
         let mut arrays = Arrays::default();
         let mut values: SmallVec<[Value; 2 * FEW]> = SmallVec::new();
         for input in inputs {
@@ -210,7 +206,7 @@ impl DeviceRunner {
     }
 
     /// A value over the start of a buffer that is large enough for it.
-    fn value(&self, tensor: &DeviceTensor<'_>) -> ort::Result<Value> {
+    fn value(&self, tensor: &DeviceTensor) -> ort::Result<Value> {
         let capacity = tensor.buffer.byte_size();
         if tensor.byte_size > capacity {
             return Err(ort::Error::new(format!(
@@ -224,7 +220,7 @@ impl DeviceRunner {
             ptr::without_provenance_mut(address),
             tensor.byte_size,
             tensor.dtype,
-            tensor.shape,
+            &tensor.shape,
         )
     }
 }

@@ -242,7 +242,7 @@ fn graphs_are_replayed_over_inputs_that_are_made_before() {
             }
         }
         let report = harness::report();
-        assert_eq!((report.captures, report.replays), (6, 18), "{report:#?}");
+        assert_eq!((report.captures, report.replays), (6, 24), "{report:#?}");
         drop((instances, model));
         machine.end();
     });
