@@ -106,6 +106,7 @@ def served(place: Place, model: Path, serve: list[str], *more: str) -> list[str]
 
 PLAN = 'platform: "tensorrt_plan"'
 ONNX = "max_batch_size: 32 instance_group { kind: KIND_GPU }"
+PLAIN = f"{ONNX} optimization {{ cuda {{ graphs: false }} }}"
 GRAPHS = f"{ONNX} optimization {{ cuda {{ graphs: true }} }}"
 PIXELS = 'parameters { key: "input_transform:input" value { string_value: "mean=0.485,0.456,0.406 std=0.229,0.224,0.225" } }'
 # Full 32-bit products, where the device would shorten them by itself.
@@ -160,7 +161,7 @@ def spinning(place: Place) -> list[str] | str:
 
 def alone(place: Place, onnx: Path, *more: str) -> list[str]:
     """One client, so that nothing is computed beside its requests."""
-    variants = ["--variant", "graphs off", ONNX, "--variant", "graphs on", GRAPHS]
+    variants = ["--variant", "graphs off", PLAIN, "--variant", "graphs on", GRAPHS]
     rows = ["--rows", "1", "8", "32", "--clients", "1"]
     return served(place, onnx, ["--onnxruntime", str(place.onnxruntime)], *variants, *rows, *more)
 
@@ -173,8 +174,8 @@ def server(place: Place) -> list[str] | str:
         return served(place, place.plan, ["--tensorrt", str(place.tensorrt)], "--variant", "plan", PLAN, *clients)
     if place.onnx and isinstance(place.onnxruntime, Path):
         serve = ["--onnxruntime", str(place.onnxruntime)]
-        variants = ["--variant", "graphs off", ONNX, "--variant", "graphs on", GRAPHS]
-        return served(place, place.onnx, serve, *variants, *clients)
+        # As it comes, with nothing said of graphs.
+        return served(place, place.onnx, serve, "--variant", "graphs on", ONNX, *clients)
     return "not run: neither a plan with TensorRT's library (--model, --tensorrt) nor a model with ONNX Runtime's CUDA provider"
 
 

@@ -18,8 +18,8 @@ pub enum Placement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DevicePlacement {
     /// Whether what a batch does on the device is captured as a CUDA graph and replayed, where the engine leaves that to
-    /// the model's configuration.
-    pub graphs: bool,
+    /// the model's configuration. `None`: the engine does so where it can.
+    pub graphs: Option<bool>,
     /// What the engine runs the graph's nodes on, the most preferred first; the engine checks names and parameters.
     pub accelerators: Vec<Accelerator>,
 }

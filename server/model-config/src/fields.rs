@@ -96,7 +96,7 @@ pub const FIELDS: &[Field] = &[
     ignored("optimization.graph", "the engine's own level of graph optimization holds"),
     ignored("optimization.priority", "models share the processor as equals; give a model more instances or threads"),
     honoured("optimization.cuda", ""),
-    honoured("optimization.cuda.graphs", "for ONNX Runtime with `KIND_GPU`: each size of a batch is captured when it comes first (onnxruntime-gpu.md); plans of TensorRT have graphs of their own"),
+    honoured("optimization.cuda.graphs", "for ONNX Runtime with `KIND_GPU`: `true` refuses the model where graphs cannot be, `false` leaves them out, without the message they are tried (onnxruntime-gpu.md); plans of TensorRT have graphs of their own"),
     ignored("optimization.cuda.busy_wait_events", "a wait looks for 50 µs by itself, and then sleeps"),
     ignored("optimization.cuda.graph_spec", "graphs are made of the sizes that come"),
     ignored("optimization.cuda.output_copy_stream", "outputs are always copied in a stream of their own"),

@@ -20,7 +20,7 @@ use crate::instance::failed;
 use crate::raw::gather_truth;
 
 /// What the server is told of a model, and how the engine's inputs come of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Served {
     pub(crate) metadata: ModelMetadata,
     /// For each input, the range of each dimension; empty if nothing is limited.
@@ -84,6 +84,11 @@ impl Instance for DeviceInstance {
 }
 
 impl DeviceInstance {
+    /// Whether any batch has a graph.
+    pub(crate) fn has_graph(&self) -> bool {
+        self.slot.has_graph()
+    }
+
     fn told(&self, error: BatchError) -> ExecuteError {
         error.told(self.slot.transfers().device())
     }

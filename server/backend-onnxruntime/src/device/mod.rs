@@ -4,7 +4,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | `options`, `profile`, `engine_cache` | what a configuration says, as the providers are told |
-//! | `model` | a model version, and its sessions |
+//! | `model`, `trial` | a model version, its sessions, and whether their runs can be captured |
 //! | `session`, `launcher` | a session with the stream that its work goes to, and the thread that runs it |
 //! | `slot` | buffers for a batch, which grow to what comes |
 //! | `instance`, `batch`, `filling` | run one batch at a time, of one of few sizes |
@@ -23,6 +23,7 @@ mod options;
 mod profile;
 mod session;
 mod slot;
+mod trial;
 
 use std::fmt;
 use std::path::PathBuf;

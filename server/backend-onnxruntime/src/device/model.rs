@@ -16,10 +16,11 @@ use super::DeviceAccess;
 use super::engine_cache;
 use super::filling::BatchSizes;
 use super::instance::{DeviceInstance, Served};
-use super::options::Options;
+use super::options::{Graphs, Options};
 use super::profile::Profile;
 use super::session::DeviceSession;
 use super::slot::Slot;
+use super::trial;
 use crate::environment::Runtime;
 use crate::model::{check_names, refuse_divisors, refused, start_session};
 use crate::raw::device::{self, DeviceRunner};
@@ -72,7 +73,12 @@ impl DeviceModel {
         let metadata = on_device(source, &model.metadata)?;
         let rows_max = source.rows_max.of(&metadata);
         let options = Options::new(placement).map_err(wrong)?;
-        check_graphs(&options, &metadata).map_err(wrong)?;
+        let mut graphs = options.graphs;
+        match check_graphs(&metadata) {
+            Err(reason) if graphs == Graphs::Wanted => return Err(wrong(reason)),
+            Err(_) => graphs = Graphs::Never,
+            Ok(()) => {}
+        }
         let profile = match &options.tensorrt {
             Some(tensorrt) => {
                 Profile::new(&metadata, &tensorrt.profile, rows_max).map_err(wrong)?
@@ -96,7 +102,7 @@ impl DeviceModel {
         )
         .map_err(wrong)?;
         let spec = largest(&metadata, &profile, rows_max);
-        let model = Self {
+        let mut model = Self {
             runtime,
             source: source.clone(),
             description: model,
@@ -111,9 +117,57 @@ impl DeviceModel {
             spec,
             sessions: Mutex::default(),
         };
-        let first = model.session(&bytes)?;
+        let first = model.first_session(&bytes, graphs)?;
         model.sessions().first = Some(first);
         Ok(model)
+    }
+
+    /// The first session; with it comes out whether there are graphs.
+    fn first_session(
+        &mut self,
+        bytes: &[u8],
+        graphs: Graphs,
+    ) -> Result<Arc<DeviceSession>, LoadError> {
+        self.options.has_graphs = graphs != Graphs::Never;
+        if graphs != Graphs::IfPossible {
+            return self.session(bytes);
+        }
+        let (model, version) = (&self.source.name, self.source.version);
+        match self.tried_session(bytes) {
+            Ok(session) => {
+                tracing::info!(model, version, "runs are captured as CUDA graphs");
+                Ok(session)
+            }
+            Err(reason) => {
+                tracing::info!(
+                    model,
+                    version,
+                    reason,
+                    "runs are not captured as CUDA graphs"
+                );
+                self.options.has_graphs = false;
+                self.session(bytes)
+            }
+        }
+    }
+
+    /// A session that has captured a run.
+    fn tried_session(&self, bytes: &[u8]) -> Result<Arc<DeviceSession>, String> {
+        let session = self.session(bytes).map_err(|error| error.to_string())?;
+        let nothing = SlotSpec {
+            inputs: vec![0; self.spec.inputs.len()],
+            pixels: vec![0; self.spec.pixels.len()],
+            outputs: vec![0; self.spec.outputs.len()],
+            pieces_max: 1,
+        };
+        let slot = Slot::new(&self.transfers, nothing).map_err(|error| error.to_string())?;
+        let served = Arc::new(Served {
+            metadata: self.served.metadata.clone(),
+            ..Served::default()
+        });
+        let mut instance = DeviceInstance::new(slot, Arc::clone(&session), served);
+        trial::capture(&mut instance, &self.served.metadata)?;
+        Ok(session)
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
@@ -133,10 +187,14 @@ impl DeviceModel {
             cuda,
             has_graphs,
         } = &self.options;
+        let mut cuda = cuda.clone();
+        if *has_graphs {
+            cuda.push(("enable_cuda_graph", "1".to_owned()));
+        }
         let tensorrt = tensorrt.iter();
         let providers: Vec<_> = tensorrt
             .map(|options| device::tensorrt(index, &stream, options))
-            .chain([device::cuda(index, &stream, cuda)])
+            .chain([device::cuda(index, &stream, &cuda)])
             .collect();
         let session = start_session(&self.runtime, &self.source, bytes, &providers)?;
         check_names(&self.source, &session, &self.description.metadata)?;
@@ -242,10 +300,7 @@ fn on_device(source: &ModelSource, model: &ModelMetadata) -> Result<ModelMetadat
 }
 
 /// A graph is for one set of shapes, so a model that has graphs leaves its rows open at most.
-fn check_graphs(options: &Options, metadata: &ModelMetadata) -> Result<(), String> {
-    if !options.graphs {
-        return Ok(());
-    }
+fn check_graphs(metadata: &ModelMetadata) -> Result<(), String> {
     let is_open = |dimension: &Dimension| dimension.or_open() < 0;
     let has_more = |input: &&TensorMetadata| input.dimensions.iter().skip(1).any(is_open);
     match metadata.inputs.iter().find(has_more) {
@@ -309,7 +364,7 @@ fn told(
     Ok(ProviderOptions {
         tensorrt,
         cuda: options.cuda.clone(),
-        has_graphs: options.graphs,
+        has_graphs: false,
     })
 }
 

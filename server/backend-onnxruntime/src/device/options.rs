@@ -145,9 +145,20 @@ pub(crate) struct Options {
     /// Of the provider of CUDA, which runs what no other does.
     pub(crate) cuda: Vec<(&'static str, String)>,
     /// Whether runs are captured as CUDA graphs.
-    pub(crate) graphs: bool,
+    pub(crate) graphs: Graphs,
     /// What batches are filled up to, if the model says.
     pub(crate) batch_sizes: Option<FillTo>,
+}
+
+/// Whether runs are captured as CUDA graphs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Graphs {
+    #[default]
+    Never,
+    /// If a trial shows that they can be.
+    IfPossible,
+    /// The model says so, and is refused if they cannot be.
+    Wanted,
 }
 
 /// What batches are filled up to.
@@ -177,10 +188,7 @@ impl Options {
     /// # Errors
     /// The accelerator or parameter that is wrong, with its value and what is expected.
     pub(crate) fn new(placement: &DevicePlacement) -> Result<Self, String> {
-        let mut options = Self {
-            graphs: placement.graphs,
-            ..Self::default()
-        };
+        let mut options = Self::default();
         let mut seen: Vec<&str> = Vec::new();
         for accelerator in &placement.accelerators {
             let name = accelerator.name.as_str();
@@ -204,15 +212,17 @@ impl Options {
                 }
             }
         }
-        if options.graphs && options.tensorrt.is_some() {
+        options.graphs = match placement.graphs {
+            Some(true) => Graphs::Wanted,
+            None if options.tensorrt.is_none() => Graphs::IfPossible,
+            Some(false) | None => Graphs::Never,
+        };
+        if options.graphs == Graphs::Wanted && options.tensorrt.is_some() {
             return Err(
                 "optimization.cuda.graphs is true beside the accelerator \"tensorrt\", whose graphs are not used; take \
                  one of the two"
                     .to_owned(),
             );
-        }
-        if options.graphs {
-            options.cuda.push(("enable_cuda_graph", "1".to_owned()));
         }
         if options.tensorrt.is_some() && options.batch_sizes.is_some() {
             return Err(format!(

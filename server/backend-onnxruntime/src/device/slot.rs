@@ -97,6 +97,11 @@ impl Slot {
         Some(graph)
     }
 
+    /// Whether any kind of batch has a graph.
+    pub(crate) fn has_graph(&self) -> bool {
+        self.graphs.values().any(Option::is_some)
+    }
+
     /// That batches of a kind cannot be captured.
     pub(crate) fn give_up_graph(&mut self, key: GraphKey) {
         self.graphs.insert(key, None);

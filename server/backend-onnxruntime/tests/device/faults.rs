@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use adjoin_backend::conformance::onnx::Graph;
-use adjoin_backend::{Backend, DevicePlacement, ExecuteError, Instance};
+use adjoin_backend::{Backend, ExecuteError, Instance};
 use adjoin_backend_onnxruntime::{DeviceAccess, OnnxRuntimeBackend};
 use adjoin_cuda::Driver;
 use fake_onnxruntime::harness::{self, FAIL};
 
-use crate::fixture::{Machine, accelerated, add_of_rows, double, doubled, expect, fake, request};
+use crate::fixture::{
+    Machine, accelerated, add_of_rows, double, doubled, expect, fake, plain, request,
+};
 
 #[test]
 fn a_provider_whose_library_is_missing_is_an_error_that_says_what_to_do() {
@@ -46,7 +48,7 @@ fn without_a_device_a_model_for_it_is_refused_with_the_reason() {
             engine_cache: None,
         };
         let backend = OnnxRuntimeBackend::open(&harness::library()).unwrap();
-        let source = machine.source(&add_of_rows(), DevicePlacement::default(), 8);
+        let source = machine.source(&add_of_rows(), plain(), 8);
         let refused = backend.clone().with_device(access).load(&source);
         let refused = refused.map(drop).unwrap_err().to_string();
         for word in ["KIND_GPU", "there is no CUDA device 3"] {
@@ -73,7 +75,7 @@ fn models_of_strings_and_wrong_parameters_are_refused() {
             .input("x", STRING, &["n"])
             .output("y", STRING, &["n"])
             .model();
-        let refused = machine.refusal(&graph, DevicePlacement::default(), 8);
+        let refused = machine.refusal(&graph, plain(), 8);
         for word in ["\"x\"", "strings", "KIND_CPU"] {
             assert!(
                 refused.contains(word),
@@ -122,7 +124,7 @@ fn a_session_that_does_not_start_is_an_error_of_its_model() {
     let report = fake.run(test, || {
         let machine = Machine::new();
         let model = machine.load(&add_of_rows(), 4);
-        let refused = machine.refusal(&add_of_rows(), DevicePlacement::default(), 4);
+        let refused = machine.refusal(&add_of_rows(), plain(), 4);
         assert!(refused.contains("out of memory"), "{refused}");
         let mut instance = model.instance().unwrap();
         expect(&mut *instance, 0, &[1, 2]);

@@ -88,8 +88,7 @@ impl Machine {
     }
 
     pub(crate) fn load(&self, graph: &[u8], rows_max: u32) -> Box<dyn Model> {
-        self.try_load(graph, DevicePlacement::default(), rows_max)
-            .unwrap()
+        self.try_load(graph, plain(), rows_max).unwrap()
     }
 
     pub(crate) fn try_load(
@@ -119,11 +118,19 @@ impl Machine {
     }
 }
 
-/// An accelerator with what it is told.
+/// Without graphs.
+pub(crate) fn plain() -> DevicePlacement {
+    DevicePlacement {
+        graphs: Some(false),
+        ..DevicePlacement::default()
+    }
+}
+
+/// An accelerator with what it is told, without graphs.
 pub(crate) fn accelerated(name: &str, parameters: &[(&str, &str)]) -> DevicePlacement {
     let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     DevicePlacement {
-        graphs: false,
+        graphs: Some(false),
         accelerators: vec![Accelerator {
             name: name.to_owned(),
             parameters: parameters.iter().map(pair).collect(),

@@ -7,7 +7,7 @@ use crate::fixture::{Machine, accelerated, add, add_of_rows, expect, fake};
 
 fn graphs() -> DevicePlacement {
     DevicePlacement {
-        graphs: true,
+        graphs: Some(true),
         ..DevicePlacement::default()
     }
 }
@@ -35,6 +35,71 @@ fn each_size_of_a_batch_is_captured_once_and_replayed() {
         machine.end();
     });
     report.assert_clean();
+}
+
+#[test]
+fn a_size_is_captured_once_whichever_threads_bring_batches() {
+    let test = "graphs::a_size_is_captured_once_whichever_threads_bring_batches";
+    let report = fake().run(test, || {
+        let machine = Machine::new();
+        let model = machine.try_load(&add_of_rows(), graphs(), 8).unwrap();
+        let mut instance = model.instance().unwrap();
+        for turn in 0..4 {
+            let instance = &mut instance;
+            std::thread::scope(|scope| {
+                let run = move || expect(&mut **instance, turn, &[2, 1]);
+                scope.spawn(run).join().unwrap();
+            });
+        }
+        let report = harness::report();
+        assert_eq!((report.captures, report.replays), (1, 3), "{report:#?}");
+        drop((instance, model));
+        machine.end();
+    });
+    report.assert_clean();
+}
+
+/// Whether the last session of a model that does not say has graphs, after it was run.
+fn has_graphs_by_itself(machine: &Machine, graph: &[u8]) -> bool {
+    let placement = DevicePlacement::default();
+    let model = machine.try_load(graph, placement, 8).unwrap();
+    let before = harness::report();
+    let mut instance = model.instance().unwrap();
+    expect(&mut *instance, 0, &[2, 1]);
+    let report = harness::report();
+    let last = report.sessions.last().unwrap();
+    let is_told = last[0].options.contains_key("enable_cuda_graph");
+    assert_eq!(report.captures > before.captures, is_told, "{report:#?}");
+    is_told
+}
+
+#[test]
+fn a_model_that_does_not_say_has_graphs_where_a_trial_shows_that_it_can() {
+    let test = "graphs::a_model_that_does_not_say_has_graphs_where_a_trial_shows_that_it_can";
+    fake().run(test, || {
+        let machine = Machine::new();
+        assert!(has_graphs_by_itself(&machine, &add_of_rows()));
+        assert!(!has_graphs_by_itself(&machine, &add(&["batch", "length"])));
+        machine.end();
+    });
+}
+
+#[test]
+fn a_trial_that_fails_is_a_model_without_graphs() {
+    for (number, failure) in ["capture:1", "session:1", "run:1", "run:2"]
+        .into_iter()
+        .enumerate()
+    {
+        let fake = fake().set(FAIL, failure);
+        fake.run(
+            "graphs::a_trial_that_fails_is_a_model_without_graphs",
+            || {
+                let machine = Machine::new();
+                assert!(!has_graphs_by_itself(&machine, &add_of_rows()), "{number}");
+                machine.end();
+            },
+        );
+    }
 }
 
 #[test]
@@ -68,7 +133,7 @@ fn there_is_a_limit_to_the_graphs_of_a_session() {
             let machine = Machine::new();
             let each_size = accelerated("cuda", &[("batch_sizes", "all")]);
             let placement = DevicePlacement {
-                graphs: true,
+                graphs: Some(true),
                 ..each_size
             };
             let model = machine.try_load(&add_of_rows(), placement, 100).unwrap();

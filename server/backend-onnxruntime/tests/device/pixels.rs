@@ -16,7 +16,7 @@ use adjoin_shm::{AlignedBuffer, Payload, PayloadMut, SessionMemory};
 use fake_cuda::harness::counts;
 use fake_onnxruntime::harness;
 
-use crate::fixture::{Machine, accelerated, fake};
+use crate::fixture::{Machine, accelerated, fake, plain};
 
 const FP32: u64 = 1;
 const FP16: u64 = 10;
@@ -150,7 +150,7 @@ fn a_model_answers_on_the_device_what_it_answers_on_the_processor() {
             "/../../tests/models/shades.onnx"
         );
         let graph = std::fs::read(path).unwrap();
-        let mut source = machine.source(&graph, DevicePlacement::default(), 8);
+        let mut source = machine.source(&graph, plain(), 8);
         let backend = machine.backend();
         let on_device = with_pixels(backend.load(&source).unwrap(), "pixels", transform());
         source.placement = Placement::Host;
@@ -187,7 +187,7 @@ fn every_request_gets_the_bits_that_the_processor_makes() {
         let test = "pixels::every_request_gets_the_bits_that_the_processor_makes";
         let report = fake().delay_us(delay).run(test, || {
             let machine = Machine::new();
-            let model = load(&machine, &FIXED, DevicePlacement::default());
+            let model = load(&machine, &FIXED, plain());
             let mut instance = model.instance().unwrap();
             for turn in 0..6 {
                 for images in [&[1][..], &[3, 1], &[1, 2, 2, 3], &[8]] {
@@ -228,7 +228,7 @@ fn graphs_are_replayed_over_inputs_that_are_made_before() {
     let report = fake().delay_us("0-200").run(test, || {
         let machine = Machine::new();
         let placement = DevicePlacement {
-            graphs: true,
+            graphs: Some(true),
             // Three images are filled up to four.
             ..accelerated("cuda", &[("batch_sizes", "1,4,8")])
         };
@@ -255,7 +255,7 @@ fn a_quarter_of_the_bytes_cross_and_none_by_a_processor() {
     let test = "pixels::a_quarter_of_the_bytes_cross_and_none_by_a_processor";
     let report = fake().run(test, || {
         let machine = Machine::new();
-        let model = load(&machine, &FIXED, DevicePlacement::default());
+        let model = load(&machine, &FIXED, plain());
         let mut instance = model.instance().unwrap();
         let layout = SessionLayout::new(1 << 17, 1 << 17, 64).unwrap();
         let memory = SessionMemory::create(layout, 1).unwrap();
@@ -311,7 +311,7 @@ fn two_batches_of_a_session_are_under_way_at_once() {
     let test = "pixels::two_batches_of_a_session_are_under_way_at_once";
     let report = fake().delay_us("500-3000").run(test, || {
         let machine = Machine::new();
-        let model = load(&machine, &FIXED, DevicePlacement::default());
+        let model = load(&machine, &FIXED, plain());
         let mut instances = [model.instance().unwrap(), model.instance().unwrap()];
         std::thread::scope(|scope| {
             for (number, instance) in instances.iter_mut().enumerate() {
@@ -335,7 +335,7 @@ fn after_load_nothing_is_allocated_and_open_sizes_grow_to_what_comes() {
     let test = "pixels::after_load_nothing_is_allocated_and_open_sizes_grow_to_what_comes";
     let report = fake().run(test, || {
         let machine = Machine::new();
-        let model = load(&machine, &FIXED, DevicePlacement::default());
+        let model = load(&machine, &FIXED, plain());
         let mut instance = model.instance().unwrap();
         expect(&mut *instance, &[1, 2], IMAGE, 0);
         let before = counts();
@@ -346,7 +346,7 @@ fn after_load_nothing_is_allocated_and_open_sizes_grow_to_what_comes() {
         assert_eq!(before.device_allocations, after.device_allocations);
         assert_eq!(before.pinned_allocations, after.pinned_allocations);
         drop((instance, model));
-        let model = load(&machine, &OPEN, DevicePlacement::default());
+        let model = load(&machine, &OPEN, plain());
         let mut instance = model.instance().unwrap();
         let sizes = [[1, 1, 3], [6, 5, 3], [2, 40, 3], [0, 7, 3], [32, 32, 3]];
         let mut grown = Vec::new();
@@ -467,7 +467,7 @@ fn no_room_for_pixels_is_a_model_that_is_not_loaded_or_a_batch_that_fails() {
     let report = fake.run(test, || {
         let machine = Machine::new();
         let before = counts().device_allocations;
-        let model = load(&machine, &FIXED, DevicePlacement::default());
+        let model = load(&machine, &FIXED, plain());
         assert_eq!((before, counts().device_allocations), (0, 0));
         let error = model.instance().map(drop).unwrap_err().to_string();
         assert!(error.contains("OUT_OF_MEMORY"), "{error}");
@@ -486,7 +486,7 @@ fn a_launch_that_fails_fails_its_batch() {
         let failure = format!("cuLaunchKernel:{call}:1");
         let report = fake().fail(failure).delay_us("0-200").run(test, || {
             let machine = Machine::new();
-            let model = load(&machine, &FIXED, DevicePlacement::default());
+            let model = load(&machine, &FIXED, plain());
             let mut instance = model.instance().unwrap();
             let mut right = 0;
             for turn in 0..12 {
@@ -511,7 +511,7 @@ fn a_kernel_that_ends_the_context_is_told_as_a_lost_device() {
     let test = "pixels::a_kernel_that_ends_the_context_is_told_as_a_lost_device";
     fake.run(test, || {
         let machine = Machine::new();
-        let model = load(&machine, &FIXED, DevicePlacement::default());
+        let model = load(&machine, &FIXED, plain());
         let mut instance = model.instance().unwrap();
         let mut lost = 0;
         for turn in 0..12 {

@@ -111,7 +111,7 @@ fn on_device(optimization: Option<&ModelOptimizationPolicy>) -> DevicePlacement 
         parameters: given.parameters.clone().into_iter().collect(),
     };
     DevicePlacement {
-        graphs: cuda.is_some_and(|cuda| cuda.graphs),
+        graphs: cuda.map(|cuda| cuda.graphs),
         accelerators: accelerators
             .into_iter()
             .flat_map(|accelerators| &accelerators.gpu_execution_accelerator)
@@ -130,7 +130,7 @@ fn warn(on_device: &DevicePlacement, warnings: &mut Vec<Warning>) {
             });
         }
     };
-    warn(on_device.graphs, "optimization.cuda.graphs");
+    warn(on_device.graphs == Some(true), "optimization.cuda.graphs");
     warn(
         !on_device.accelerators.is_empty(),
         "optimization.execution_accelerators.gpu_execution_accelerator",

@@ -11,7 +11,7 @@ fn placement(accelerators: &[(&str, &[(&str, &str)])], graphs: bool) -> DevicePl
             .collect(),
     };
     DevicePlacement {
-        graphs,
+        graphs: Some(graphs),
         accelerators: accelerators.iter().map(accelerator).collect(),
     }
 }
@@ -98,9 +98,20 @@ fn sizes_of_batches_are_read_and_are_none_of_the_engines() {
 #[test]
 fn graphs_are_of_the_provider_of_cuda_alone() {
     let options = Options::new(&placement(&[], true)).unwrap();
+    assert_eq!(options.graphs, Graphs::Wanted);
+    for (accelerators, expected) in [
+        (&[][..], Graphs::IfPossible),
+        (&[("tensorrt", &[][..])], Graphs::Never),
+    ] {
+        let unsaid = DevicePlacement {
+            graphs: None,
+            ..placement(accelerators, false)
+        };
+        assert_eq!(Options::new(&unsaid).unwrap().graphs, expected);
+    }
     assert_eq!(
-        pairs(&options.cuda),
-        ["cudnn_conv_algo_search=HEURISTIC", "enable_cuda_graph=1"]
+        Options::new(&placement(&[], false)).unwrap().graphs,
+        Graphs::Never
     );
     let both = Options::new(&placement(&[("tensorrt", &[])], true)).unwrap_err();
     assert!(both.contains("one of the two"), "{both}");

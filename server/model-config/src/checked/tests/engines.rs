@@ -57,7 +57,7 @@ fn a_model_of_onnxruntime_runs_on_the_gpu_where_it_is_asked_to() {
     assert_eq!(warnings, []);
     assert_eq!((on_gpu.instances, on_gpu.gpus), (3, vec![1]));
     let Placement::Device(DevicePlacement {
-        graphs: true,
+        graphs: Some(true),
         accelerators,
     }) = on_gpu.placement
     else {
