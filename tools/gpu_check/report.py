@@ -92,7 +92,7 @@ def headline(result: Result) -> str:
 
 def served(variant: dict) -> str:
     """What a served model gave, by rows of a request."""
-    rows = ", ".join(f"{row['rows']} rows {row['requests_per_s']:.0f}/s" for row in variant["served"])
+    rows = ", ".join(f"{row['rows']} rows x {row['pipeline']} {row['requests_per_s']:.0f}/s" for row in variant["served"])
     moved = variant["bytes"]
     return f"{rows}, {moved['staged'] + moved['pageable']} of {sum(moved.values())} bytes by a processor"
 

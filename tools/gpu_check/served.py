@@ -5,6 +5,7 @@ server's metrics who copied the bytes. The last line is one JSON object.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--serve", default="", help="further arguments for `adjoin serve`")
     made.add_argument("--clients", type=int, default=16)
     made.add_argument("--rows", type=int, nargs="+", default=[1])
+    made.add_argument("--pipeline", type=int, nargs="+", default=[1], help="requests that each client has under way at once")
     made.add_argument("--spin-us", type=int, metavar="US", help="how long server and clients look before they sleep")
     made.add_argument("--untouched", action="store_true", help="inputs stay as they were written once")
     made.add_argument("--seconds", type=float, default=5.0, help="for each number of rows")
@@ -58,22 +60,23 @@ def measure(arguments: argparse.Namespace, config: str, directory: Path) -> dict
         serve += f" --config {file}"
     with serving(arguments.adjoin, arguments.model, config, serve, directory) as server:
         # What a worker does once for each size that is new to it is not what is measured.
-        for size in arguments.rows:
-            load(arguments, server.sockets, size, min(arguments.seconds, WARM_UP_SECONDS))
+        loads = list(itertools.product(arguments.rows, arguments.pipeline))
+        for rows, pipeline in loads:
+            load(arguments, server.sockets, rows, pipeline, min(arguments.seconds, WARM_UP_SECONDS))
         before = copied(server.metrics)
-        rows = [load(arguments, server.sockets, size, arguments.seconds) for size in arguments.rows]
+        served = [load(arguments, server.sockets, rows, pipeline, arguments.seconds) for rows, pipeline in loads]
         after = copied(server.metrics)
     moved = {path: after[path] - before[path] for path in after}
     if moved["direct"] == 0:
         raise ServedError("the device read nothing by itself: no region was registered")
-    count = sum(row["requests"] * row["rows"] for row in rows)
-    return {"served": rows, "bytes": moved, "bytes_per_row": round(sum(moved.values()) / count)}
+    count = sum(row["requests"] * row["rows"] for row in served)
+    return {"served": served, "bytes": moved, "bytes_per_row": round(sum(moved.values()) / count)}
 
 
-def load(arguments: argparse.Namespace, sockets: Path, rows: int, seconds: float) -> dict:
-    """What clients got with requests of so many rows."""
+def load(arguments: argparse.Namespace, sockets: Path, rows: int, pipeline: int, seconds: float) -> dict:
+    """What clients got with requests of so many rows, so many at once."""
     command = [arguments.adjoin, "bench", MODEL, "--socket-dir", sockets, "--json"]
-    command += ["--clients", arguments.clients, "--seconds", seconds, "--batch", rows]
+    command += ["--clients", arguments.clients, "--seconds", seconds, "--batch", rows, "--pipeline", pipeline]
     if arguments.spin_us is not None:
         # A client looks for no longer than this.
         command += ["--spin-us", min(arguments.spin_us, 20_000)]
@@ -82,7 +85,7 @@ def load(arguments: argparse.Namespace, sockets: Path, rows: int, seconds: float
     ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         raise ServedError(f"adjoin bench ended with {ended.returncode}: {ended.stderr.strip()}")
-    return {"rows": rows, **figures(json.loads(ended.stdout))}
+    return {"rows": rows, "pipeline": pipeline, **figures(json.loads(ended.stdout))}
 
 
 def figures(report: dict) -> dict:

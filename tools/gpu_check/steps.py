@@ -169,7 +169,7 @@ def alone(place: Place, onnx: Path, *more: str) -> list[str]:
 def server(place: Place) -> list[str] | str:
     if isinstance(place.adjoin, str):
         return f"not run: {place.adjoin}"
-    clients = ["--rows", "1", "4", "--clients", "16"]
+    clients = ["--rows", "1", "4", "--pipeline", "1", "4", "--clients", "16"]
     if place.plan and place.tensorrt:
         return served(place, place.plan, ["--tensorrt", str(place.tensorrt)], "--variant", "plan", PLAN, *clients)
     if place.onnx and isinstance(place.onnxruntime, Path):
@@ -205,7 +205,7 @@ STEPS = [
     Step("answers", 50, answers),
     Step("onnxruntime-cuda", 60, onnxruntime_cuda),
     Step("nobody sleeps", 50, spinning),
-    Step("server", 50, server),
+    Step("server", 40, server),
     Step("pixels", 40, pixels),
     Step("memory checker", 30, sanitizer),
 ]

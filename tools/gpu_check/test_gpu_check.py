@@ -8,7 +8,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from gpu_check import bundle, fatbin, libraries, report, served, steps
+from gpu_check import bundle, fatbin, goals, libraries, report, served, steps
 
 COMMAND = Path(__file__).resolve().parent.parent / "gpu-check"
 
@@ -212,6 +212,68 @@ class Steps(unittest.TestCase):
         )
         self.assertEqual(ended.returncode, 2)
         self.assertIn("no results", ended.stderr)
+
+
+class Goals(unittest.TestCase):
+    """What figures say of the goals, both ways."""
+
+    def found(self, name: str, **figures) -> list[tuple[str, bool]]:
+        results = [steps.Result(name, steps.Outcome.PASSED, figures=figures), self.ENGINE, self.COPIES]
+        return [(goal.reached, goal.is_reached) for goal in goals.of(results) if "copies of 4 MiB" not in goal.what]
+
+    SPEED = {"to_device_gbs": {"pinned_by_the_driver": 50.0}, "registered_of_pinned": 0.96}
+    COPIES = steps.Result("copies by size", steps.Outcome.PASSED, figures={"sizes": [{"bytes": 602112, **SPEED}]})
+    ENGINE = steps.Result(
+        "engine alone", steps.Outcome.PASSED,
+        figures={"engine": {"graphs": [{"rows": rows, "on_device": {"p50_us": 900.0, "runs_per_s": 1000.0}} for rows in (1, 16, 32)]}},
+    )
+
+    def test_copies_count_from_four_mebibytes_on(self) -> None:
+        def sizes(share: float) -> list[steps.Result]:
+            rows = [{"bytes": 1 << 20, "registered_of_pinned": 0.1}, {"bytes": 4 << 20, "registered_of_pinned": share}]
+            return [steps.Result("copies by size", steps.Outcome.PASSED, figures={"sizes": rows})]
+
+        self.assertEqual([(goal.reached, goal.is_reached) for goal in goals.of(sizes(0.95))], [("95.0%", True)])
+        self.assertEqual([goal.is_reached for goal in goals.of(sizes(0.949))], [False])
+
+    def test_the_best_form_of_a_gather_counts(self) -> None:
+        row = {"bytes_each": 588 << 10, "copies_us": 130.0, "kernel_us": 110.0, "batched_us": 115.0, "one_copy_us": 100.0}
+        self.assertEqual(self.found("gather of 32 sessions", sizes=[row]), [("1.10x", True)])
+        self.assertEqual(self.found("gather of 32 sessions", sizes=[{**row, "kernel_us": 111.0}]), [("1.11x", False)])
+
+    def test_a_latency_is_compared_with_engine_and_copy(self) -> None:
+        def served(p50_us: float) -> dict:
+            row = {"rows": 1, "pipeline": 1, "p50_us": p50_us}
+            return {"graphs on": {"served": [row], "bytes": {"direct": 1, "staged": 0, "pageable": 0}}}
+
+        copied = 602112 / 50.0 / 1e3
+        reached = self.found("nobody sleeps", variants=served(900 + copied + 50))
+        self.assertEqual(reached, [("0", True), ("50 us", True)])
+        self.assertEqual(self.found("nobody sleeps", variants=served(900 + copied + 51))[1], ("51 us", False))
+
+    def test_a_throughput_is_compared_with_a_batch_of_all_that_is_under_way(self) -> None:
+        def share(rows: int, pipeline: int, requests_per_s: float) -> tuple[str, bool]:
+            row = {"rows": rows, "pipeline": pipeline, "requests_per_s": requests_per_s}
+            variant = {"served": [row], "bytes": {"direct": 1, "staged": 0, "pageable": 0}}
+            return self.found("server", clients=16, variants={"graphs on": variant})[1]
+
+        self.assertEqual(share(1, 1, 15_200.0), ("95.0%", True))
+        self.assertEqual(share(1, 1, 15_000.0), ("93.8%", False))
+        self.assertEqual(share(4, 4, 8_000.0), ("100.0%", True))
+
+    def test_bytes_by_a_processor_are_missed_goals(self) -> None:
+        variant = {"served": [], "bytes": {"direct": 1, "staged": 2, "pageable": 3}}
+        self.assertEqual(self.found("server", clients=16, variants={"a": variant}), [("5", False)])
+
+    def test_pixels_are_a_quarter(self) -> None:
+        def variant(bytes_per_row: int) -> dict:
+            return {"served": [], "bytes": {"direct": 1, "staged": 0, "pageable": 0}, "bytes_per_row": bytes_per_row}
+
+        found = self.found("pixels", variants={"floats": variant(1000), "pixels": variant(255)})
+        self.assertEqual(found, [("0", True), ("25.5%", True)])
+
+    def test_what_was_not_measured_is_no_goal(self) -> None:
+        self.assertEqual(goals.of([steps.Result("server", steps.Outcome.SKIPPED)]), [])
 
 
 if __name__ == "__main__":
