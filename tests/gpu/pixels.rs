@@ -61,14 +61,16 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-fn request(client: &Client, model: &str, shape: [i64; 4]) -> Request {
+fn request(client: &Client, model: &str, images: usize, image: [i64; 3]) -> Request {
     let model = client.model(model).unwrap();
+    let rows = i64::try_from(images).unwrap();
+    let shape = [rows, image[0], image[1], image[2]];
     let request = model.request().input("x", &shape).unwrap();
     request.build().unwrap()
 }
 
 fn of_pixels(client: &Client, images: usize) -> Request {
-    request(client, "pixels", [images as i64, 16, 16, 3])
+    request(client, "pixels", images, [16, 16, 3])
 }
 
 /// Sends images, and expects the bits of a processor.
@@ -101,7 +103,7 @@ fn pixels_cross_as_a_quarter_of_the_bytes_and_get_the_bits_of_a_processor() {
     let mut to_device = [0, 0];
     for images in [1, 3] {
         let mut pixels = of_pixels(&client, images);
-        let mut floats = request(&client, "floats", [images as i64, 3, 16, 16]);
+        let mut floats = request(&client, "floats", images, [3, 16, 16]);
         for turn in 0..5 {
             let bytes = image_bytes(images, turn);
             let start = server.bytes("to_device", "direct");
@@ -198,7 +200,7 @@ fn what_the_kernel_does_not_make_is_made_by_a_processor_and_counted() {
         .start();
     let client = server.client();
     let before = copied(&server, "spectral", "transform");
-    let mut request = request(&client, "spectral", [2, 16, 16, 5]);
+    let mut request = request(&client, "spectral", 2, [16, 16, 5]);
     request.input_mut::<u8>("x").unwrap().fill(255);
     let outputs = request.infer().unwrap();
     let answer = outputs.get::<f32>("y").unwrap();

@@ -138,13 +138,14 @@ STEPS = [
     Step("driver and devices", 20, probe),
     Step("cost of registering", 40, device("register")),
     Step("copies by size", 40, device("copies")),
-    Step("gather of 32 sessions", 60, device("gather")),
+    Step("gather of 32 sessions", 50, device("gather")),
     Step("order of work", 50, device("ordering")),
+    Step("pixels to floats", 20, device("pixels")),
     Step("clients that die", 50, device("death")),
     Step("tests on this driver", 100, driver_tests),
     Step("onnxruntime-cuda", 100, onnxruntime_cuda),
     Step("server", 90, server),
-    Step("memory checker", 50, sanitizer),
+    Step("memory checker", 40, sanitizer),
 ]
 
 
