@@ -13,6 +13,7 @@ mod doctor;
 mod lost;
 mod machines;
 mod overlap;
+mod pixels;
 mod plans;
 mod serving;
 

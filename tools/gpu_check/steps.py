@@ -199,6 +199,7 @@ STEPS = [
     Step("copies by size", 30, device("copies")),
     Step("gather of 32 sessions", 40, device("gather")),
     Step("order of work", 50, device("ordering")),
+    Step("pixels to floats", 20, device("pixels")),
     Step("clients that die", 50, device("death")),
     Step("tests on this driver", 40, driver_tests),
     Step("engine alone", 50, engine_alone),

@@ -8,6 +8,7 @@ mod copies;
 mod death;
 mod gather;
 mod ordering;
+mod pixels;
 mod register;
 mod setup;
 
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 /// What went wrong, for a person.
 type Failure = Box<dyn Error>;
 
-const USAGE: &str = "usage: gpu_check probe|register|copies|gather|ordering|death [--quick]";
+const USAGE: &str = "usage: gpu_check probe|register|copies|gather|ordering|pixels|death [--quick]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -54,6 +55,7 @@ fn run(arguments: &[String]) -> Result<Value, Failure> {
         "copies" => copies::run(is_quick),
         "gather" => gather::run(is_quick),
         "ordering" => ordering::run(is_quick),
+        "pixels" => pixels::run(is_quick),
         "death" => death::run(is_quick),
         _ => Err(USAGE.into()),
     }
