@@ -1,5 +1,5 @@
-//! A whole server with a device, and real clients of all kinds: the `adjoin` command on a CUDA driver and a TensorRT of
-//! ours (tests/fake-cuda, tests/fake-nvinfer). What those cannot show, these tests cannot either: nothing here has run on a
+//! A whole server with a device, and real clients of all kinds: the `adjoin` command on a CUDA driver, a TensorRT and
+//! GPU providers of ours (tests/fake-cuda, tests/fake-nvinfer, tests/fake-onnxruntime). What those cannot show, these tests cannot either: nothing here has run on a
 //! GPU. `make gpu` builds the command and runs them.
 
 #![allow(
@@ -12,6 +12,7 @@ mod clients;
 mod doctor;
 mod lost;
 mod machines;
+mod onnx;
 mod overlap;
 mod pixels;
 mod plans;

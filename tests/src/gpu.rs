@@ -75,6 +75,28 @@ impl GpuSetup {
         self
     }
 
+    /// Has ONNX Runtime, whose providers for the device are ours, beside the other engines. Models on it say so.
+    ///
+    /// # Panics
+    /// If its library was not built beside the test.
+    #[must_use]
+    pub fn onnxruntime(mut self) -> Self {
+        let library = fake_onnxruntime::harness::library();
+        let library = library.to_str().unwrap();
+        self.setup = self.setup.flags(&["--onnxruntime", library]);
+        self.setup = self
+            .setup
+            .env(fake_onnxruntime::harness::REAL, &crate::onnxruntime());
+        self
+    }
+
+    /// Adds a file to the repository, such as `add/config.pbtxt`.
+    #[must_use]
+    pub fn file(mut self, path: &str, text: &str) -> Self {
+        self.setup = self.setup.file(path, text);
+        self
+    }
+
     /// Adds lines to the configuration file.
     #[must_use]
     pub fn config(mut self, lines: &str) -> Self {

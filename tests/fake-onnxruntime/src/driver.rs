@@ -10,6 +10,7 @@ pub(crate) struct Driver {
     launch: unsafe extern "C" fn(usize, extern "C" fn(usize), usize) -> u32,
     synchronize: unsafe extern "C" fn(usize) -> u32,
     memory: unsafe extern "C" fn(usize, usize) -> usize,
+    memory_info: unsafe extern "C" fn(*mut usize, *mut usize) -> u32,
 }
 
 /// The driver of this process, if it is the one of the tests.
@@ -24,10 +25,13 @@ pub(crate) fn driver() -> Option<&'static Driver> {
         let synchronize = *unsafe { library.get(b"cuStreamSynchronize") }.ok()?;
         // SAFETY: as tests/fake-cuda declares it.
         let memory = *unsafe { library.get(b"fake_cuda_memory") }.ok()?;
+        // SAFETY: as NVIDIA declares it.
+        let memory_info = *unsafe { library.get(b"cuMemGetInfo_v2") }.ok()?;
         let driver = Driver {
             launch,
             synchronize,
             memory,
+            memory_info,
         };
         Some((library, driver))
     });
@@ -56,6 +60,13 @@ impl Driver {
             0 => Ok(()),
             status => Err(format!("CUDA failure {status}: cuStreamSynchronize")),
         }
+    }
+
+    /// Whether an error has spoiled the context, so that nothing runs in it any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: writes two numbers.
+        unsafe { (self.memory_info)(&raw mut free, &raw mut total) != 0 }
     }
 
     /// Where memory of the device can be reached; `None` if it is none.

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use libloading::Library;
 use ort::sys::{self, OrtStatusPtr};
 
-use crate::driver::driver;
+use crate::driver::{Driver, driver};
 use crate::report::Provider;
 use crate::run::{Failure, Tensors, Wishes, run};
 use crate::state::{DeviceSession, DeviceValue, build_engine, set, state};
@@ -294,7 +294,9 @@ unsafe extern "system" fn create_session(
 unsafe extern "system" fn release_session(session: *mut sys::OrtSession) {
     let state = state();
     let known = state.known.lock().sessions.remove(&session.addr());
-    if known.is_some_and(|session| session.under_way.load(Ordering::Acquire) > 0) {
+    let is_under_way = known.is_some_and(|session| session.under_way.load(Ordering::Acquire) > 0);
+    // What was under way when the context was lost never ends, and does not go on either.
+    if is_under_way && !driver().is_some_and(Driver::is_lost) {
         state.violation("a session is released while a run of it is under way".to_owned());
     }
     // SAFETY: the caller's own, as in the function that this stands for.
