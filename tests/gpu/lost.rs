@@ -242,6 +242,34 @@ fn a_plan_that_costs_the_device_at_the_start_costs_the_others_nothing() {
     assert_eq!(report.violations, Vec::<String>::new());
 }
 
+/// One of two models spoils the device whenever it is loaded. It is the last that is loaded then, and left out the second
+/// time, so that the other one comes back; whoever wants it can have it tried again.
+#[test]
+fn a_model_that_spoils_the_device_when_it_is_loaded_is_left_out_and_the_others_come_back() {
+    // Eight runs load a model. Both are served from the 17th on, which is a client's; then `b` is loaded behind `a` twice,
+    // and in vain.
+    let spoiled = "exec.host_call:17:700,exec.host_call:26:700,exec.host_call:35:700";
+    let server = GpuSetup::new(FakeCuda::new().fail(spoiled), &[])
+        .plan("a", affine(), "max_batch_size: 8")
+        .plan("b", affine(), "max_batch_size: 8")
+        .flags(&["--model-control-mode", "explicit", "--load-model", "*"])
+        .start();
+    let client = server.client();
+    until_failure(&mut request(&client, "a", 2));
+    let reason = wait_for("b is left out", || {
+        let (state, reason) = server.index("b");
+        (state == "UNAVAILABLE" && reason.contains("left out")).then_some(reason)
+    });
+    assert!(reason.contains("load it to try again"), "{reason}");
+    wait_for("a is back", || server.is_model_ready("a").then_some(()));
+    run(&mut request(&client, "a", 2), 4.0).unwrap();
+    assert_eq!(resets(&server, "done"), 3);
+    server.admin().load("b").unwrap();
+    run(&mut request(&client, "b", 2), 4.0).unwrap();
+    let report = server.end();
+    assert_eq!(report.violations, Vec::<String>::new());
+}
+
 /// A load of a model anew while the device is lost neither hangs nor takes anything away.
 #[test]
 fn models_come_and_go_while_the_device_is_lost() {

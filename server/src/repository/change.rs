@@ -171,7 +171,7 @@ impl Changes {
         })?;
         let found = found.ok_or_else(|| ManageError::NotFound { name: name.into() })?;
         if !self.losses(name).is_empty() {
-            self.renew_device();
+            self.renew_device(name);
         }
         let loaded = self.refresh(&found, json, true);
         ensemble::warn_of_misfits(self.engine.models(), Some(name));
@@ -281,6 +281,7 @@ impl Changes {
         self.notes.lock().loading.insert(key.clone());
         let started = std::time::Instant::now();
         let loaded = self.load_version(plan, number);
+        self.note_load(name, number, loaded.is_ok());
         match &loaded {
             Ok(version) => tracing::info!(
                 model = name,

@@ -13,12 +13,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::change::Changes;
 use super::recovery::Attempts;
+use super::spoilers::Spoilers;
+use crate::devices::Devices;
 use crate::model::{ModelVersion, State};
 
 /// How often it is looked whether nothing runs on a lost device any more.
 const INTERVAL: Duration = Duration::from_millis(2);
+
+/// How long work on a lost device may take to end before that is said.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is said.
+const TELL_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Why a version is not loaded again.
+const LEFT_OUT: &str =
+    "the device was lost each time this model was loaded, so it is left out; load it to try again";
 
 /// What is known of the device.
 #[derive(Debug)]
@@ -29,6 +42,11 @@ pub(super) struct DeviceCare {
     attempts_max: u32,
     /// A reset was begun and has not succeeded.
     needs_reset: bool,
+    spoilers: Mutex<Spoilers>,
+    /// Since when a reset waits for work on the device to end.
+    waits_since: Option<Instant>,
+    /// When that was last said.
+    told_of_waiting_at: Option<Instant>,
 }
 
 impl DeviceCare {
@@ -39,6 +57,9 @@ impl DeviceCare {
             attempts: Attempts::new(attempts_max),
             attempts_max,
             needs_reset: false,
+            spoilers: Mutex::default(),
+            waits_since: None,
+            told_of_waiting_at: None,
         }
     }
 
@@ -61,9 +82,14 @@ impl Changes {
         }
     }
 
-    /// Tries it again for an operator, if it was given up.
-    pub(super) fn renew_device(&mut self) {
-        self.device.attempts.renew(Instant::now());
+    /// Tries it again for an operator who loads a model that is lost: the device if it was given up, and the model if it was
+    /// left out.
+    pub(super) fn renew_device(&mut self, name: &str) {
+        let now = Instant::now();
+        if self.device.spoilers.lock().forgive(name) {
+            self.device.attempts.reload(now);
+        }
+        self.device.attempts.renew(now);
         self.care_for_device();
     }
 
@@ -79,6 +105,20 @@ impl Changes {
             .collect()
     }
 
+    /// Remembers whether the loading of a version has spoiled the device.
+    pub(super) fn note_load(&self, name: &str, number: u64, is_loaded: bool) {
+        let mut spoilers = self.device.spoilers.lock();
+        if is_loaded {
+            spoilers.forget(name, number);
+        } else if self.is_device_lost() {
+            spoilers.note(name, number);
+        }
+    }
+
+    fn is_device_lost(&self) -> bool {
+        self.engine.devices().is_some_and(Devices::is_lost)
+    }
+
     fn recover(&mut self) {
         let Some(devices) = self.engine.devices().cloned() else {
             return;
@@ -88,8 +128,10 @@ impl Changes {
             self.device.needs_reset = true;
             if !self.strip_device() {
                 self.device.attempts.put_off(Instant::now(), INTERVAL);
+                self.tell_of_waiting();
                 return;
             }
+            self.device.waits_since = None;
             tracing::info!(
                 attempt = self.device.attempts.made(),
                 "resetting the device"
@@ -105,6 +147,28 @@ impl Changes {
         self.device.attempts.succeeded(Instant::now());
         self.engine.give_device_up(false);
         tracing::info!("the device is back");
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    /// Says that work on the lost device does not end, which keeps it from being reset.
+    fn tell_of_waiting(&mut self) {
+        let now = Instant::now();
+        let since = *self.device.waits_since.get_or_insert(now);
+        let seconds = now.duration_since(since).as_secs();
+        let was_told = self.device.told_of_waiting_at;
+        let is_early = |at: Instant| now.duration_since(at) < TELL_INTERVAL;
+        if now.duration_since(since) < PATIENCE || was_told.is_some_and(is_early) {
+            return;
+        }
+        self.device.told_of_waiting_at = Some(now);
+        let text = format!(
+            "the device is lost, and cannot be reset while a batch is on it, which has not ended for {seconds} s; restart the \
+             server if it does not"
+        );
+        for version in self.lost() {
+            version.explain_loss(&text);
+        }
+        tracing::error!("{text}");
         self.changed.send_modify(|changes| *changes += 1);
     }
 
@@ -126,25 +190,28 @@ impl Changes {
     /// Loads what is lost; why that failed, if it did.
     fn reload_lost(&mut self) -> Option<String> {
         let mut failure = None;
-        for old in self.lost() {
+        let mut lost = self.lost();
+        lost.sort_by_cached_key(|version| {
+            let (name, number) = (version.name(), version.version());
+            let times = self.device.spoilers.lock().times(name, number);
+            (times, name.to_string(), number)
+        });
+        for old in lost {
+            let (name, number) = (old.name(), old.version());
+            if self.device.spoilers.lock().is_left_out(name, number) {
+                old.explain_loss(LEFT_OUT);
+                continue;
+            }
             if self.stopping.load(Ordering::Acquire) {
                 return Some("the server ends".to_owned());
             }
             let Some(plan) = self.plan_of(old.name(), old.version()) else {
                 continue;
             };
-            match self.load_noted(old.name(), &plan, old.version()) {
+            match self.load_noted(name, &plan, number) {
                 Ok(version) => self.replace(version),
-                Err(reason) => {
-                    failure = Some(reason);
-                    if self
-                        .engine
-                        .devices()
-                        .is_some_and(|devices| devices.is_lost())
-                    {
-                        break;
-                    }
-                }
+                Err(reason) if self.is_device_lost() => return Some(reason),
+                Err(reason) => failure = Some(reason),
             }
         }
         failure

@@ -12,6 +12,7 @@ mod recovery;
 mod retire;
 mod sample;
 mod scan;
+mod spoilers;
 mod stamp;
 #[cfg(feature = "tensorrt")]
 mod tensorrt;

@@ -75,6 +75,14 @@ impl Attempts {
         self.state = State::Working { since: Some(now) };
     }
 
+    /// What is on it is to be loaded once more, now, though the device works.
+    pub(super) fn reload(&mut self, now: Instant) {
+        if let State::Working { .. } = self.state {
+            self.made = 0;
+            self.plan(now);
+        }
+    }
+
     /// An operator wants it tried again, now.
     pub(super) fn renew(&mut self, now: Instant) {
         if self.state == State::GivenUp {
