@@ -121,6 +121,7 @@ impl Exchange {
                 name: self.input_name(input),
                 dtype: input.dtype,
                 shape: input.shape.clone(),
+                region: 0,
                 offset: range.offset(),
                 byte_size: range.byte_size(),
             });
@@ -130,6 +131,7 @@ impl Exchange {
             label: &self.target.label,
             inputs: tensors.collect(),
             outputs: self.wanted.iter().map(String::as_str).collect(),
+            rooms: SmallVec::new(),
         }
     }
 

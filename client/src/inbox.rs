@@ -172,6 +172,7 @@ impl Session {
                 label,
                 inputs: Default::default(),
                 outputs: Default::default(),
+                rooms: SmallVec::new(),
             };
             InferError::from_explanation(Explanation::new(rejection, Some(&request), None))
         })

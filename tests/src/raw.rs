@@ -195,6 +195,7 @@ impl RawClient {
             name,
             dtype: DataType::Fp32,
             shape: Shape::from_slice(&[1, 4]),
+            region: 0,
             offset: range.offset(),
             byte_size: 16,
         };
@@ -205,6 +206,7 @@ impl RawClient {
             label: "",
             inputs,
             outputs: Default::default(),
+            rooms: SmallVec::new(),
         })
     }
 

@@ -311,7 +311,7 @@ impl Peer {
             .copy_out(entry.offset, u64::from(entry.size), &mut copy)
             .unwrap();
         let payload = self.memory.layout().payload(RegionKind::Request);
-        let request = parse_request(&copy, payload).unwrap();
+        let request = parse_request(&copy, &payload).unwrap();
         assert_eq!(request.model, "double");
         let input = &request.inputs[0];
         assert_eq!((input.name, input.dtype), ("x", DataType::Fp32));
@@ -384,6 +384,7 @@ impl Peer {
             name: "y",
             dtype: DataType::Fp32,
             shape: shape.iter().copied().collect(),
+            region: 0,
             offset: output.offset(),
             byte_size,
         };

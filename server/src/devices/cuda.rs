@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use adjoin_cuda::{
-    CopiedBytes, Driver, ForeignBuffer, Path, RegionKey, Registry, TransferSettings, Transfers,
+    CopiedBytes, Driver, Path, RegionKey, Registry, SharedBuffer, TransferSettings, Transfers,
 };
 use adjoin_shm::{AlignedBytes, Payload, SessionMemory};
 use parking_lot::Mutex;
@@ -124,7 +124,7 @@ impl Devices {
         let handle = handle.map_err(|_| DeviceError::Handle { handle_bytes })?;
         // More than an address is more than any device has.
         let byte_size = usize::try_from(byte_size).unwrap_or(usize::MAX);
-        let buffer = ForeignBuffer::open(transfers.device(), handle, byte_size)?;
+        let buffer = SharedBuffer::open(transfers.device(), handle, byte_size)?;
         Ok(SharedMemory(buffer))
     }
 
@@ -193,7 +193,7 @@ impl Devices {
 
 /// Memory of the device that another process has made.
 #[derive(Debug)]
-pub struct SharedMemory(ForeignBuffer);
+pub struct SharedMemory(SharedBuffer);
 
 impl SharedMemory {
     /// A copy of `byte_size` bytes from `at`, both within the memory.

@@ -125,6 +125,7 @@ pub(super) fn sentence(
         name: input.name,
         dtype: input.dtype,
         shape: input.shape.into(),
+        region: 0,
         offset: 0,
         byte_size: input.byte_size,
     });
@@ -134,6 +135,7 @@ pub(super) fn sentence(
         label: "",
         inputs: inputs.collect(),
         outputs: SmallVec::new(),
+        rooms: SmallVec::new(),
     };
     let info = version.info(0, Vec::new());
     explain(rejection, Some(&request), Some(&info))

@@ -328,6 +328,7 @@ impl ResponseBlock {
                     name,
                     dtype: output.dtype,
                     shape: shape.clone(),
+                    region: 0,
                     offset,
                     byte_size,
                 });
@@ -340,6 +341,7 @@ impl ResponseBlock {
                     name,
                     dtype: found.dtype,
                     shape: found.shape.clone(),
+                    region: 0,
                     offset,
                     byte_size,
                 });

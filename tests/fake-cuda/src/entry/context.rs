@@ -62,6 +62,22 @@ pub extern "C" fn cuDeviceGetName(name: Out<c_char>, room: c_int, device: c_int)
     })
 }
 
+/// What a UUID is in C.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Uuid {
+    bytes: [u8; 16],
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuDeviceGetUuid_v2(uuid: Out<Uuid>, device: c_int) -> Status {
+    answer("cuDeviceGetUuid_v2", |_| {
+        let mut bytes = *b"fake-cuda-0000\0\0";
+        bytes[14..].copy_from_slice(&(device_number(device)? as u16).to_le_bytes());
+        uuid.put(Uuid { bytes })
+    })
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGetAttribute(
     value: Out<c_int>,
