@@ -131,9 +131,12 @@ pub fn explain(
         Status::PreparedUnknown => format!("no request is prepared under number {first}"),
         Status::PreparedBusy => format!("prepared request {first} is in flight; wait for it first"),
         Status::OutputUnknown => {
-            let name = request
-                .and_then(|r| r.outputs.get(usize::try_from(first).ok()?))
-                .copied()
+            let names = request.map(|r| {
+                let rooms = r.rooms.iter().map(|room| room.name);
+                r.outputs.iter().copied().chain(rooms)
+            });
+            let name = names
+                .and_then(|mut names| names.nth(usize::try_from(first).ok()?))
                 .unwrap_or("?");
             format!(
                 "model {model_name:?} has no output {name:?}; it gives {}",

@@ -93,6 +93,12 @@ pub struct CudaSection {
     pub staging_bytes: usize,
     /// How often a device that was lost is brought back, until it has worked for ten minutes; 0: never. Default 5.
     pub recovery_attempts: u32,
+    /// Regions on the device that a session may share; 0: none. Default 64.
+    pub shared_regions: u32,
+    /// Bytes of device memory that a session may share. Default 8 GiB.
+    pub shared_session_bytes: u64,
+    /// Bytes of device memory that all sessions of a user may share. Default 16 GiB.
+    pub shared_user_bytes: u64,
     /// Where engines are kept that ONNX Runtime builds of models with TensorRT. Default: `adjoin/engines` in the cache
     /// directory of the service or the user.
     pub engine_cache_dir: Option<PathBuf>,
@@ -174,12 +180,18 @@ impl Default for CudaSection {
             registered_bytes,
             staging_bytes,
             recovery_attempts,
+            shared_regions,
+            shared_session_bytes,
+            shared_user_bytes,
         } = DeviceSettings::default();
         Self {
             device,
             registered_bytes,
             staging_bytes,
             recovery_attempts,
+            shared_regions,
+            shared_session_bytes,
+            shared_user_bytes,
             engine_cache_dir: None,
         }
     }
@@ -192,6 +204,9 @@ impl From<&CudaSection> for DeviceSettings {
             registered_bytes: section.registered_bytes,
             staging_bytes: section.staging_bytes,
             recovery_attempts: section.recovery_attempts,
+            shared_regions: section.shared_regions,
+            shared_session_bytes: section.shared_session_bytes,
+            shared_user_bytes: section.shared_user_bytes,
         }
     }
 }

@@ -107,6 +107,7 @@ pub(super) fn request(
         inputs: resolved.inputs.iter().map(place).collect(),
         source: Source::Steps(source.collect()),
         outputs: resolved.outputs,
+        device: None,
         rows: resolved.rows,
         compatibility: resolved.compatibility,
         key: None,
