@@ -25,7 +25,7 @@ fn request(count: u64) -> RequestDescriptor<'static> {
         label: "",
         inputs: (0..count).map(input).collect(),
         outputs: Default::default(),
-        rooms: SmallVec::new(),
+        rooms: Default::default(),
     }
 }
 

@@ -15,6 +15,8 @@ use crate::session::Session;
 pub(crate) struct Extents {
     /// Inputs in the request's order, each perhaps shared with an [`InputPlace`](crate::InputPlace).
     pub(crate) inputs: SmallVec<[Arc<OwnedRange>; 2]>,
+    /// Number of the region of each input, 0 for those of the session, and then of each room; none before they are known.
+    pub(crate) regions: SmallVec<[u32; 2]>,
     /// The descriptor, as long as it is written there.
     pub(crate) descriptor: Option<OwnedRange>,
 }

@@ -10,11 +10,13 @@
 
 mod clients;
 mod doctor;
+mod hostile_shared;
 mod lost;
 mod machines;
 mod overlap;
 mod plans;
 mod serving;
+mod shared;
 
 use adjoin_fake_nvinfer::Plan;
 

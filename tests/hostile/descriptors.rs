@@ -29,7 +29,7 @@ fn request<'n>(inputs: &[TensorDescriptor<'n>]) -> RequestDescriptor<'n> {
         label: "",
         inputs: inputs.into(),
         outputs: Default::default(),
-        rooms: SmallVec::new(),
+        rooms: Default::default(),
     }
 }
 

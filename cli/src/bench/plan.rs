@@ -128,7 +128,7 @@ fn explain(
         label: "",
         inputs: facts.iter().map(described).collect(),
         outputs: Default::default(),
-        rooms: SmallVec::new(),
+        rooms: Default::default(),
     };
     let info = ModelInfo {
         model: model.name.clone(),

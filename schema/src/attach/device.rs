@@ -2,7 +2,7 @@
 
 use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};
 
-use super::AttachMessageError;
+use super::{AttachMessage, AttachMessageError};
 use crate::generated::adjoin::wire;
 use crate::limits::DEVICE_UUID_BYTES;
 
@@ -43,6 +43,18 @@ pub struct DeviceDetach {
 pub struct DeviceDetached {
     /// The question's number.
     pub query_id: u64,
+}
+
+impl From<DeviceAttach> for AttachMessage {
+    fn from(attach: DeviceAttach) -> Self {
+        Self::DeviceAttach(attach)
+    }
+}
+
+impl From<DeviceDetach> for AttachMessage {
+    fn from(detach: DeviceDetach) -> Self {
+        Self::DeviceDetach(detach)
+    }
 }
 
 type Fbb<'b> = FlatBufferBuilder<'b>;
@@ -121,7 +133,6 @@ impl DeviceDetached {
 
 #[cfg(test)]
 mod tests {
-    use super::super::AttachMessage;
     use super::*;
 
     #[test]

@@ -418,16 +418,8 @@ impl ModelVersion {
             ready_versions,
             engine: self.engine.to_owned(),
             max_batch_size: self.signature.max_batch_size(),
-            inputs: metadata
-                .inputs
-                .iter()
-                .map(TensorMetadata::spec)
-                .collect(),
-            outputs: metadata
-                .outputs
-                .iter()
-                .map(TensorMetadata::spec)
-                .collect(),
+            inputs: metadata.inputs.iter().map(TensorMetadata::spec).collect(),
+            outputs: metadata.outputs.iter().map(TensorMetadata::spec).collect(),
         }
     }
 

@@ -267,14 +267,14 @@ impl ResponseBlock {
         for (index, (output, place)) in request.outputs.iter().zip(&self.places).enumerate() {
             let on_device = request.device.as_ref();
             let on_device = on_device.and_then(|device| device.output(index));
-            let next = match (&output.known, place) {
+            let next = match (&output.known, place, on_device) {
                 _ if !output.wanted => Output::Skipped,
-                (Some((shape, _)), None) if let Some(payload) = on_device => Output::Bound {
+                (Some((shape, _)), None, Some(payload)) => Output::Bound {
                     dtype: output.dtype,
                     shape,
                     payload,
                 },
-                (Some((shape, _)), Some((at, byte_size))) => {
+                (Some((shape, _)), Some((at, byte_size)), _) => {
                     let room = rest.take().expect("put back at the end of each turn");
                     let (_, room) = room.split_at(at - passed);
                     let (payload, room) = room.split_at(*byte_size);

@@ -118,7 +118,7 @@ impl Slot {
             label: "",
             inputs: Default::default(),
             outputs: Default::default(),
-            rooms: SmallVec::new(),
+            rooms: Default::default(),
         };
         for (input, range) in job.inputs.iter().zip(&inputs) {
             request.inputs.push(TensorDescriptor {

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint};
 use super::{Out, answer};
 use crate::driver::state::driver;
 use crate::driver::status::{self, INVALID_DEVICE, INVALID_VALUE, NO_DEVICE, SUCCESS, Status};
+use crate::harness::DEVICE_UUID;
 
 /// CUDA 13.0, as 1000 x major + 10 x minor.
 const VERSION: c_int = 13_000;
@@ -72,8 +73,8 @@ pub struct Uuid {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGetUuid_v2(uuid: Out<Uuid>, device: c_int) -> Status {
     answer("cuDeviceGetUuid_v2", |_| {
-        let mut bytes = *b"fake-cuda-0000\0\0";
-        bytes[14..].copy_from_slice(&(device_number(device)? as u16).to_le_bytes());
+        let mut bytes = DEVICE_UUID;
+        bytes[14..].copy_from_slice(&device_number(device)?.to_le_bytes()[..2]);
         uuid.put(Uuid { bytes })
     })
 }
