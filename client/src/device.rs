@@ -44,9 +44,11 @@ pub struct DeviceRegion {
 
 struct Inner {
     memory: ExportedMemory,
-    /// The sessions that it is attached to, and its number there.
-    attached: Mutex<SmallVec<[(Weak<Session>, u32); 2]>>,
+    attached: Mutex<SmallVec<[Attached; 2]>>,
 }
+
+/// A session that a region is attached to, and its number there.
+type Attached = (Weak<Session>, u32);
 
 /// A range of a region.
 #[derive(Clone, Debug)]
@@ -106,7 +108,7 @@ impl DeviceRegion {
             let session = session.upgrade();
             session.is_some_and(|session| session.standing() != Standing::Ended)
         });
-        let is_this = |(other, _): &&(Weak<Session>, u32)| other.as_ptr() == Arc::as_ptr(session);
+        let is_this = |(other, _): &&Attached| other.as_ptr() == Arc::as_ptr(session);
         if let Some((_, number)) = attached.iter().find(is_this) {
             return Ok(*number);
         }

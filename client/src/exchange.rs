@@ -132,16 +132,16 @@ impl Exchange {
         regions: &[u32],
     ) -> RequestDescriptor<'_> {
         let number = |index: usize| regions.get(index).copied().unwrap_or(0);
-        let tensor = |(index, (input, range)): (usize, (&'_ Input, &'r OwnedRange))| {
-            let on_device = input.on_device.as_ref();
-            (
-                number(index),
-                on_device.map_or(range.offset(), |place| place.offset),
-            )
+        let place = |(index, (input, range)): (usize, (&Input, &OwnedRange))| {
+            let offset = match &input.on_device {
+                Some(place) => place.offset,
+                None => range.offset(),
+            };
+            (number(index), offset)
         };
         let places: SmallVec<[(u32, u64); 2]> = (self.inputs.iter().zip(ranges))
             .enumerate()
-            .map(tensor)
+            .map(place)
             .collect();
         let tensors = self
             .inputs

@@ -39,7 +39,7 @@ impl Extent {
         let Some(payload) = regions.payload(self.region) else {
             return reject(Status::DeviceRegionUnknown, u64::from(self.region));
         };
-        if self.offset % ALIGNMENT != 0 {
+        if !self.offset.is_multiple_of(ALIGNMENT) {
             return reject(Status::ExtentMisaligned, self.offset);
         }
         match self.offset.checked_add(self.byte_size) {
