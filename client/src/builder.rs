@@ -7,7 +7,7 @@ use adjoin_schema::text::shape_text;
 use adjoin_schema::{DataType, Shape};
 use smallvec::SmallVec;
 
-use crate::device::{DevicePlace, OutputPlace};
+use crate::device::{DevicePlace, DeviceRoom};
 use crate::exchange::{Exchange, Input};
 use crate::tensor::names;
 use crate::{DeviceRegion, Model, Request, RequestError};
@@ -19,7 +19,7 @@ pub struct RequestBuilder {
     model: Model,
     inputs: SmallVec<[Input; 2]>,
     wanted: Vec<String>,
-    rooms: Vec<OutputPlace>,
+    rooms: Vec<DeviceRoom>,
     may_prepare: bool,
     give_up_at: Option<Instant>,
 }
@@ -99,7 +99,7 @@ impl RequestBuilder {
             return Err(RequestError::OutputRepeated { name });
         }
         let region = region.clone();
-        self.rooms.push(OutputPlace {
+        self.rooms.push(DeviceRoom {
             name,
             place: DevicePlace { region, offset },
             byte_size,
@@ -174,7 +174,7 @@ impl RequestBuilder {
             give_up_at,
         } = self;
         if !wanted.is_empty() {
-            let is_new = |room: &&OutputPlace| !wanted.contains(&room.name);
+            let is_new = |room: &&DeviceRoom| !wanted.contains(&room.name);
             let new: Vec<String> = (rooms.iter().filter(is_new))
                 .map(|room| room.name.clone())
                 .collect();

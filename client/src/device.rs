@@ -59,7 +59,7 @@ pub(crate) struct DevicePlace {
 
 /// Room for an output.
 #[derive(Clone, Debug)]
-pub(crate) struct OutputPlace {
+pub(crate) struct DeviceRoom {
     pub(crate) name: String,
     pub(crate) place: DevicePlace,
     pub(crate) byte_size: u64,
@@ -197,13 +197,13 @@ impl Exchange {
 /// Where the outputs of a request may lie: in the response region, or in the regions of its rooms.
 pub(crate) struct AnswerRegions<'e> {
     pub(crate) own: Range<u64>,
-    pub(crate) rooms: &'e [OutputPlace],
+    pub(crate) rooms: &'e [DeviceRoom],
     /// Of the rooms.
     pub(crate) numbers: &'e [u32],
 }
 
 impl<'e> AnswerRegions<'e> {
-    pub(crate) fn new(session: &Session, rooms: &'e [OutputPlace], numbers: &'e [u32]) -> Self {
+    pub(crate) fn new(session: &Session, rooms: &'e [DeviceRoom], numbers: &'e [u32]) -> Self {
         let first = numbers.len().saturating_sub(rooms.len());
         Self {
             own: session.memory.layout().payload(RegionKind::Response),

@@ -15,7 +15,7 @@ use adjoin_shm::{OwnedRange, SpinBudget};
 use smallvec::SmallVec;
 
 use crate::answer::Answer;
-use crate::device::{DevicePlace, OutputPlace};
+use crate::device::{DevicePlace, DeviceRoom};
 use crate::inflight::Ticket;
 use crate::model::Target;
 use crate::reclaim::{Extents, Orphan, Preparation};
@@ -75,7 +75,7 @@ pub(crate) struct Exchange {
     /// Names of the wanted outputs; none for all.
     pub(crate) wanted: Box<[String]>,
     /// Where outputs go that are not to lie in the response region.
-    pub(crate) rooms: Box<[OutputPlace]>,
+    pub(crate) rooms: Box<[DeviceRoom]>,
     pub(crate) may_prepare: bool,
     pub(crate) preparation: Preparation,
     pub(crate) answer: Answer,
@@ -96,7 +96,7 @@ impl Exchange {
         session: Arc<Session>,
         target: Arc<Target>,
         inputs: SmallVec<[Input; 2]>,
-        (wanted, rooms): (Box<[String]>, Box<[OutputPlace]>),
+        (wanted, rooms): (Box<[String]>, Box<[DeviceRoom]>),
         may_prepare: bool,
     ) -> Self {
         Self {

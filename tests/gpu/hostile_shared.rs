@@ -5,6 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use adjoin_client::{DataType, Status};
+use adjoin_fake_nvinfer::Plan;
 use adjoin_schema::Shape;
 use adjoin_schema::attach::{AttachMessage, DeviceAttach, DeviceDetach, features};
 use adjoin_schema::descriptor::{OutputRoom, RequestDescriptor, TensorDescriptor};
@@ -309,6 +310,44 @@ fn a_region_that_is_detached_under_its_requests_ends_with_them() {
         let regions = server.metric("adjoin_device_shared_regions");
         (sessions == 1 && regions == 0).then_some(())
     });
+    let report = server.end();
+    assert_eq!(report.violations, Vec::<String>::new());
+}
+
+#[test]
+fn an_input_that_a_processor_reads_is_not_taken_from_the_device() {
+    let pixels = Plan::new(adjoin_fake_nvinfer::major())
+        .line("input x FP32 -1,3,1,4")
+        .line("output y FP32 -1,3,1,4")
+        .line("profile 0 x 1,3,1,4 2,3,1,4 4,3,1,4")
+        .line("affine x y 2 1");
+    let transform = "parameters { key: \"input_transform:x\" value { string_value: \"scale=1\" } }";
+    let server = GpuSetup::new(FakeCuda::new(), &[])
+        .plan("pixels", pixels, transform)
+        .start();
+    let mut client = RawClient::attach(&server.socket_dir());
+    let memory = device_memory_file(BYTES);
+    let number = ask(&client, attach(BYTES), &[memory.as_fd()]).unwrap();
+    let bytes: Vec<u8> = (0..12).collect();
+    let range = client.write(&bytes);
+    let mut request = on_device((number, 0), &[room(number, 64, 48)]);
+    request.model = "pixels";
+    let input = &mut request.inputs[0];
+    input.dtype = DataType::Uint8;
+    input.shape = Shape::from_slice(&[1, 1, 4, 3]);
+    input.byte_size = 12;
+    let not_taken = (Status::DeviceRegionNotTaken, [0, u64::from(number)]);
+    assert_eq!(outcome(client.submit(&request)), not_taken);
+    // From the session's memory it is, and what comes of it goes to the device all the same.
+    (request.inputs[0].region, request.inputs[0].offset) = (0, range.offset());
+    assert_eq!(outcome(client.submit(&request)).0, Status::Ok);
+    let mut answer = [0; 48];
+    rustix::io::pread(&memory, &mut answer, 64).unwrap();
+    let answer = answer.as_chunks().0.iter().map(|y| f32::from_le_bytes(*y));
+    // Channels first: pixel p of channel c is byte 3 p + c.
+    let expected = (0..12).map(|index| 2.0 * f32::from(bytes[3 * (index % 4) + index / 4]) + 1.0);
+    assert!(answer.eq(expected));
+    drop(client);
     let report = server.end();
     assert_eq!(report.violations, Vec::<String>::new());
 }

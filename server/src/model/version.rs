@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use adjoin_backend::{Model, ModelMetadata, TensorMetadata};
+use adjoin_backend::{InputAccess, Model, ModelMetadata, TensorMetadata};
 use adjoin_model_config::ModelConfig;
 use adjoin_oip::Labels;
 use adjoin_schema::attach::ModelInfo;
@@ -179,8 +179,12 @@ impl ModelVersion {
     pub fn new(parts: VersionParts) -> Self {
         let is_on_device = parts.model.is_on_device();
         let ModelMetadata { inputs, outputs } = parts.signature.metadata();
-        let takes = |input: &TensorMetadata| parts.model.takes_on_device(&input.name);
-        let gives = |output: &TensorMetadata| parts.model.gives_on_device(&output.name);
+        // The batcher itself touches nothing of what is taken, or given, in pieces.
+        let in_pieces = |tensor: &TensorMetadata| tensor.access == InputAccess::InPieces;
+        let model = &parts.model;
+        let takes = |input: &TensorMetadata| in_pieces(input) && model.takes_on_device(&input.name);
+        let gives =
+            |output: &TensorMetadata| in_pieces(output) && model.gives_on_device(&output.name);
         let on_device = [
             inputs.iter().map(takes).collect(),
             outputs.iter().map(gives).collect(),

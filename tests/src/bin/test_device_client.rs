@@ -10,6 +10,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::cast_possible_wrap,
     clippy::cast_precision_loss,
     reason = "a program of tests: a failure is a failed test"
 )]
