@@ -253,7 +253,9 @@ fn extents_outside_overlapping_or_of_others_are_refused_by_themselves() {
 #[test]
 fn a_region_that_is_detached_under_its_requests_ends_with_them() {
     // Each operation takes some milliseconds, so what is submitted is under way when the region goes.
-    let server = start(FakeCuda::new().delay_us(3000));
+    let server = GpuSetup::new(FakeCuda::new().delay_us(3000), &[])
+        .plan("affine", affine(), "max_batch_size: 8")
+        .start();
     let mut client = RawClient::attach(&server.socket_dir());
     let memory = device_memory_file(BYTES);
     let bytes: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0]

@@ -117,7 +117,7 @@ fn requests_on_the_device_and_in_memory_share_batches_and_outputs_may_come_back(
 #[test]
 fn a_client_killed_while_the_device_reads_its_memory_disturbs_nobody() {
     // Each operation takes some milliseconds, so a request is under way most of the time.
-    let server = start(FakeCuda::new().delay_us(3000));
+    let server = start(FakeCuda::new().delay_us(2000));
     let control = server.control();
     let mut neighbour = server.device_client(&["run", "affine", "4", "1", "0"]);
     assert_eq!(neighbour.line(), "open");
