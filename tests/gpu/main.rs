@@ -15,6 +15,7 @@ mod lost;
 mod machines;
 mod overlap;
 mod plans;
+mod python;
 mod serving;
 mod shared;
 
