@@ -156,7 +156,8 @@ impl Session {
         let descriptors = [memory.descriptor.as_fd()];
         let reply = self.ask_for(attach, &descriptors, options.answer_timeout, &limit)?;
         match reply {
-            Ok(Reply::DeviceAttached(number)) => Ok(number),
+            // 0 is the session's own region.
+            Ok(Reply::DeviceAttached(number @ 1..)) => Ok(number),
             Ok(_) => Err(InferError::protocol("another answer than was asked for")),
             Err(rejection) => Err(InferError::from_explanation(Explanation::new(
                 rejection, None, None,
@@ -165,7 +166,7 @@ impl Session {
     }
 
     /// Does not wait for an answer. Where the socket has no room, the server keeps the region until the session ends.
-    fn detach_device(&self, region: u32) {
+    pub(crate) fn detach_device(&self, region: u32) {
         if self.has_ended() {
             return;
         }

@@ -38,6 +38,8 @@ enum Answer {
 pub(crate) struct Inbox {
     last_query_id: u64,
     answers: Vec<(u64, Answer)>,
+    /// Device regions that were attached when nobody waited for that any more.
+    unwanted: Vec<u32>,
     /// Room for one packet; empty before the first.
     buffer: Vec<u8>,
 }
@@ -67,6 +69,10 @@ impl Inbox {
         if let Some(place) = self.answers.iter_mut().find(|(id, _)| *id == query_id) {
             place.1 = Answer::Came(answer);
         }
+    }
+
+    fn is_awaited(&self, query_id: u64) -> bool {
+        self.answers.iter().any(|(id, _)| *id == query_id)
     }
 
     fn fetch(&mut self, query_id: u64) -> Option<Result<Reply, Rejection>> {
@@ -115,8 +121,12 @@ impl Inbox {
                 None
             }
             Ok(AttachMessage::DeviceAttached(attached)) => {
-                let reply = Reply::DeviceAttached(attached.region);
-                self.put(attached.query_id, Ok(reply));
+                let region = attached.region;
+                if self.is_awaited(attached.query_id) {
+                    self.put(attached.query_id, Ok(Reply::DeviceAttached(region)));
+                } else {
+                    self.unwanted.push(region);
+                }
                 None
             }
             Ok(AttachMessage::DeviceDetached(detached)) => {
@@ -165,7 +175,14 @@ impl Session {
         if self.end().is_some() {
             return;
         }
-        let news = self.inbox.lock().read(&self.socket);
+        let (news, unwanted) = {
+            let mut inbox = self.inbox.lock();
+            let news = inbox.read(&self.socket);
+            (news, std::mem::take(&mut inbox.unwanted))
+        };
+        for region in unwanted {
+            self.detach_device(region);
+        }
         if let Some(end) = news.end {
             // What the server completed before it went is still delivered.
             self.harvest_last();

@@ -45,7 +45,8 @@ pub enum InferError {
     /// The engine failed.
     #[error("{0}")]
     ExecutionFailed(Explanation),
-    /// Memory of a device is not taken: the server uses none, or the session or its user has as much attached as it may.
+    /// Memory of a device is not taken: the server uses no device or another one, or the session or its user has as much
+    /// attached as it may.
     #[error("{0}")]
     Device(Explanation),
     /// The server failed.
@@ -126,6 +127,7 @@ impl InferError {
             Status::NotExecuted => Self::NotExecuted(explanation),
             Status::ExecutionFailed => Self::ExecutionFailed(explanation),
             Status::DeviceUnavailable
+            | Status::DeviceMismatch
             | Status::TooManyDeviceRegions
             | Status::DeviceQuotaExceeded => Self::Device(explanation),
             Status::Internal => Self::Internal(explanation),

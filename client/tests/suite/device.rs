@@ -1,6 +1,7 @@
 //! Regions on a device: what the client asks of servers that know them, and of those that do not.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use adjoin_client::{ExportedMemory, InferError, RequestError, Status, TensorError};
 use adjoin_schema::attach::{AttachMessage, DeviceAttached, Refusal, features};
@@ -8,7 +9,7 @@ use adjoin_schema::descriptor::parse_request;
 use adjoin_schema::layout::RegionKind;
 
 use crate::fake::{Fake, Peer};
-use crate::ground::Ground;
+use crate::ground::{Ground, options};
 
 const BYTES: u64 = 1 << 20;
 
@@ -122,4 +123,33 @@ fn a_refusal_is_told_and_the_session_goes_on() {
     client.model("double").unwrap();
     drop(client);
     server.join().unwrap();
+}
+
+#[test]
+fn a_region_that_comes_when_nobody_waits_any_more_is_given_back() {
+    let ground = Ground::new();
+    // The answer to the first question comes with that to the second.
+    let late = std::sync::Mutex::new(None);
+    let server = serve(ground.fake(), move |query_id, region| {
+        let mut late = late.lock().unwrap();
+        let answer = late.take().unwrap_or_else(|| number(99, 99));
+        *late = Some(number(query_id, region));
+        answer
+    });
+    let client = ground.connect(options().answer_timeout(Duration::from_millis(300)));
+    let timed_out = client.attach_device(memory()).unwrap_err();
+    assert!(
+        matches!(timed_out, InferError::Timeout { .. }),
+        "{timed_out}"
+    );
+    let timed_out = client.attach_device(memory()).unwrap_err();
+    assert!(
+        matches!(timed_out, InferError::Timeout { .. }),
+        "{timed_out}"
+    );
+    client.model("double").unwrap();
+    drop(client);
+    let peer = server.join().unwrap();
+    // One that was never asked for, and the first.
+    assert_eq!(peer.detached, [99, 1]);
 }

@@ -75,7 +75,8 @@ impl Transfers {
     }
 
     /// Ends the context of the device, with everything in it, and makes a new one, what batches share anew, and the
-    /// same registrations. Regions on the device are lost, and say so. This is for a context that is lost; what was made in the old one refuses from then on.
+    /// same registrations. Regions on the device are lost, and say so. This is for a context that is lost; what was made
+    /// in the old one refuses from then on.
     ///
     /// Engines that hold handles of the old context have to be dropped before ([`Device::reset`]).
     ///
