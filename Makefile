@@ -15,6 +15,7 @@
 #   make check-k8s         manifests, chart, alerts and dashboard of k8s/, without a cluster (needs Python 3.11)
 #   make gpu               the GPU parts against a CUDA driver of ours without a device; on the machine's own driver with
 #                          ADJOIN_REAL_CUDA=1
+#   make python-gpu        arrays on the device from Python, on that driver of ours
 #   make check-kernels     the CUDA kernels against their source, with the compiler from PyPI (200 MB)
 #   make images            container images, built by podman (k8s/image/Containerfile)
 #   make test-pods         pods of k8s/, really run on podman, as root (k8s/test/pods)
@@ -42,7 +43,7 @@ GPU_SERVER := -p adjoin -p adjoin-tests -p adjoin-fake-cuda --features adjoin/te
 export ADJOIN_ONNXRUNTIME ?= $(ONNXRUNTIME)
 export ADJOIN_FLATC ?= $(FLATC)
 
-.PHONY: help demo test check fmt clippy doc unit loom system c python oip check-k8s test-peers test-pods images image-binaries models tools generate header gpu tensorrt-headers check-kernels \
+.PHONY: help demo test check fmt clippy doc unit loom system c python python-gpu oip check-k8s test-peers test-pods images image-binaries models tools generate header gpu tensorrt-headers check-kernels \
 	bench bench-load bench-python bench-instructions bench-peers bench-peers-full install-c clean
 
 help:
@@ -52,7 +53,7 @@ demo: need-cargo
 	$(CARGO) build --release --locked -p adjoin
 	env -u ADJOIN_ONNXRUNTIME target/release/adjoin demo
 
-test: fmt clippy doc unit gpu system c python oip loom check-models check-k8s test-peers
+test: fmt clippy doc unit gpu system c python python-gpu oip loom check-models check-k8s test-peers
 	@echo "all tests passed"
 
 fmt: need-cargo
@@ -102,6 +103,11 @@ c: tools need-cxx
 # Every interleaving of ring and doorbell. Another target directory, as the flag changes every crate.
 loom: need-cargo
 	RUSTFLAGS="--cfg loom" $(CARGO) test --locked --release --target-dir target/loom -p adjoin-shm --test loom
+
+# Arrays on the device from Python, in the environment that `python` has made, on the driver of `gpu`.
+python-gpu: python tensorrt-headers need-cxx
+	$(CARGO) build --locked $(GPU_SERVER)
+	ADJOIN_PYTHON=$(abspath target/python/venv/bin/python) $(CARGO) test --locked $(GPU_SERVER) --test gpu -- --ignored python::
 
 # The Python client: its wheel in a fresh virtual environment, lints, types, and tests against the command.
 python: tools

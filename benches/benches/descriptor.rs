@@ -15,6 +15,7 @@ fn request(count: u64) -> RequestDescriptor<'static> {
         name: "input",
         dtype: DataType::Fp32,
         shape: Shape::from_slice(&[1, 128]),
+        region: 0,
         offset: 65_536 + 512 * index,
         byte_size: 512,
     };
@@ -24,6 +25,7 @@ fn request(count: u64) -> RequestDescriptor<'static> {
         label: "",
         inputs: (0..count).map(input).collect(),
         outputs: Default::default(),
+        rooms: Default::default(),
     }
 }
 
@@ -37,7 +39,7 @@ fn descriptor(c: &mut Criterion) {
         let bytes = reader.request(&request).expect("it fits").to_vec();
         c.bench_function(&format!("descriptor/parse/{count}"), |b| {
             b.iter(|| {
-                black_box(parse_request(black_box(&bytes), 0..1 << 20).map(|r| r.inputs.len()))
+                black_box(parse_request(black_box(&bytes), &(0..1 << 20)).map(|r| r.inputs.len()))
             });
         });
     }

@@ -33,7 +33,7 @@ VIRTUAL_ENV=$venv "$venv/bin/maturin" build --quiet --locked -m "$here/Cargo.tom
 "$python" -m pip install --quiet --disable-pip-version-check --no-deps "$dir"/wheels/adjoin-*.whl
 
 config=$here/pyproject.toml
-for folder in "$here" "$root/examples/python" "$root/benches/python" "$root/tests/oip"; do
+for folder in "$here" "$root/examples/python" "$root/benches/python" "$root/tests/oip" "$root/tests/gpu"; do
     "$venv/bin/ruff" check --quiet --config "$config" "$folder"
     "$venv/bin/ruff" format --quiet --check --config "$config" "$folder"
 done

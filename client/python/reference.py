@@ -19,7 +19,18 @@ HERE = Path(__file__).resolve().parent
 TARGET = HERE.parents[1] / "docs/python.md"
 STUBS = HERE / "python/adjoin/_adjoin.pyi"
 
-CLASSES = ["Client", "Model", "TensorSpec", "Request", "Result", "Stats", "Future", "OutputArray"]
+CLASSES = [
+    "Client",
+    "Model",
+    "TensorSpec",
+    "Request",
+    "Result",
+    "Stats",
+    "Future",
+    "OutputArray",
+    "DeviceRegion",
+    "DeviceArray",
+]
 SHOWN = {"__call__", "__getitem__", "__setitem__"}
 HEADER = """# Python reference
 

@@ -1,13 +1,14 @@
 //! The parsed form of a response descriptor, kept from one run of a request to the next.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use adjoin_schema::descriptor::parse_response;
-use adjoin_schema::layout::{CompletionEntry, RegionKind, completion_flags};
+use adjoin_schema::layout::{CompletionEntry, completion_flags};
 use adjoin_schema::limits::DESCRIPTOR_BYTES_MAX;
 use adjoin_schema::{DataType, Shape};
 use adjoin_shm::ClientMemory;
+
+use crate::device::AnswerRegions;
 
 static LAST_LAYOUT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -19,6 +20,8 @@ pub(crate) struct Output {
     pub(crate) shape: Shape,
     pub(crate) offset: u64,
     pub(crate) byte_size: u64,
+    /// Whether it lies in a region on a device.
+    pub(crate) is_on_device: bool,
 }
 
 /// What the last response descriptor says.
@@ -40,6 +43,7 @@ impl Answer {
         &mut self,
         memory: &ClientMemory,
         completion: &CompletionEntry,
+        regions: &AnswerRegions<'_>,
     ) -> Result<(), String> {
         let (offset, byte_size) = (completion.response_offset, completion.response_size);
         let is_same = completion.flags & completion_flags::SAME_RESPONSE != 0
@@ -63,15 +67,14 @@ impl Answer {
         // Nothing is kept of the last one, should this one be no good.
         self.bytes.clear();
         self.outputs.clear();
-        let payload = memory.layout().payload(RegionKind::Response);
-        self.parse(payload)?;
+        self.parse(regions)?;
         std::mem::swap(&mut self.bytes, &mut self.scratch);
         self.layout_id = LAST_LAYOUT_ID.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(())
     }
 
-    fn parse(&mut self, payload: Range<u64>) -> Result<(), String> {
-        let response = parse_response(&self.scratch, payload)
+    fn parse(&mut self, regions: &AnswerRegions<'_>) -> Result<(), String> {
+        let response = parse_response(&self.scratch, regions)
             .map_err(|rejection| format!("a response descriptor that is not valid: {rejection}"))?;
         self.model_version = response.model_version;
         self.outputs
@@ -81,6 +84,7 @@ impl Answer {
                 shape: tensor.shape,
                 offset: tensor.offset,
                 byte_size: tensor.byte_size,
+                is_on_device: tensor.region != 0,
             }));
         Ok(())
     }

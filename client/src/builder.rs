@@ -7,9 +7,10 @@ use adjoin_schema::text::shape_text;
 use adjoin_schema::{DataType, Shape};
 use smallvec::SmallVec;
 
+use crate::device::{DevicePlace, DeviceRoom};
 use crate::exchange::{Exchange, Input};
 use crate::tensor::names;
-use crate::{Model, Request, RequestError};
+use crate::{DeviceRegion, Model, Request, RequestError};
 
 /// A request that is being put together. [`RequestBuilder::build`] takes its place in shared memory.
 #[derive(Clone, Debug)]
@@ -18,6 +19,7 @@ pub struct RequestBuilder {
     model: Model,
     inputs: SmallVec<[Input; 2]>,
     wanted: Vec<String>,
+    rooms: Vec<DeviceRoom>,
     may_prepare: bool,
     give_up_at: Option<Instant>,
 }
@@ -28,6 +30,7 @@ impl RequestBuilder {
             model,
             inputs: SmallVec::new(),
             wanted: Vec::new(),
+            rooms: Vec::new(),
             may_prepare: true,
             give_up_at: None,
         }
@@ -57,6 +60,53 @@ impl RequestBuilder {
         self.add(name, shape, Some(byte_size))
     }
 
+    /// Adds an input that lies in a region on the device, `offset` bytes from its start, which is a multiple of 64. What the
+    /// device is to write there has to be written when the request is submitted.
+    ///
+    /// # Errors
+    /// As [`RequestBuilder::input`]. That the range lies in the region is checked by the server.
+    pub fn input_on_device(
+        self,
+        name: &str,
+        shape: &[i64],
+        region: &DeviceRegion,
+        offset: u64,
+    ) -> Result<Self, RequestError> {
+        let mut with_input = self.add(name, shape, None)?;
+        if let Some(input) = with_input.inputs.last_mut() {
+            let region = region.clone();
+            input.on_device = Some(DevicePlace { region, offset });
+        }
+        Ok(with_input)
+    }
+
+    /// Has an output go to a region on the device, `offset` bytes from its start, which is a multiple of 64; `byte_size` is
+    /// the room that it has there. It is there when the request is answered, and stays until the next run: the
+    /// response says how large it is, and has none of its bytes.
+    ///
+    /// # Errors
+    /// `OutputUnknown`, or `OutputRepeated`. That the range lies in the region is checked by the server.
+    pub fn output_on_device(
+        mut self,
+        name: &str,
+        region: &DeviceRegion,
+        offset: u64,
+        byte_size: u64,
+    ) -> Result<Self, RequestError> {
+        let name = name.to_owned();
+        self.check_output(&name)?;
+        if self.rooms.iter().any(|room| room.name == name) {
+            return Err(RequestError::OutputRepeated { name });
+        }
+        let region = region.clone();
+        self.rooms.push(DeviceRoom {
+            name,
+            place: DevicePlace { region, offset },
+            byte_size,
+        });
+        Ok(self)
+    }
+
     fn add(
         mut self,
         name: &str,
@@ -81,13 +131,14 @@ impl RequestBuilder {
             dtype: spec.dtype,
             shape: check_shape(spec, shape)?,
             byte_size: check_byte_size(spec, shape, byte_size)?,
+            on_device: None,
             is_lost: false,
         };
         self.inputs.push(input);
         Ok(self)
     }
 
-    /// Wants only these outputs; without a call, all.
+    /// Wants only these outputs, and those that go to a device; without a call, all.
     pub fn outputs(mut self, names: &[&str]) -> Self {
         self.wanted = names.iter().map(|&name| name.to_owned()).collect();
         self
@@ -117,14 +168,22 @@ impl RequestBuilder {
         let Self {
             model,
             inputs,
-            wanted,
+            mut wanted,
+            rooms,
             may_prepare,
             give_up_at,
         } = self;
+        if !wanted.is_empty() {
+            let is_new = |room: &&DeviceRoom| !wanted.contains(&room.name);
+            let new: Vec<String> = (rooms.iter().filter(is_new))
+                .map(|room| room.name.clone())
+                .collect();
+            wanted.extend(new);
+        }
         let Model { client, target } = model;
         let session = client.live_session(give_up_at)?;
-        let wanted = wanted.into_boxed_slice();
-        let mut exchange = Exchange::new(client, session, target, inputs, wanted, may_prepare);
+        let outputs = (wanted.into_boxed_slice(), rooms.into_boxed_slice());
+        let mut exchange = Exchange::new(client, session, target, inputs, outputs, may_prepare);
         exchange.extents = exchange
             .place(&exchange.session)
             .map_err(RequestError::of_placement)?;
@@ -141,15 +200,21 @@ impl RequestBuilder {
                 known: names(info.inputs.iter().map(|spec| spec.name.as_str())),
             });
         }
-        let is_known = |name: &&String| info.outputs.iter().any(|spec| spec.name == **name);
-        match self.wanted.iter().find(|name| !is_known(name)) {
-            None => Ok(()),
-            Some(unknown) => Err(RequestError::OutputUnknown {
-                model: info.model.clone(),
-                name: unknown.clone(),
-                known: names(info.outputs.iter().map(|spec| spec.name.as_str())),
-            }),
+        self.wanted
+            .iter()
+            .try_for_each(|name| self.check_output(name))
+    }
+
+    fn check_output(&self, name: &str) -> Result<(), RequestError> {
+        let info = self.model.info();
+        if info.outputs.iter().any(|spec| spec.name == name) {
+            return Ok(());
         }
+        Err(RequestError::OutputUnknown {
+            model: info.model.clone(),
+            name: name.to_owned(),
+            known: names(info.outputs.iter().map(|spec| spec.name.as_str())),
+        })
     }
 }
 

@@ -73,6 +73,7 @@ pub(crate) fn open(
         session_id: welcome.session_id,
         server_version: welcome.server_version,
         layout,
+        features: welcome.features,
     };
     tracing::debug!(
         session = facts.session_id,

@@ -8,13 +8,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use adjoin_schema::descriptor::{Rejection, RequestDescriptor, TensorDescriptor};
+use adjoin_schema::descriptor::{OutputRoom, Rejection, RequestDescriptor, TensorDescriptor};
 use adjoin_schema::layout::CompletionEntry;
 use adjoin_schema::{DataType, Shape};
 use adjoin_shm::{OwnedRange, SpinBudget};
 use smallvec::SmallVec;
 
 use crate::answer::Answer;
+use crate::device::{DevicePlace, DeviceRoom};
 use crate::inflight::Ticket;
 use crate::model::Target;
 use crate::reclaim::{Extents, Orphan, Preparation};
@@ -29,8 +30,20 @@ pub(crate) struct Input {
     pub(crate) dtype: DataType,
     pub(crate) shape: Shape,
     pub(crate) byte_size: u64,
+    /// Where it lies, if not in the request region.
+    pub(crate) on_device: Option<DevicePlace>,
     /// Its bytes went with an earlier session and were not written again.
     pub(crate) is_lost: bool,
+}
+
+impl Input {
+    /// Bytes that it takes in the request region.
+    pub(crate) fn region_bytes(&self) -> u64 {
+        match self.on_device {
+            Some(_) => 0,
+            None => self.byte_size,
+        }
+    }
 }
 
 /// A request that is with the server.
@@ -61,6 +74,8 @@ pub(crate) struct Exchange {
     pub(crate) extents: Extents,
     /// Names of the wanted outputs; none for all.
     pub(crate) wanted: Box<[String]>,
+    /// Where outputs go that are not to lie in the response region.
+    pub(crate) rooms: Box<[DeviceRoom]>,
     pub(crate) may_prepare: bool,
     pub(crate) preparation: Preparation,
     pub(crate) answer: Answer,
@@ -81,7 +96,7 @@ impl Exchange {
         session: Arc<Session>,
         target: Arc<Target>,
         inputs: SmallVec<[Input; 2]>,
-        wanted: Box<[String]>,
+        (wanted, rooms): (Box<[String]>, Box<[DeviceRoom]>),
         may_prepare: bool,
     ) -> Self {
         Self {
@@ -90,6 +105,7 @@ impl Exchange {
             inputs,
             extents: Extents::default(),
             wanted,
+            rooms,
             may_prepare,
             preparation: initial(may_prepare),
             answer: Answer::default(),
@@ -108,33 +124,57 @@ impl Exchange {
         &self.target.info.inputs[input.spec].name
     }
 
-    /// What the request says to the server, about its inputs in `ranges`.
+    /// What the request says to the server, about its inputs in `ranges`, and about those and the rooms in device regions
+    /// of these numbers.
     pub(crate) fn descriptor<'r>(
         &self,
         ranges: impl Iterator<Item = &'r OwnedRange>,
+        regions: &[u32],
     ) -> RequestDescriptor<'_> {
+        let number = |index: usize| regions.get(index).copied().unwrap_or(0);
+        let place = |(index, (input, range)): (usize, (&Input, &OwnedRange))| {
+            let offset = match &input.on_device {
+                Some(place) => place.offset,
+                None => range.offset(),
+            };
+            (number(index), offset)
+        };
+        let places: SmallVec<[(u32, u64); 2]> = (self.inputs.iter().zip(ranges))
+            .enumerate()
+            .map(place)
+            .collect();
         let tensors = self
             .inputs
             .iter()
-            .zip(ranges)
-            .map(|(input, range)| TensorDescriptor {
+            .zip(places)
+            .map(|(input, (region, offset))| TensorDescriptor {
                 name: self.input_name(input),
                 dtype: input.dtype,
                 shape: input.shape.clone(),
-                offset: range.offset(),
-                byte_size: range.byte_size(),
+                region,
+                offset,
+                byte_size: input.byte_size,
             });
+        let rooms = self.rooms.iter().enumerate();
+        let rooms = rooms.map(|(index, room)| OutputRoom {
+            name: &room.name,
+            region: number(self.inputs.len() + index),
+            offset: room.place.offset,
+            byte_size: room.byte_size,
+        });
         RequestDescriptor {
             model: &self.target.info.model,
             version: self.target.version,
             label: &self.target.label,
             inputs: tensors.collect(),
             outputs: self.wanted.iter().map(String::as_str).collect(),
+            rooms: rooms.collect(),
         }
     }
 
     pub(crate) fn explain(&self, rejection: Rejection) -> Explanation {
-        let request = self.descriptor(self.extents.inputs.iter().map(|range| &**range));
+        let inputs = self.extents.inputs.iter().map(|range| &**range);
+        let request = self.descriptor(inputs, &self.extents.regions);
         Explanation::new(rejection, Some(&request), Some(&self.target.info))
     }
 
@@ -155,6 +195,10 @@ impl Exchange {
         let count = self.inputs.len();
         if index >= count {
             return Err(TensorError::IndexOutOfRange { index, count });
+        }
+        if self.inputs[index].on_device.is_some() {
+            let name = self.input_name(&self.inputs[index]).to_owned();
+            return Err(TensorError::OnDevice { name });
         }
         self.release_answer();
         if self.session.standing() != Standing::Serving {

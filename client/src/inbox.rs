@@ -1,6 +1,7 @@
 //! What comes over the attach socket of an open session: answers to questions, doorbell packets, and
 //! the end. Whoever reads a packet that is meant for another thread leaves it here.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use adjoin_schema::attach::{AttachMessage, ModelInfo, ModelQuery, Refusal, WAKE};
@@ -17,10 +18,19 @@ use crate::{Explanation, InferError};
 /// Longest sleep of a thread that waits for an answer: another thread may have read it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
+/// What the server answers to a question.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Model(Box<ModelInfo>),
+    /// With the number of the region.
+    DeviceAttached(u32),
+    DeviceDetached,
+}
+
 #[derive(Debug)]
 enum Answer {
     Awaited,
-    Came(Result<ModelInfo, Rejection>),
+    Came(Result<Reply, Rejection>),
 }
 
 /// Packets that were read and not yet fetched.
@@ -28,6 +38,8 @@ enum Answer {
 pub(crate) struct Inbox {
     last_query_id: u64,
     answers: Vec<(u64, Answer)>,
+    /// Device regions that were attached when nobody waited for that any more.
+    unwanted: Vec<u32>,
     /// Room for one packet; empty before the first.
     buffer: Vec<u8>,
 }
@@ -40,20 +52,30 @@ struct News {
 }
 
 impl Inbox {
-    fn ask(&mut self) -> u64 {
+    /// A number for a question.
+    pub(crate) fn number(&mut self) -> u64 {
         self.last_query_id += 1;
+        self.last_query_id
+    }
+
+    fn ask(&mut self) -> u64 {
+        self.number();
         self.answers.push((self.last_query_id, Answer::Awaited));
         self.last_query_id
     }
 
-    fn put(&mut self, query_id: u64, answer: Result<ModelInfo, Rejection>) {
+    fn put(&mut self, query_id: u64, answer: Result<Reply, Rejection>) {
         // An answer that nobody waits for any more is dropped.
         if let Some(place) = self.answers.iter_mut().find(|(id, _)| *id == query_id) {
             place.1 = Answer::Came(answer);
         }
     }
 
-    fn fetch(&mut self, query_id: u64) -> Option<Result<ModelInfo, Rejection>> {
+    fn is_awaited(&self, query_id: u64) -> bool {
+        self.answers.iter().any(|(id, _)| *id == query_id)
+    }
+
+    fn fetch(&mut self, query_id: u64) -> Option<Result<Reply, Rejection>> {
         let came =
             |(id, answer): &(u64, Answer)| *id == query_id && matches!(answer, Answer::Came(_));
         let index = self.answers.iter().position(came)?;
@@ -95,7 +117,20 @@ impl Inbox {
     fn sort(&mut self, packet: &[u8]) -> Option<SessionEnd> {
         match AttachMessage::parse(packet) {
             Ok(AttachMessage::ModelInfo(info)) => {
-                self.put(info.query_id, Ok(info));
+                self.put(info.query_id, Ok(Reply::Model(Box::new(info))));
+                None
+            }
+            Ok(AttachMessage::DeviceAttached(attached)) => {
+                let region = attached.region;
+                if self.is_awaited(attached.query_id) {
+                    self.put(attached.query_id, Ok(Reply::DeviceAttached(region)));
+                } else {
+                    self.unwanted.push(region);
+                }
+                None
+            }
+            Ok(AttachMessage::DeviceDetached(detached)) => {
+                self.put(detached.query_id, Ok(Reply::DeviceDetached));
                 None
             }
             Ok(AttachMessage::Refusal(refusal)) => {
@@ -127,6 +162,10 @@ pub(crate) fn message_name(message: &AttachMessage) -> &'static str {
         AttachMessage::Refusal(_) => "refusal",
         AttachMessage::ModelQuery(_) => "model query",
         AttachMessage::ModelInfo(_) => "model description",
+        AttachMessage::DeviceAttach(_) => "device region",
+        AttachMessage::DeviceAttached(_) => "number of a device region",
+        AttachMessage::DeviceDetach(_) => "end of a device region",
+        AttachMessage::DeviceDetached(_) => "answer to the end of a device region",
     }
 }
 
@@ -136,7 +175,14 @@ impl Session {
         if self.end().is_some() {
             return;
         }
-        let news = self.inbox.lock().read(&self.socket);
+        let (news, unwanted) = {
+            let mut inbox = self.inbox.lock();
+            let news = inbox.read(&self.socket);
+            (news, std::mem::take(&mut inbox.unwanted))
+        };
+        for region in unwanted {
+            self.detach_device(region);
+        }
         if let Some(end) = news.end {
             // What the server completed before it went is still delivered.
             self.harvest_last();
@@ -155,35 +201,54 @@ impl Session {
         at_most: Duration,
         limit: &Limit<'_>,
     ) -> Result<ModelInfo, InferError> {
-        let query_id = self.inbox.lock().ask();
-        let query = ModelQuery {
-            query_id,
-            model: model.to_owned(),
-            version,
-            label: label.to_owned(),
+        let query = |query_id| {
+            AttachMessage::ModelQuery(ModelQuery {
+                query_id,
+                model: model.to_owned(),
+                version,
+                label: label.to_owned(),
+            })
         };
-        let packet = AttachMessage::ModelQuery(query).encode();
-        let answer = self.exchange(query_id, &packet, at_most, limit);
-        self.inbox.lock().give_up(query_id);
-        answer?.map_err(|rejection| {
+        let reply = self.ask_for(query, &[], at_most, limit)?;
+        let reply = reply.map_err(|rejection| {
             let request = RequestDescriptor {
                 model,
                 version,
                 label,
                 inputs: Default::default(),
                 outputs: Default::default(),
+                rooms: Default::default(),
             };
             InferError::from_explanation(Explanation::new(rejection, Some(&request), None))
-        })
+        })?;
+        match reply {
+            Reply::Model(info) => Ok(*info),
+            _ => Err(InferError::protocol("another answer than was asked for")),
+        }
+    }
+
+    /// Sends a question with the number that it is given, and waits for the answer.
+    pub(crate) fn ask_for(
+        &self,
+        question: impl FnOnce(u64) -> AttachMessage,
+        descriptors: &[BorrowedFd<'_>],
+        at_most: Duration,
+        limit: &Limit<'_>,
+    ) -> Result<Result<Reply, Rejection>, InferError> {
+        let query_id = self.inbox.lock().ask();
+        let packet = question(query_id).encode();
+        let answer = self.exchange(query_id, (&packet, descriptors), at_most, limit);
+        self.inbox.lock().give_up(query_id);
+        answer
     }
 
     fn exchange(
         &self,
         query_id: u64,
-        packet: &[u8],
+        (packet, descriptors): (&[u8], &[BorrowedFd<'_>]),
         at_most: Duration,
         limit: &Limit<'_>,
-    ) -> Result<Result<ModelInfo, Rejection>, InferError> {
+    ) -> Result<Result<Reply, Rejection>, InferError> {
         let gone = || match self.end() {
             Some(SessionEnd::Gone) | None => InferError::ServerGone {
                 may_have_run: false,
@@ -194,7 +259,7 @@ impl Session {
         let mut is_sent = false;
         loop {
             if !is_sent {
-                is_sent = match self.socket.send(packet, &[]) {
+                is_sent = match self.socket.send(packet, descriptors) {
                     Ok(()) => true,
                     Err(Errno::AGAIN | Errno::INTR) => false,
                     Err(_) => {

@@ -46,6 +46,9 @@ mod asynchronous;
 mod builder;
 mod client;
 mod connect;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+mod device;
 mod error;
 mod exchange;
 mod harvest;
@@ -78,6 +81,7 @@ pub use adjoin_shm::{Element, ElementError, WritablePart};
 pub use asynchronous::PendingFuture;
 pub use builder::RequestBuilder;
 pub use client::Client;
+pub use device::{DeviceRegion, ExportedMemory};
 pub use error::{ConnectError, Explanation, InferError, RegionFull, RequestError, TensorError};
 pub use lease::Lease;
 pub use model::Model;

@@ -11,39 +11,42 @@ use adjoin_schema::limits::ALIGNMENT;
 use adjoin_shm::{Arena, OwnedRange};
 use smallvec::SmallVec;
 
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Input};
 use crate::reclaim::Extents;
 use crate::session::Session;
 use crate::{ConnectError, Explanation, InferError, InputPlace, RequestError};
 
 type Ranges = SmallVec<[OwnedRange; 2]>;
+/// Of device regions, as in [`Extents`].
+type Numbers = SmallVec<[u32; 2]>;
 
 impl Exchange {
     /// Takes room in a session, with the inputs as they happen to be there.
-    pub(crate) fn place(&self, session: &Session) -> Result<Extents, InferError> {
-        let (inputs, descriptor) = self.room(session)?;
-        Ok(extents(inputs, Some(descriptor)))
+    pub(crate) fn place(&self, session: &Arc<Session>) -> Result<Extents, InferError> {
+        let (inputs, regions, descriptor) = self.room(session)?;
+        Ok(extents(inputs, regions, Some(descriptor)))
     }
 
     /// Takes room in a session, with the inputs as they are in this request.
-    pub(crate) fn place_with_inputs(&self, session: &Session) -> Result<Extents, InferError> {
-        let (mut inputs, descriptor) = self.room(session)?;
+    pub(crate) fn place_with_inputs(&self, session: &Arc<Session>) -> Result<Extents, InferError> {
+        let (mut inputs, regions, descriptor) = self.room(session)?;
         self.copy_inputs(&mut inputs);
-        Ok(extents(inputs, Some(descriptor)))
+        Ok(extents(inputs, regions, Some(descriptor)))
     }
 
-    /// Room for the inputs and the descriptor in a session, with the descriptor written.
-    fn room(&self, session: &Session) -> Result<(Ranges, OwnedRange), InferError> {
-        let byte_sizes = self.inputs.iter().map(|input| input.byte_size);
+    /// Room for the inputs and the descriptor in a session, with the descriptor written; device regions are attached to it.
+    fn room(&self, session: &Arc<Session>) -> Result<(Ranges, Numbers, OwnedRange), InferError> {
+        let regions = self.region_numbers(session)?;
+        let byte_sizes = self.inputs.iter().map(Input::region_bytes);
         let inputs = session.allocate_inputs(byte_sizes)?;
         let mut writer = DescriptorWriter::new();
-        let request = self.descriptor(inputs.iter());
+        let request = self.descriptor(inputs.iter(), &regions);
         let bytes = writer.request(&request).map_err(|rejection| {
             InferError::Invalid(Explanation::new(rejection, Some(&request), None))
         })?;
         let mut descriptor = session.allocate_descriptor(bytes.len() as u64)?;
         descriptor.write(bytes);
-        Ok((inputs, descriptor))
+        Ok((inputs, regions, descriptor))
     }
 
     /// Another exchange with the same inputs, in a session that takes requests.
@@ -54,7 +57,7 @@ impl Exchange {
             session,
             Arc::clone(&self.target),
             self.inputs.clone(),
-            self.wanted.clone(),
+            (self.wanted.clone(), self.rooms.clone()),
             self.may_prepare,
         );
         copy.extents = self
@@ -78,10 +81,11 @@ impl Exchange {
         fence(Ordering::Acquire);
         let is_lost = self.session.is_memory_taken_back(RegionKind::Request);
         for input in &mut self.inputs {
-            input.is_lost |= is_lost && input.byte_size > 0;
+            input.is_lost |= is_lost && input.region_bytes() > 0;
         }
         let left = self.place_id;
-        self.begin_in(Arc::clone(&self.session), extents(inputs, None));
+        let left_extents = extents(inputs, Numbers::new(), None);
+        self.begin_in(Arc::clone(&self.session), left_extents);
         self.left_place_id = Some(left);
         self.is_ashore = true;
         Ok(())
@@ -121,7 +125,7 @@ impl Exchange {
     }
 
     fn private_room(&self) -> Result<Ranges, InferError> {
-        let byte_sizes = self.inputs.iter().map(|input| input.byte_size);
+        let byte_sizes = self.inputs.iter().map(Input::region_bytes);
         let room = byte_sizes
             .clone()
             .map(|byte_size| byte_size.max(1).next_multiple_of(ALIGNMENT));
@@ -142,9 +146,10 @@ impl Exchange {
     }
 }
 
-fn extents(inputs: Ranges, descriptor: Option<OwnedRange>) -> Extents {
+fn extents(inputs: Ranges, regions: Numbers, descriptor: Option<OwnedRange>) -> Extents {
     Extents {
         inputs: inputs.into_iter().map(Arc::new).collect(),
+        regions,
         descriptor,
     }
 }

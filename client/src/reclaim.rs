@@ -15,6 +15,8 @@ use crate::session::Session;
 pub(crate) struct Extents {
     /// Inputs in the request's order, each perhaps shared with an [`InputPlace`](crate::InputPlace).
     pub(crate) inputs: SmallVec<[Arc<OwnedRange>; 2]>,
+    /// Number of the region of each input, 0 for those of the session, and then of each room; none before they are known.
+    pub(crate) regions: SmallVec<[u32; 2]>,
     /// The descriptor, as long as it is written there.
     pub(crate) descriptor: Option<OwnedRange>,
 }
@@ -45,8 +47,12 @@ pub(crate) enum Preparation {
 impl Preparation {
     /// What it is after a completion.
     pub(crate) fn after(self, completion: &CompletionEntry) -> Self {
+        let is_kept = completion.flags & completion_flags::PREPARED != 0;
         match self {
-            Self::Asked(id) if completion.flags & completion_flags::PREPARED != 0 => Self::Done(id),
+            Self::Asked(id) if is_kept => Self::Done(id),
+            // The server has forgotten it meanwhile, as it does when a region on the device is detached that it names:
+            // the response is one to be released.
+            Self::Done(id) if answered(completion) && !is_kept => Self::Asked(id),
             other => other,
         }
     }
@@ -86,4 +92,30 @@ impl Session {
 /// Whether a completion brings a response.
 pub(crate) fn answered(completion: &CompletionEntry) -> bool {
     completion.status == Status::Ok as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_forgot_is_released_and_its_number_given_back() {
+        let completion = |status: Status, flags| CompletionEntry {
+            flags,
+            ..CompletionEntry::failure(1, status, [0; 2])
+        };
+        let kept = completion(Status::Ok, completion_flags::PREPARED);
+        let forgotten = completion(Status::Ok, 0);
+        let refused = completion(Status::QueueFull, 0);
+        let after = |preparation: Preparation, completion| preparation.after(&completion);
+        assert_eq!(after(Preparation::Asked(3), kept), Preparation::Done(3));
+        assert_eq!(after(Preparation::Done(3), kept), Preparation::Done(3));
+        assert_eq!(
+            after(Preparation::Done(3), forgotten),
+            Preparation::Asked(3)
+        );
+        // A refusal says nothing of what the server keeps.
+        assert_eq!(after(Preparation::Done(3), refused), Preparation::Done(3));
+        assert_eq!(after(Preparation::Off, kept), Preparation::Off);
+    }
 }

@@ -120,7 +120,7 @@ impl Request {
         let input = self.exchange.inputs.get(index);
         let byte_size = input
             .ok_or(TensorError::IndexOutOfRange { index, count })?
-            .byte_size;
+            .region_bytes();
         let given = place.byte_size();
         if given != byte_size {
             return Err(TensorError::SizeMismatch { given, byte_size });
@@ -158,6 +158,7 @@ impl Request {
             dtype: input.dtype,
             shape: &input.shape,
             byte_size: input.byte_size,
+            is_on_device: input.on_device.is_some(),
         })
     }
 
@@ -174,6 +175,7 @@ impl Request {
             dtype: input.dtype,
             shape: &input.shape,
             byte_size: input.byte_size,
+            is_on_device: input.on_device.is_some(),
         })
     }
 

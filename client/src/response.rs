@@ -110,6 +110,7 @@ impl<'r> Outputs<'r> {
     /// `IndexOutOfRange`, `Lost`, or `Forked`.
     pub fn place_at(&self, index: usize) -> Result<OutputPlace, TensorError> {
         let output = self.output(index)?;
+        check_host(output)?;
         OutputPlace::new(self.session, output.offset, output.byte_size)
     }
 
@@ -158,10 +159,20 @@ impl<'r> Outputs<'r> {
     }
 
     fn view<T: Element>(&self, output: &Output) -> Result<&'r [T], TensorError> {
+        check_host(output)?;
         self.session.check_outputs()?;
         let region = self.session.memory.response();
         Ok(output_slice(region, output.offset, output.byte_size)?)
     }
+}
+
+/// That an output lies where the processor reaches it.
+fn check_host(output: &Output) -> Result<(), TensorError> {
+    if output.is_on_device {
+        let name = output.name.clone();
+        return Err(TensorError::OnDevice { name });
+    }
+    Ok(())
 }
 
 fn info(output: &Output) -> TensorInfo<'_> {
@@ -170,6 +181,7 @@ fn info(output: &Output) -> TensorInfo<'_> {
         dtype: output.dtype,
         shape: &output.shape,
         byte_size: output.byte_size,
+        is_on_device: output.is_on_device,
     }
 }
 

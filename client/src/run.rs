@@ -6,6 +6,7 @@ use adjoin_schema::descriptor::Rejection;
 use adjoin_schema::layout::CompletionEntry;
 use adjoin_schema::status::Status;
 
+use crate::device::AnswerRegions;
 use crate::exchange::{Exchange, Flight, Stage, initial};
 use crate::reclaim::Preparation;
 use crate::session::Standing;
@@ -198,7 +199,9 @@ impl Exchange {
 
     fn accept(&mut self, completion: &CompletionEntry) -> Result<(), InferError> {
         self.stage = Stage::Answered(*completion);
-        let outcome = self.answer.read(&self.session.memory, completion);
+        let session = &self.session;
+        let regions = AnswerRegions::new(session, &self.rooms, &self.extents.regions);
+        let outcome = self.answer.read(&session.memory, completion, &regions);
         outcome.map_err(|what| {
             self.release_answer();
             if self.session.memory_end_is_near() {

@@ -64,6 +64,8 @@ pub(crate) struct Facts {
     pub(crate) session_id: u64,
     pub(crate) server_version: String,
     pub(crate) layout: SessionLayout,
+    /// What the server understands beside version 1 of the protocol.
+    pub(crate) features: u64,
 }
 
 /// An open session. Its drop closes it.

@@ -17,6 +17,8 @@ pub struct TensorInfo<'t> {
     pub shape: &'t [i64],
     /// Bytes of the payload.
     pub byte_size: u64,
+    /// Whether it lies in a [`DeviceRegion`](crate::DeviceRegion), where the processor does not reach it.
+    pub is_on_device: bool,
 }
 
 /// Names for an error's text.

@@ -1,8 +1,10 @@
-//! Messages of the attach socket: the handshake, and questions about models.
+//! Messages of the attach socket: the handshake, questions about models, and memory of devices.
 //!
 //! One message is one packet of a SOCK_SEQPACKET socket, so there is no framing. After [`Welcome`] the
 //! socket stays open: its end is how either side learns that the other is gone. A message of exactly
 //! one byte ([`WAKE`]) is no FlatBuffer but the server's doorbell for clients that poll the socket.
+
+mod device;
 
 use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, VerifierOptions, WIPOffset};
 use thiserror::Error;
@@ -13,6 +15,17 @@ use crate::limits::{
     TENSOR_NAME_BYTES_MAX, TENSORS_MAX, TOKEN_BYTES,
 };
 use crate::{DataType, Shape};
+
+pub use device::{DeviceAttach, DeviceAttached, DeviceDetach, DeviceDetached, DeviceUuid};
+
+/// What a server understands beside version 1 of the protocol. A client sends nothing of it to one that does not say so.
+pub mod features {
+    /// Memory of a device as a region: [`DeviceAttach`](super::DeviceAttach), tensors and rooms with a number of a
+    /// region. Whether there is a device is told when one is attached.
+    pub const DEVICE_REGIONS: u64 = 1;
+    /// All that this build knows.
+    pub const ALL: u64 = DEVICE_REGIONS;
+}
 
 /// The server's doorbell on the attach socket.
 pub const WAKE: &[u8] = b"!";
@@ -55,6 +68,8 @@ pub struct Welcome {
     pub secret: Token,
     /// Release of the server.
     pub server_version: String,
+    /// What it understands beside version 1: [`features`].
+    pub features: u64,
 }
 
 /// A question that the server could not answer, or a handshake that it refused.
@@ -127,6 +142,10 @@ pub enum AttachMessage {
     Refusal(Refusal),
     ModelQuery(ModelQuery),
     ModelInfo(ModelInfo),
+    DeviceAttach(DeviceAttach),
+    DeviceAttached(DeviceAttached),
+    DeviceDetach(DeviceDetach),
+    DeviceDetached(DeviceDetached),
 }
 
 /// Why bytes on the attach socket are no message.
@@ -158,6 +177,14 @@ impl AttachMessage {
             }
             Self::ModelQuery(query) => (wire::AttachBody::ModelQuery, write_query(&mut fbb, query)),
             Self::ModelInfo(info) => (wire::AttachBody::ModelInfo, write_info(&mut fbb, info)),
+            Self::DeviceAttach(attach) => (wire::AttachBody::DeviceAttach, attach.write(&mut fbb)),
+            Self::DeviceAttached(attached) => {
+                (wire::AttachBody::DeviceAttached, attached.write(&mut fbb))
+            }
+            Self::DeviceDetach(detach) => (wire::AttachBody::DeviceDetach, detach.write(&mut fbb)),
+            Self::DeviceDetached(detached) => {
+                (wire::AttachBody::DeviceDetached, detached.write(&mut fbb))
+            }
         };
         let args = wire::AttachMessageArgs {
             body_type: kind,
@@ -218,6 +245,18 @@ impl AttachMessage {
         if let Some(info) = root.body_as_model_info() {
             return read_info(info).map(Self::ModelInfo);
         }
+        if let Some(attach) = root.body_as_device_attach() {
+            return DeviceAttach::read(attach).map(Self::DeviceAttach);
+        }
+        if let Some(attached) = root.body_as_device_attached() {
+            return Ok(Self::DeviceAttached(DeviceAttached::read(attached)));
+        }
+        if let Some(detach) = root.body_as_device_detach() {
+            return Ok(Self::DeviceDetach(DeviceDetach::read(detach)));
+        }
+        if let Some(detached) = root.body_as_device_detached() {
+            return Ok(Self::DeviceDetached(DeviceDetached::read(detached)));
+        }
         Err(malformed())
     }
 }
@@ -250,6 +289,7 @@ fn write_welcome(fbb: &mut Fbb<'_>, welcome: &Welcome) -> Body {
         ring_entries: welcome.ring_entries,
         secret,
         server_version,
+        features: welcome.features,
     };
     wire::Welcome::create(fbb, &args).as_union_value()
 }
@@ -370,6 +410,7 @@ fn read_welcome(welcome: wire::Welcome<'_>) -> Result<Welcome, AttachMessageErro
             TENSOR_NAME_BYTES_MAX,
             "server_version",
         )?,
+        features: welcome.features(),
     })
 }
 
@@ -436,6 +477,7 @@ mod tests {
                 session_id: 9,
                 secret: [3; 16],
                 server_version: "0.1.0".into(),
+                features: features::ALL,
                 ..Welcome::default()
             }),
             AttachMessage::Refusal(Refusal {

@@ -2,15 +2,17 @@
 //!
 //! The reader copies the bytes out of shared memory first and gives the copy to [`parse_request`] or
 //! [`parse_response`]. The FlatBuffers verifier only proves that the buffer can be walked; that
-//! extents lie in the region, that sizes follow from shapes, that nothing overlaps, is checked here,
-//! in one place, for every request that comes through shared memory.
+//! extents lie in their region (`extents`), that sizes follow from shapes, that nothing overlaps, is
+//! checked here, in one place, for every request that comes through shared memory.
+
+mod extents;
 
 use std::fmt;
-use std::ops::Range;
 
 use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, Vector, VerifierOptions, WIPOffset};
 use smallvec::SmallVec;
 
+pub use self::extents::{Extent, Regions};
 use crate::generated::adjoin::wire;
 use crate::limits::{
     ALIGNMENT, DESCRIPTOR_BYTES_MAX, LABEL_BYTES_MAX, MODEL_NAME_BYTES_MAX, RANK_MAX,
@@ -61,9 +63,24 @@ pub struct TensorDescriptor<'a> {
     pub dtype: DataType,
     /// Dimensions, none below zero.
     pub shape: Shape,
+    /// 0: the session's own region. Otherwise the number of a device region of the session.
+    pub region: u32,
     /// Bytes from the start of the region.
     pub offset: u64,
     /// Bytes of the payload.
+    pub byte_size: u64,
+}
+
+/// Where an output goes that is not to lie in the response region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputRoom<'a> {
+    /// Name of the model's output.
+    pub name: &'a str,
+    /// Number of a device region of the session.
+    pub region: u32,
+    /// Bytes from the start of the region.
+    pub offset: u64,
+    /// Bytes of the room; the output may be smaller.
     pub byte_size: u64,
 }
 
@@ -80,6 +97,8 @@ pub struct RequestDescriptor<'a> {
     pub inputs: SmallVec<[TensorDescriptor<'a>; 4]>,
     /// Wanted outputs; empty for all.
     pub outputs: SmallVec<[&'a str; 4]>,
+    /// Rooms in device regions, which share no byte with an input or each other.
+    pub rooms: SmallVec<[OutputRoom<'a>; 2]>,
 }
 
 /// What a completion gives.
@@ -94,19 +113,21 @@ pub struct ResponseDescriptor<'a> {
 fn options() -> VerifierOptions {
     VerifierOptions {
         max_depth: 4,
-        max_tables: TENSORS_MAX + 2,
+        max_tables: 2 * TENSORS_MAX + 2,
         // A vector of offsets may name one table many times; this bounds what a walk can touch.
         max_apparent_size: 4 * DESCRIPTOR_BYTES_MAX as usize,
         ignore_missing_null_terminator: false,
     }
 }
 
-/// Reads a request from a private copy of its descriptor. `payload` is where tensors of this region
-/// may lie.
+/// Reads a request from a private copy of its descriptor. `regions` says where tensors may lie.
 ///
 /// # Errors
-/// The first thing that is wrong, with its values.
-pub fn parse_request(copy: &[u8], payload: Range<u64>) -> Result<RequestDescriptor<'_>, Rejection> {
+/// The first thing that is wrong, with its values. Rooms count as tensors behind the inputs.
+pub fn parse_request<'a>(
+    copy: &'a [u8],
+    regions: &impl Regions,
+) -> Result<RequestDescriptor<'a>, Rejection> {
     let root = flatbuffers::root_with_opts::<wire::InferRequest<'_>>(&options(), copy)
         .map_err(|_| Rejection::from(Status::DescriptorInvalid))?;
     let label = root.label().unwrap_or("");
@@ -125,13 +146,24 @@ pub fn parse_request(copy: &[u8], payload: Range<u64>) -> Result<RequestDescript
     {
         return Err(Status::DescriptorInvalid.into());
     }
-    let inputs = parse_tensors(root.inputs(), &payload)?;
+    let inputs = parse_tensors(root.inputs(), regions)?;
+    let rooms = match root.rooms() {
+        Some(rooms) => parse_rooms(rooms, inputs.len(), regions)?,
+        None => SmallVec::new(),
+    };
+    extents::check_overlap(
+        inputs
+            .iter()
+            .map(TensorDescriptor::extent)
+            .chain(rooms.iter().map(OutputRoom::extent)),
+    )?;
     Ok(RequestDescriptor {
         model: root.model(),
         version: root.version(),
         label,
         inputs,
         outputs,
+        rooms,
     })
 }
 
@@ -139,13 +171,14 @@ pub fn parse_request(copy: &[u8], payload: Range<u64>) -> Result<RequestDescript
 ///
 /// # Errors
 /// As [`parse_request`].
-pub fn parse_response(
-    copy: &[u8],
-    payload: Range<u64>,
-) -> Result<ResponseDescriptor<'_>, Rejection> {
+pub fn parse_response<'a>(
+    copy: &'a [u8],
+    regions: &impl Regions,
+) -> Result<ResponseDescriptor<'a>, Rejection> {
     let root = flatbuffers::root_with_opts::<wire::InferResponse<'_>>(&options(), copy)
         .map_err(|_| Rejection::from(Status::DescriptorInvalid))?;
-    let outputs = parse_tensors(root.outputs(), &payload)?;
+    let outputs = parse_tensors(root.outputs(), regions)?;
+    extents::check_overlap(outputs.iter().map(TensorDescriptor::extent))?;
     Ok(ResponseDescriptor {
         model_version: root.model_version(),
         outputs,
@@ -156,23 +189,22 @@ type Tensors<'a> = Vector<'a, ForwardsUOffset<wire::Tensor<'a>>>;
 
 fn parse_tensors<'a>(
     tensors: Tensors<'a>,
-    payload: &Range<u64>,
+    regions: &impl Regions,
 ) -> Result<SmallVec<[TensorDescriptor<'a>; 4]>, Rejection> {
     if tensors.len() > TENSORS_MAX {
         return Err(Status::DescriptorInvalid.into());
     }
     let mut parsed: SmallVec<[TensorDescriptor<'a>; 4]> = SmallVec::with_capacity(tensors.len());
     for (index, tensor) in tensors.iter().enumerate() {
-        parsed.push(parse_tensor(index as u64, tensor, payload)?);
+        parsed.push(parse_tensor(index as u64, tensor, regions)?);
     }
-    check_overlap(&parsed)?;
     Ok(parsed)
 }
 
 fn parse_tensor<'a>(
     index: u64,
     tensor: wire::Tensor<'a>,
-    payload: &Range<u64>,
+    regions: &impl Regions,
 ) -> Result<TensorDescriptor<'a>, Rejection> {
     let reject = |status, second| Err(Rejection::new(status, [index, second]));
     let Some(dtype) = DataType::from_wire(tensor.dtype().0) else {
@@ -181,47 +213,71 @@ fn parse_tensor<'a>(
     if tensor.name().len() > TENSOR_NAME_BYTES_MAX || tensor.shape().len() > RANK_MAX {
         return reject(Status::DescriptorInvalid, 0);
     }
-    let shape: Shape = tensor.shape().iter().collect();
-    let (offset, byte_size) = (tensor.offset(), tensor.byte_size());
-    match dtype.byte_size(&shape) {
-        Ok(Some(expected)) if expected != byte_size => {
+    let parsed = TensorDescriptor {
+        name: tensor.name(),
+        dtype,
+        shape: tensor.shape().iter().collect(),
+        region: tensor.region(),
+        offset: tensor.offset(),
+        byte_size: tensor.byte_size(),
+    };
+    match dtype.byte_size(&parsed.shape) {
+        Ok(Some(expected)) if expected != parsed.byte_size => {
             return reject(Status::ByteSizeMismatch, expected);
         }
         Ok(_) => {}
         Err(_) => return reject(Status::ShapeMismatch, 0),
     }
-    if offset % ALIGNMENT != 0 {
-        return reject(Status::ExtentMisaligned, offset);
-    }
-    match offset.checked_add(byte_size) {
-        Some(end) if offset >= payload.start && end <= payload.end => {}
-        _ => return reject(Status::ExtentOutOfRegion, payload.end),
-    }
-    Ok(TensorDescriptor {
-        name: tensor.name(),
-        dtype,
-        shape,
-        offset,
-        byte_size,
-    })
+    parsed.extent().check(index, regions)?;
+    Ok(parsed)
 }
 
-/// Extents of one request must not share bytes: a client that wants the same data twice names two copies.
-/// Ends cannot overflow: they were compared with the region's.
-fn check_overlap(tensors: &[TensorDescriptor<'_>]) -> Result<(), Rejection> {
-    let mut by_offset: SmallVec<[(u64, u64, u64); 8]> = tensors
-        .iter()
-        .enumerate()
-        .filter(|(_, t)| t.byte_size > 0)
-        .map(|(index, t)| (t.offset, t.offset + t.byte_size, index as u64))
-        .collect();
-    by_offset.sort_unstable();
-    match by_offset.windows(2).find(|pair| pair[0].1 > pair[1].0) {
-        Some(pair) => Err(Rejection::new(
-            Status::ExtentsOverlap,
-            [pair[0].2, pair[1].2],
-        )),
-        None => Ok(()),
+type Rooms<'a> = Vector<'a, ForwardsUOffset<wire::OutputRoom<'a>>>;
+
+/// Rooms of a request with so many inputs.
+fn parse_rooms<'a>(
+    rooms: Rooms<'a>,
+    inputs: usize,
+    regions: &impl Regions,
+) -> Result<SmallVec<[OutputRoom<'a>; 2]>, Rejection> {
+    if rooms.len() > TENSORS_MAX {
+        return Err(Status::DescriptorInvalid.into());
+    }
+    let mut parsed: SmallVec<[OutputRoom<'a>; 2]> = SmallVec::with_capacity(rooms.len());
+    for (index, room) in rooms.iter().enumerate() {
+        let room = OutputRoom {
+            name: room.name(),
+            region: room.region(),
+            offset: room.offset(),
+            byte_size: room.byte_size(),
+        };
+        // The session's own region is not the client's to give: what the server writes lies elsewhere.
+        if room.name.len() > TENSOR_NAME_BYTES_MAX || room.region == 0 {
+            return Err(Status::DescriptorInvalid.into());
+        }
+        room.extent().check((inputs + index) as u64, regions)?;
+        parsed.push(room);
+    }
+    Ok(parsed)
+}
+
+impl TensorDescriptor<'_> {
+    fn extent(&self) -> Extent {
+        Extent {
+            region: self.region,
+            offset: self.offset,
+            byte_size: self.byte_size,
+        }
+    }
+}
+
+impl OutputRoom<'_> {
+    fn extent(&self) -> Extent {
+        Extent {
+            region: self.region,
+            offset: self.offset,
+            byte_size: self.byte_size,
+        }
     }
 }
 
@@ -266,6 +322,7 @@ impl DescriptorWriter {
         } else {
             Some(fbb.create_string(request.label))
         };
+        let rooms = write_rooms(fbb, &request.rooms);
         let model = Some(fbb.create_string(request.model));
         let args = wire::InferRequestArgs {
             model,
@@ -273,6 +330,7 @@ impl DescriptorWriter {
             label,
             inputs: Some(inputs),
             outputs,
+            rooms,
         };
         let root = wire::InferRequest::create(fbb, &args);
         fbb.finish(root, None);
@@ -323,11 +381,37 @@ fn write_tensors<'b>(
                 shape,
                 offset: tensor.offset,
                 byte_size: tensor.byte_size,
+                region: tensor.region,
             };
             wire::Tensor::create(fbb, &args)
         })
         .collect();
     fbb.create_vector(&offsets)
+}
+
+type RoomsOffset<'b> = WIPOffset<Vector<'b, ForwardsUOffset<wire::OutputRoom<'b>>>>;
+
+/// `None` for none: a server that knows no rooms reads the same bytes as ever.
+fn write_rooms<'b>(
+    fbb: &mut FlatBufferBuilder<'b>,
+    rooms: &[OutputRoom<'_>],
+) -> Option<RoomsOffset<'b>> {
+    if rooms.is_empty() {
+        return None;
+    }
+    let offsets: SmallVec<[WIPOffset<wire::OutputRoom<'b>>; 2]> = rooms
+        .iter()
+        .map(|room| {
+            let args = wire::OutputRoomArgs {
+                name: Some(fbb.create_string(room.name)),
+                region: room.region,
+                offset: room.offset,
+                byte_size: room.byte_size,
+            };
+            wire::OutputRoom::create(fbb, &args)
+        })
+        .collect();
+    Some(fbb.create_vector(&offsets))
 }
 
 /// Bytes that a response descriptor for outputs with these names and ranks takes at most: what a

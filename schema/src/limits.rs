@@ -57,6 +57,9 @@ pub const PREPARED_MAX: u32 = 4096;
 /// Largest message on the attach socket: a model's description with 64 inputs and 64 outputs.
 pub const ATTACH_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes by which a driver names a device.
+pub const DEVICE_UUID_BYTES: usize = 16;
+
 /// Bytes of an attach token and of a session secret.
 pub const TOKEN_BYTES: usize = 16;
 

@@ -79,6 +79,20 @@ statuses! {
     BytesMalformed = 118, "bytes_malformed";
     /// The model takes no such values, such as bytes that are no image. Detail: number of the ensemble's step that refused them, from 1; 0 if it was the model itself.
     ValuesRefused = 119, "values_refused";
+    /// No device region of that number is attached in this session. Details: index of the tensor (0 for a detach), the number.
+    DeviceRegionUnknown = 120, "device_region_unknown";
+    /// The model does not take that tensor from a device, or give it there. Details: index of the tensor, the number of the region.
+    DeviceRegionNotTaken = 121, "device_region_not_taken";
+    /// The device was lost, and what was mapped of this region with it. Details: index of the tensor, the number of the region.
+    DeviceRegionLost = 122, "device_region_lost";
+    /// An output with a room whose size only the run shows. Detail: index of the room.
+    OutputSizeUnknown = 123, "output_size_unknown";
+    /// A room that is smaller than its output. Details: index of the room, bytes of the output.
+    OutputRoomTooSmall = 124, "output_room_too_small";
+    /// A descriptor that is no memory of the device, or of another size. Detail: the size that was said.
+    DeviceMemoryInvalid = 125, "device_memory_invalid";
+    /// Memory of another device than the server uses.
+    DeviceMismatch = 126, "device_mismatch";
 
     /// The model's queue is full. Detail: the limit.
     QueueFull = 200, "queue_full";
@@ -88,6 +102,10 @@ statuses! {
     ResponseRegionFull = 202, "response_region_full";
     /// The request would have ended after its deadline, and was refused before it waited. Details: the deadline, the end that was predicted (ns, CLOCK_MONOTONIC).
     DeadlineUnreachable = 203, "deadline_unreachable";
+    /// As many device regions as a session may have. Detail: the limit.
+    TooManyDeviceRegions = 204, "too_many_device_regions";
+    /// The session or its user has as much device memory attached as it may. Details: bytes wanted, bytes left.
+    DeviceQuotaExceeded = 205, "device_quota_exceeded";
 
     /// The model is there, but not ready (loading, or failed).
     ModelNotReady = 300, "model_not_ready";
@@ -95,6 +113,8 @@ statuses! {
     Cancelled = 301, "cancelled";
     /// The server is draining; the request was not executed and can be sent elsewhere.
     NotExecuted = 302, "not_executed";
+    /// The server uses no device, or its device is lost at the moment.
+    DeviceUnavailable = 303, "device_unavailable";
 
     /// The engine failed on the batch that the request was part of. Details: number of the ensemble's step that failed, from 1, and its status; 0 if it was the model itself.
     ExecutionFailed = 400, "execution_failed";

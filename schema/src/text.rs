@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::attach::ModelInfo;
-use crate::descriptor::{Rejection, RequestDescriptor, TensorDescriptor};
+use crate::descriptor::{OutputRoom, Rejection, RequestDescriptor, TensorDescriptor};
 use crate::limits::MODEL_NAME_BYTES_MAX;
 use crate::status::Status;
 use crate::{DataType, PROTOCOL_VERSION};
@@ -131,9 +131,12 @@ pub fn explain(
         Status::PreparedUnknown => format!("no request is prepared under number {first}"),
         Status::PreparedBusy => format!("prepared request {first} is in flight; wait for it first"),
         Status::OutputUnknown => {
-            let name = request
-                .and_then(|r| r.outputs.get(usize::try_from(first).ok()?))
-                .copied()
+            let names = request.map(|r| {
+                let rooms = r.rooms.iter().map(|room| room.name);
+                r.outputs.iter().copied().chain(rooms)
+            });
+            let name = names
+                .and_then(|mut names| names.nth(usize::try_from(first).ok()?))
                 .unwrap_or("?");
             format!(
                 "model {model_name:?} has no output {name:?}; it gives {}",
@@ -148,6 +151,45 @@ pub fn explain(
             format!("step {first} of model {model_name:?} does not take these values")
         }
         Status::ValuesRefused => format!("model {model_name:?} does not take these values"),
+        Status::DeviceRegionUnknown => format!(
+            "{} names device region {second}, which is not attached in this session; attach it, and build the request anew",
+            facts.input(first)
+        ),
+        Status::DeviceRegionNotTaken => format!(
+            "model {model_name:?} has {} not on the device (region {second}): it does not run there, or looks at these \
+             values on the processor; put the tensor into the session's own memory",
+            facts.input(first)
+        ),
+        Status::DeviceRegionLost => format!(
+            "the server's device was lost, and device region {second} with it ({}); detach it, attach it again, and \
+             build the request anew",
+            facts.input(first)
+        ),
+        Status::OutputSizeUnknown => format!(
+            "{} has a size that only the run shows, so it cannot go to a device region; read it from the response",
+            facts.input(first)
+        ),
+        Status::OutputRoomTooSmall => format!(
+            "{} takes {second} bytes and has room for {}",
+            facts.input(first),
+            facts.byte_size(first)
+        ),
+        Status::DeviceMemoryInvalid => format!(
+            "the descriptor is no device memory that can be mapped as {first} bytes; give what \
+             cuMemExportToShareableHandle returns, and the size of the whole allocation"
+        ),
+        Status::DeviceMismatch => {
+            "the memory is on another device than the one that the server uses; allocate it there".into()
+        }
+        Status::TooManyDeviceRegions => {
+            format!("the session has all the {first} device regions that it may; detach some")
+        }
+        Status::DeviceQuotaExceeded => format!(
+            "{first} bytes of device memory are to be attached and {second} are left; detach some, or raise the server's limits"
+        ),
+        Status::DeviceUnavailable => {
+            "the server uses no GPU, or its GPU is lost at the moment; send tensors by the session's own memory".into()
+        }
         Status::QueueFull => format!(
             "the queue of model {model_name:?} is full ({first} requests); send less or try again"
         ),
@@ -231,11 +273,19 @@ impl<'r, 'd> Facts<'r, 'd> {
         self.request?.inputs.get(usize::try_from(index).ok()?)
     }
 
+    /// A room for an output; they count behind the inputs.
+    fn room(&self, index: u64) -> Option<&'r OutputRoom<'d>> {
+        let index = usize::try_from(index).ok()?;
+        let request = self.request?;
+        request.rooms.get(index.checked_sub(request.inputs.len())?)
+    }
+
     fn input(&self, index: u64) -> String {
-        self.tensor(index).map_or_else(
-            || format!("input {index}"),
-            |t| format!("input {:?}", t.name),
-        )
+        match (self.tensor(index), self.room(index)) {
+            (Some(tensor), _) => format!("input {:?}", tensor.name),
+            (None, Some(room)) => format!("output {:?}", room.name),
+            (None, None) => format!("input {index}"),
+        }
     }
 
     fn dtype(&self, index: u64) -> &'static str {
@@ -248,11 +298,13 @@ impl<'r, 'd> Facts<'r, 'd> {
     }
 
     fn offset(&self, index: u64) -> u64 {
-        self.tensor(index).map_or(0, |t| t.offset)
+        let room = || self.room(index).map(|room| room.offset);
+        (self.tensor(index).map(|t| t.offset).or_else(room)).unwrap_or(0)
     }
 
     fn byte_size(&self, index: u64) -> u64 {
-        self.tensor(index).map_or(0, |t| t.byte_size)
+        let room = || self.room(index).map(|room| room.byte_size);
+        (self.tensor(index).map(|t| t.byte_size).or_else(room)).unwrap_or(0)
     }
 
     fn expected(&self, index: u64) -> String {
@@ -322,6 +374,7 @@ mod tests {
             name: "image",
             dtype: DataType::Fp32,
             shape: smallvec![2, 7],
+            region: 0,
             offset: 0,
             byte_size: 56,
         };
@@ -331,6 +384,7 @@ mod tests {
             label: "",
             inputs: smallvec![input],
             outputs: smallvec![],
+            rooms: smallvec![],
         };
         let spec = TensorSpec {
             name: "image".into(),

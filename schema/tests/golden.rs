@@ -6,10 +6,12 @@
     reason = "helpers of tests: a failure is a failed test"
 )]
 
-use adjoin_schema::attach::{AttachMessage, Hello, ModelInfo, TensorSpec};
+use adjoin_schema::attach::{
+    AttachMessage, DeviceAttach, DeviceDetach, Hello, ModelInfo, TensorSpec,
+};
 use adjoin_schema::descriptor::{
-    DescriptorWriter, RequestDescriptor, ResponseDescriptor, TensorDescriptor, parse_request,
-    parse_response,
+    DescriptorWriter, OutputRoom, Regions, RequestDescriptor, ResponseDescriptor, TensorDescriptor,
+    parse_request, parse_response,
 };
 use adjoin_schema::layout::{
     CompletionEntry, RegionKind, SessionLayout, SubmissionEntry, SubmissionKind, submit_flags,
@@ -35,6 +37,7 @@ fn tensor<'n>(name: &'n str, dtype: DataType, dims: &[i64], offset: u64) -> Tens
         name,
         dtype,
         shape: Shape::from_slice(dims),
+        region: 0,
         offset,
         byte_size,
     }
@@ -54,9 +57,66 @@ fn request_descriptors_of_version_1_are_read_as_ever() {
         .into_iter()
         .collect(),
         outputs: ["scores"].into_iter().collect(),
+        rooms: Default::default(),
     };
     let bytes = bytes.get_or_init(|| kept("request.v1.bin", writer.request(&request).unwrap()));
-    assert_eq!(parse_request(bytes, PAYLOAD).unwrap(), request);
+    assert_eq!(parse_request(bytes, &PAYLOAD).unwrap(), request);
+}
+
+struct WithDevice;
+
+impl Regions for WithDevice {
+    fn payload(&self, region: u32) -> Option<std::ops::Range<u64>> {
+        (region == 2).then_some(0..1 << 21)
+    }
+}
+
+#[test]
+fn requests_with_tensors_on_a_device_are_read_as_ever() {
+    let (mut writer, bytes) = (DescriptorWriter::new(), std::cell::OnceCell::new());
+    let input = TensorDescriptor {
+        region: 2,
+        ..tensor("image", DataType::Fp32, &[2, 1, 8, 8], 4096)
+    };
+    let room = OutputRoom {
+        name: "scores",
+        region: 2,
+        offset: 8192,
+        byte_size: 128,
+    };
+    let request = RequestDescriptor {
+        model: "digits",
+        version: 0,
+        label: "",
+        inputs: [input].into_iter().collect(),
+        outputs: Default::default(),
+        rooms: [room].into_iter().collect(),
+    };
+    let bytes =
+        bytes.get_or_init(|| kept("request_device.v1.bin", writer.request(&request).unwrap()));
+    assert_eq!(parse_request(bytes, &WithDevice).unwrap(), request);
+}
+
+#[test]
+fn messages_about_device_regions_are_read_as_ever() {
+    let attach = AttachMessage::DeviceAttach(DeviceAttach {
+        query_id: 6,
+        byte_size: 1 << 21,
+        device_uuid: *b"GPU-0123456789ab",
+    });
+    let detach = AttachMessage::DeviceDetach(DeviceDetach {
+        query_id: 7,
+        region: 2,
+    });
+    for (name, message) in [
+        ("device_attach.v1.bin", attach),
+        ("device_detach.v1.bin", detach),
+    ] {
+        assert_eq!(
+            AttachMessage::parse(&kept(name, &message.encode())),
+            Ok(message)
+        );
+    }
 }
 
 #[test]
@@ -70,7 +130,7 @@ fn response_descriptors_of_version_1_are_read_as_ever() {
         outputs,
     };
     let bytes = bytes.get_or_init(|| kept("response.v1.bin", writer.response(&response).unwrap()));
-    assert_eq!(parse_response(bytes, PAYLOAD).unwrap(), response);
+    assert_eq!(parse_response(bytes, &PAYLOAD).unwrap(), response);
 }
 
 #[test]

@@ -209,6 +209,7 @@ pub(crate) fn job(
         source: Source::Owned(resolved.inputs.iter().map(buffer).collect()),
         inputs: resolved.inputs.iter().map(place).collect(),
         outputs: resolved.outputs,
+        device: None,
         rows: resolved.rows,
         compatibility: resolved.compatibility,
         key: None,

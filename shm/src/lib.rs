@@ -60,6 +60,8 @@ mod session;
 pub mod socket;
 #[cfg(not(loom))]
 mod spin;
+#[cfg(not(loom))]
+mod stand_in;
 mod sync;
 #[cfg(not(loom))]
 mod view;
@@ -90,6 +92,8 @@ pub use region::{Region, RegionError};
 pub use session::{ClientMemory, SessionMemory};
 #[cfg(not(loom))]
 pub use spin::SpinBudget;
+#[cfg(not(loom))]
+pub use stand_in::StandIn;
 #[cfg(not(loom))]
 pub use view::{Element, ElementError, output_slice};
 #[cfg(not(loom))]

@@ -98,6 +98,15 @@ impl Mapping {
 
     /// Maps private, zeroed memory.
     pub(crate) fn private(byte_size: usize) -> Result<Self, MemfdError> {
+        Self::anonymous(byte_size, MapFlags::PRIVATE)
+    }
+
+    /// Takes addresses that nobody means to touch: no memory is set aside for them.
+    pub(crate) fn address_space(byte_size: usize) -> Result<Self, MemfdError> {
+        Self::anonymous(byte_size, MapFlags::PRIVATE | MapFlags::NORESERVE)
+    }
+
+    fn anonymous(byte_size: usize, flags: MapFlags) -> Result<Self, MemfdError> {
         let failed = |errno| MemfdError::new("allocation", byte_size as u64, errno);
         // SAFETY: a fresh address chosen by the kernel aliases nothing in this process.
         let start = unsafe {
@@ -105,7 +114,7 @@ impl Mapping {
                 std::ptr::null_mut(),
                 byte_size,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
+                flags,
             )
         }
         .map_err(failed)?;

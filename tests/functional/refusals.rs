@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use adjoin_client::{Client, ClientOptions, InferError, Status, SubmitOptions};
+use adjoin_client::{Client, ClientOptions, ExportedMemory, InferError, Status, SubmitOptions};
 use adjoin_tests::server::Setup;
 
 fn add_works(client: &Client) {
@@ -203,6 +203,21 @@ fn a_client_that_never_releases_exhausts_only_itself() {
     add_works(&modest);
     kept.truncate(kept.len() - 2);
     add_works(&greedy);
+}
+
+#[test]
+fn a_server_without_a_device_takes_no_memory_of_one() {
+    let server = Setup::new(&["add"]).start();
+    let client = server.client();
+    let memory = ExportedMemory {
+        descriptor: std::fs::File::open("/dev/null").unwrap().into(),
+        byte_size: 2 << 20,
+        device_uuid: [1; 16],
+    };
+    let error = client.attach_device(memory).unwrap_err();
+    assert_eq!(error.status(), Some(Status::DeviceUnavailable), "{error}");
+    assert!(error.to_string().contains("uses no GPU"), "{error}");
+    add_works(&client);
 }
 
 #[test]

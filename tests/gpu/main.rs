@@ -10,13 +10,16 @@
 
 mod clients;
 mod doctor;
+mod hostile_shared;
 mod lost;
 mod machines;
 mod onnx;
 mod overlap;
 mod pixels;
 mod plans;
+mod python;
 mod serving;
+mod shared;
 
 use adjoin_fake_nvinfer::Plan;
 

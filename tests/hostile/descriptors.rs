@@ -16,6 +16,7 @@ fn tensor<'n>(name: &'n str, offset: u64, dims: &[i64]) -> TensorDescriptor<'n> 
         name,
         dtype: DataType::Fp32,
         shape: Shape::from_slice(dims),
+        region: 0,
         offset,
         byte_size,
     }
@@ -28,6 +29,7 @@ fn request<'n>(inputs: &[TensorDescriptor<'n>]) -> RequestDescriptor<'n> {
         label: "",
         inputs: inputs.into(),
         outputs: Default::default(),
+        rooms: Default::default(),
     }
 }
 

@@ -18,6 +18,7 @@ fn tensor<'n>(name: &'n str, dtype: DataType, offset: u64, dims: &[i64]) -> Tens
         name,
         dtype,
         shape: Shape::from_slice(dims),
+        region: 0,
         offset,
         byte_size,
     }
@@ -61,6 +62,7 @@ fn indices_flipped_while_the_model_runs_never_move_a_read() {
         label: "",
         inputs: [table, index].into_iter().collect(),
         outputs: Default::default(),
+        rooms: Default::default(),
     };
     let stop = Arc::new(AtomicBool::new(false));
     let writer = scribble(&session, at + 4096, 512, &stop);
@@ -107,6 +109,7 @@ fn descriptors_flipped_while_they_are_read_do_no_harm() {
         label: "",
         inputs: inputs.into_iter().collect(),
         outputs: Default::default(),
+        rooms: Default::default(),
     };
     let mut writer = DescriptorWriter::new();
     let bytes = writer.request(&request).unwrap().to_vec();
@@ -165,6 +168,7 @@ fn rows_flipped_in_a_shared_batch_leave_the_neighbours_rows_alone() {
             .into_iter()
             .collect(),
         outputs: Default::default(),
+        rooms: Default::default(),
     };
     let mut writer = DescriptorWriter::new();
     let bytes = writer.request(&descriptor).unwrap().to_vec();
@@ -216,6 +220,7 @@ fn outputs_of_impossible_size_are_refused_and_nothing_is_reserved() {
         .into_iter()
         .collect(),
         outputs: Default::default(),
+        rooms: Default::default(),
     };
     for _ in 0..10 {
         let completion = session.submit(&descriptor);

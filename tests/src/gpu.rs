@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::http;
+use crate::process::ClientProcess;
 use crate::server::{Setup, TestServer};
 
 /// What names the command if it is not the one beside the test.
@@ -40,6 +41,11 @@ struct Machine {
 }
 
 impl Machine {
+    /// Where the driver is.
+    fn driver(&self) -> PathBuf {
+        self.directory.path().join("driver")
+    }
+
     fn report(&self) -> PathBuf {
         self.directory.path().join("report.json")
     }
@@ -116,7 +122,7 @@ impl GpuSetup {
         let machine = Machine {
             directory: tempfile::tempdir().unwrap(),
         };
-        let driver = machine.directory.path().join("driver");
+        let driver = machine.driver();
         std::fs::create_dir(&driver).unwrap();
         let mut setup = self.setup;
         for (name, value) in self.fake.environment(&driver, &machine.report()) {
@@ -202,6 +208,26 @@ impl std::ops::Deref for GpuServer {
 }
 
 impl GpuServer {
+    /// `adjoin-test-device-client` on the same machine, with these arguments: a process with a driver of its own.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn device_client(&self, arguments: &[&str]) -> ClientProcess {
+        let mut command = Command::new(crate::binary("adjoin-test-device-client"));
+        command.arg(self.server.socket_dir()).args(arguments);
+        self.on_its_driver(&mut command);
+        ClientProcess::of(command)
+    }
+
+    /// Has a command find the driver that the server has; it counts apart, and nothing fails there.
+    pub fn on_its_driver(&self, command: &mut Command) {
+        command.env("LD_LIBRARY_PATH", self.machine.driver());
+        for name in ["FAKE_CUDA_FAIL", "FAKE_CUDA_DELAY_US", "FAKE_CUDA_REPORT"] {
+            command.env_remove(name);
+        }
+    }
+
     /// The server.
     pub fn server(&mut self) -> &mut TestServer {
         &mut self.server

@@ -1,7 +1,7 @@
 //! A client without the client library: it attaches by the protocol and then writes whatever bytes a test
 //! wants where a client may write.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use adjoin_schema::PROTOCOL_VERSION;
@@ -126,6 +126,13 @@ impl RawClient {
         }
     }
 
+    /// Sends a message with descriptors; what comes back.
+    #[must_use]
+    pub fn ask(&self, message: &AttachMessage, descriptors: &[BorrowedFd<'_>]) -> AttachMessage {
+        self.socket.send(&message.encode(), descriptors).unwrap();
+        AttachMessage::parse(&receive(&self.socket).unwrap().bytes).unwrap()
+    }
+
     /// Pushes an entry and rings.
     pub fn push(&mut self, entry: SubmissionEntry) {
         self.producer
@@ -195,6 +202,7 @@ impl RawClient {
             name,
             dtype: DataType::Fp32,
             shape: Shape::from_slice(&[1, 4]),
+            region: 0,
             offset: range.offset(),
             byte_size: 16,
         };
@@ -205,6 +213,7 @@ impl RawClient {
             label: "",
             inputs,
             outputs: Default::default(),
+            rooms: Default::default(),
         })
     }
 

@@ -128,6 +128,7 @@ fn explain(
         label: "",
         inputs: facts.iter().map(described).collect(),
         outputs: Default::default(),
+        rooms: Default::default(),
     };
     let info = ModelInfo {
         model: model.name.clone(),
@@ -144,6 +145,7 @@ fn described<'a>(facts: &InputFacts<'a>) -> TensorDescriptor<'a> {
         name: facts.name,
         dtype: facts.dtype,
         shape: facts.shape.into(),
+        region: 0,
         offset: 0,
         byte_size: facts.byte_size,
     }

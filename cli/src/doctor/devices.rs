@@ -167,8 +167,15 @@ fn works(device: &DeviceStatus) -> Finding {
 }
 
 fn regions(device: &DeviceStatus) -> Finding {
+    let shared = match device.shared_regions {
+        0 => String::new(),
+        count => format!(
+            "; {} in {count} regions of clients on the device",
+            bytes_text(device.shared_bytes)
+        ),
+    };
     let found = format!(
-        "{} of {} in {} regions, {} waiting, {} staged",
+        "{} of {} in {} regions, {} waiting, {} staged{shared}",
         bytes_text(device.registered_bytes),
         bytes_text(device.registered_limit_bytes),
         device.registered_regions,
@@ -188,10 +195,11 @@ fn regions(device: &DeviceStatus) -> Finding {
 
 fn bytes(device: &DeviceStatus) -> Finding {
     let found = format!(
-        "{} direct, {} staged, {} pageable",
+        "{} direct, {} staged, {} pageable, {} within the device",
         bytes_text(device.direct_bytes),
         bytes_text(device.staged_bytes),
         bytes_text(device.pageable_bytes),
+        bytes_text(device.within_bytes),
     );
     if device.pageable_bytes == 0 {
         return Finding::ok(SERVERS_BYTES, found);

@@ -96,6 +96,20 @@ enum adjoin_status
     ADJOIN_STATUS_BYTES_MALFORMED = 118,
     /// The model takes no such values, such as bytes that are no image.
     ADJOIN_STATUS_VALUES_REFUSED = 119,
+    /// No device region of that number is attached in this session.
+    ADJOIN_STATUS_DEVICE_REGION_UNKNOWN = 120,
+    /// The model does not take that tensor from a device, or give it there.
+    ADJOIN_STATUS_DEVICE_REGION_NOT_TAKEN = 121,
+    /// The server's device was lost, and what was mapped of the region with it.
+    ADJOIN_STATUS_DEVICE_REGION_LOST = 122,
+    /// An output is to go to a device, and only the run shows its size.
+    ADJOIN_STATUS_OUTPUT_SIZE_UNKNOWN = 123,
+    /// The room for an output on a device is smaller than the output.
+    ADJOIN_STATUS_OUTPUT_ROOM_TOO_SMALL = 124,
+    /// A descriptor that is no memory of the device, or of another size.
+    ADJOIN_STATUS_DEVICE_MEMORY_INVALID = 125,
+    /// Memory of another device than the server uses.
+    ADJOIN_STATUS_DEVICE_MISMATCH = 126,
     /// The model's queue is full. Not executed.
     ADJOIN_STATUS_QUEUE_FULL = 200,
     /// The deadline passed before the request ran.
@@ -104,6 +118,10 @@ enum adjoin_status
     ADJOIN_STATUS_RESPONSE_REGION_FULL = 202,
     /// The request would have ended after its deadline. Not executed.
     ADJOIN_STATUS_DEADLINE_UNREACHABLE = 203,
+    /// The session has as many device regions as it may.
+    ADJOIN_STATUS_TOO_MANY_DEVICE_REGIONS = 204,
+    /// The session or its user has as much device memory attached as it may.
+    ADJOIN_STATUS_DEVICE_QUOTA_EXCEEDED = 205,
     /// The model is loading, or failed to load.
     ADJOIN_STATUS_MODEL_NOT_READY = 300,
     /// The request was cancelled before it ran.
@@ -111,6 +129,8 @@ enum adjoin_status
     /// The server is draining and did not execute the request. Send it again: the next server takes
     /// it.
     ADJOIN_STATUS_NOT_EXECUTED = 302,
+    /// The server uses no device, or its device is lost at the moment.
+    ADJOIN_STATUS_DEVICE_UNAVAILABLE = 303,
     /// The engine failed.
     ADJOIN_STATUS_EXECUTION_FAILED = 400,
     /// The outputs turned out larger than what was free of the response region.

@@ -57,6 +57,20 @@ pub enum AdjoinStatus {
     BytesMalformed = 118,
     /// The model takes no such values, such as bytes that are no image.
     ValuesRefused = 119,
+    /// No device region of that number is attached in this session.
+    DeviceRegionUnknown = 120,
+    /// The model does not take that tensor from a device, or give it there.
+    DeviceRegionNotTaken = 121,
+    /// The server's device was lost, and what was mapped of the region with it.
+    DeviceRegionLost = 122,
+    /// An output is to go to a device, and only the run shows its size.
+    OutputSizeUnknown = 123,
+    /// The room for an output on a device is smaller than the output.
+    OutputRoomTooSmall = 124,
+    /// A descriptor that is no memory of the device, or of another size.
+    DeviceMemoryInvalid = 125,
+    /// Memory of another device than the server uses.
+    DeviceMismatch = 126,
 
     /// The model's queue is full. Not executed.
     QueueFull = 200,
@@ -66,6 +80,10 @@ pub enum AdjoinStatus {
     ResponseRegionFull = 202,
     /// The request would have ended after its deadline. Not executed.
     DeadlineUnreachable = 203,
+    /// The session has as many device regions as it may.
+    TooManyDeviceRegions = 204,
+    /// The session or its user has as much device memory attached as it may.
+    DeviceQuotaExceeded = 205,
 
     /// The model is loading, or failed to load.
     ModelNotReady = 300,
@@ -74,6 +92,8 @@ pub enum AdjoinStatus {
     /// The server is draining and did not execute the request. Send it again: the next server takes
     /// it.
     NotExecuted = 302,
+    /// The server uses no device, or its device is lost at the moment.
+    DeviceUnavailable = 303,
 
     /// The engine failed.
     ExecutionFailed = 400,
@@ -178,13 +198,29 @@ const NAMES: &[(AdjoinStatus, &CStr)] = &[
     (AdjoinStatus::OutputUnknown, c"output_unknown"),
     (AdjoinStatus::BytesMalformed, c"bytes_malformed"),
     (AdjoinStatus::ValuesRefused, c"values_refused"),
+    (AdjoinStatus::DeviceRegionUnknown, c"device_region_unknown"),
+    (
+        AdjoinStatus::DeviceRegionNotTaken,
+        c"device_region_not_taken",
+    ),
+    (AdjoinStatus::DeviceRegionLost, c"device_region_lost"),
+    (AdjoinStatus::OutputSizeUnknown, c"output_size_unknown"),
+    (AdjoinStatus::OutputRoomTooSmall, c"output_room_too_small"),
+    (AdjoinStatus::DeviceMemoryInvalid, c"device_memory_invalid"),
+    (AdjoinStatus::DeviceMismatch, c"device_mismatch"),
     (AdjoinStatus::QueueFull, c"queue_full"),
     (AdjoinStatus::DeadlineExceeded, c"deadline_exceeded"),
     (AdjoinStatus::ResponseRegionFull, c"response_region_full"),
     (AdjoinStatus::DeadlineUnreachable, c"deadline_unreachable"),
+    (
+        AdjoinStatus::TooManyDeviceRegions,
+        c"too_many_device_regions",
+    ),
+    (AdjoinStatus::DeviceQuotaExceeded, c"device_quota_exceeded"),
     (AdjoinStatus::ModelNotReady, c"model_not_ready"),
     (AdjoinStatus::Cancelled, c"cancelled"),
     (AdjoinStatus::NotExecuted, c"not_executed"),
+    (AdjoinStatus::DeviceUnavailable, c"device_unavailable"),
     (AdjoinStatus::ExecutionFailed, c"execution_failed"),
     (AdjoinStatus::OutputTooLarge, c"output_too_large"),
     (AdjoinStatus::ProtocolMismatch, c"protocol_mismatch"),

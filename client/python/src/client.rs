@@ -7,6 +7,7 @@ use adjoin_client::ClientOptions;
 use pyo3::prelude::*;
 
 use crate::connection::Connection;
+use crate::device::{self, DeviceRegion};
 use crate::fault::{self, Fault};
 use crate::model::Model;
 use crate::options::seconds;
@@ -126,6 +127,31 @@ impl Client {
             }
         });
         Model::new(py, asked.map_err(Fault::from)?, &self.connection)
+    }
+
+    /// Makes memory on a GPU and attaches it to the session, for tensors of requests that stay on the device.
+    ///
+    /// Parameters
+    /// ----------
+    /// byte_size : int
+    ///     Bytes that are wanted; some megabytes at least are taken.
+    /// device : int
+    ///     Number of the GPU in the driver's order, in its primary context, which PyTorch and CuPy use too.
+    ///
+    /// Raises
+    /// ------
+    /// DeviceUnavailable
+    ///     There is no driver or no such GPU here, the server uses none or another one, or the session or its user
+    ///     has as much attached as it may.
+    #[pyo3(signature = (byte_size, *, device=0))]
+    fn device_region(
+        &self,
+        py: Python<'_>,
+        byte_size: usize,
+        device: u32,
+    ) -> PyResult<DeviceRegion> {
+        self.connection.check()?;
+        device::make(py, &self.inner, byte_size, device)
     }
 
     /// Ends the session.

@@ -182,6 +182,7 @@ pub(crate) fn of_infer(error: &InferError) -> PyErr {
         InferError::Cancelled(_) => "Cancelled",
         InferError::NotExecuted(_) => "NotExecuted",
         InferError::ExecutionFailed(_) => "ExecutionFailed",
+        InferError::Device(_) => "DeviceUnavailable",
         InferError::Internal(_) => "ServerFault",
         InferError::SessionEnded(_) => "SessionEnded",
         InferError::ServerGone { .. } => "ServerUnavailable",
@@ -285,6 +286,7 @@ pub(crate) fn of_tensor(error: &TensorError) -> PyErr {
     let class = match error {
         TensorError::NameUnknown { .. } | TensorError::IndexOutOfRange { .. } => "TensorNotFound",
         TensorError::DataTypeMismatch { .. } => "DataTypeMismatch",
+        TensorError::OnDevice { .. } => "InvalidRequest",
         TensorError::Lost => "OutputLost",
         TensorError::Forked => "Forked",
         _ => "Error",

@@ -19,6 +19,7 @@ mod array;
 mod client;
 mod connection;
 mod core;
+mod device;
 mod dlpack;
 mod dtype;
 mod fault;
@@ -42,6 +43,8 @@ use pyo3::prelude::*;
 mod _adjoin {
     #[pymodule_export]
     use crate::client::{Client, connect};
+    #[pymodule_export]
+    use crate::device::{DeviceArray, DeviceRegion};
     #[pymodule_export]
     use crate::dlpack::export_dlpack;
     #[pymodule_export]

@@ -1,5 +1,6 @@
 //! `adjoin.Model`: what the server says about a model, and the ways to run it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use adjoin_client::DataType;
@@ -9,6 +10,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::connection::Connection;
 use crate::core::Core;
+use crate::device::DeviceArray;
 use crate::dtype;
 use crate::fault::Fault;
 use crate::future::Future;
@@ -161,6 +163,9 @@ impl Model {
     ///     Whole shapes of inputs, by name.
     /// outputs : sequence of str, optional
     ///     Names of the outputs that are wanted. Default: all.
+    /// on_device : mapping of str to DeviceArray, optional
+    ///     Inputs that lie on a device, and outputs that go there, by name. An input has the shape of its array; an output
+    ///     may be smaller than its own. Neither is an array of the request or its result.
     /// **dimensions : int
     ///     Sizes of open dimensions by the name that the model gives them, such as ``sequence=128``.
     ///
@@ -174,27 +179,32 @@ impl Model {
     ///     A name that is none of the model's.
     /// RequestRegionFull
     ///     The session has no room for the inputs: see ``request_bytes`` of `adjoin.connect`.
-    #[pyo3(signature = (batch=None, *, shapes=None, outputs=None, **dimensions))]
+    #[pyo3(signature = (batch=None, *, shapes=None, outputs=None, on_device=None, **dimensions))]
     fn request(
         &self,
         py: Python<'_>,
         batch: Option<i64>,
         shapes: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = options::names)] outputs: Option<Vec<String>>,
+        on_device: Option<HashMap<String, DeviceArray>>,
         dimensions: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Request> {
+        let on_device = on_device.unwrap_or_default();
+        let all_shapes = shapes::with_arrays(py, &self.inner, shapes, &on_device)?;
         let shapes: Shapes<'_, '_> = Shapes {
             model: self,
             batch,
-            given: shapes,
+            given: all_shapes.as_ref().or(shapes),
             dimensions,
         };
-        let plan = Plan {
+        let mut plan = Plan {
             model: self.inner.clone(),
             inputs: shapes.inputs()?,
             outputs: outputs.unwrap_or_default(),
+            rooms: Vec::new(),
             may_prepare: true,
         };
+        plan.put_on_device(on_device)?;
         let make = || Core::new(py, &self.connection, plan.clone(), None);
         let core = quick::with_room(py, self, Patience::Endless, make)?;
         Request::new(py, core, &self.names)

@@ -1,11 +1,15 @@
 //! What a request is made of, so that it can be made again.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use adjoin_client::{DataType, Model, RequestError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use smallvec::SmallVec;
+
+use crate::device::DeviceArray;
+use crate::{dtype, fault};
 
 pub(crate) type Dims = SmallVec<[i64; 8]>;
 
@@ -16,6 +20,8 @@ pub(crate) struct PlannedInput {
     pub(crate) shape: Dims,
     /// Bytes of an input of strings; those of others follow from the shape.
     pub(crate) string_bytes: Option<u64>,
+    /// Where it lies, if not in the session's memory.
+    pub(crate) on_device: Option<DeviceArray>,
 }
 
 /// Model, inputs in the model's order, wanted outputs.
@@ -25,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) inputs: SmallVec<[PlannedInput; 2]>,
     /// Names of the wanted outputs; none for all.
     pub(crate) outputs: Vec<String>,
+    /// Outputs that go to a device, by name.
+    pub(crate) rooms: Vec<(String, DeviceArray)>,
     pub(crate) may_prepare: bool,
 }
 
@@ -42,15 +50,51 @@ impl Plan {
             .outputs(&outputs)
             .prepare(self.may_prepare);
         for (input, spec) in self.inputs.iter().zip(&self.model.info().inputs) {
-            builder = match input.string_bytes {
-                None => builder.input(&spec.name, &input.shape)?,
-                Some(bytes) => builder.input_with_bytes(&spec.name, &input.shape, bytes)?,
+            builder = match (&input.on_device, input.string_bytes) {
+                (Some(array), _) => builder.input_on_device(
+                    &spec.name,
+                    &input.shape,
+                    &array.region,
+                    array.offset,
+                )?,
+                (None, None) => builder.input(&spec.name, &input.shape)?,
+                (None, Some(bytes)) => builder.input_with_bytes(&spec.name, &input.shape, bytes)?,
             };
+        }
+        for (name, room) in &self.rooms {
+            builder = builder.output_on_device(name, &room.region, room.offset, room.byte_size)?;
         }
         if let Some(until) = until {
             builder = builder.give_up_at(until);
         }
         builder.build()
+    }
+
+    /// Has tensors of these names lie on a device.
+    pub(crate) fn put_on_device(&mut self, arrays: HashMap<String, DeviceArray>) -> PyResult<()> {
+        let info = self.model.info();
+        for (name, array) in arrays {
+            let input = info.inputs.iter().position(|spec| spec.name == name);
+            let output = info.outputs.iter().find(|spec| spec.name == name);
+            let spec = input.map(|index| &info.inputs[index]).or(output);
+            let Some(spec) = spec else {
+                let message = format!("model {:?} has no input or output {name:?}", info.model);
+                return Err(fault::raise("TensorNotFound", message));
+            };
+            if spec.dtype != array.dtype {
+                let message = format!(
+                    "{name:?} is {}; its array on the device is {}",
+                    dtype::name(spec.dtype),
+                    dtype::name(array.dtype)
+                );
+                return Err(fault::raise("DataTypeMismatch", message));
+            }
+            match input {
+                Some(index) => self.inputs[index].on_device = Some(array),
+                None => self.rooms.push((name, array)),
+            }
+        }
+        Ok(())
     }
 
     /// Whether requests of this plan can be those of another one's.

@@ -134,11 +134,13 @@ impl<'py> Arguments<'py> {
                     Value::Array(_) => None,
                     Value::Texts(texts) => Some(texts.bytes.len() as u64),
                 },
+                on_device: None,
             });
         Plan {
             model: model.inner.clone(),
             inputs: inputs.collect(),
             outputs: self.outputs.clone(),
+            rooms: Vec::new(),
             // The size of strings is another one each time.
             may_prepare: !model.has_texts(),
         }

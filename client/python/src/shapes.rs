@@ -1,9 +1,12 @@
 //! The shapes of a request: what the model leaves open, from what the caller gives.
 
+use std::collections::HashMap;
+
 use adjoin_client::{DataType, TensorSpec};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyMapping};
 
+use crate::device::DeviceArray;
 use crate::model::Model;
 use crate::plan::{Dims, PlannedInput};
 use crate::{fault, strings};
@@ -21,6 +24,28 @@ pub(crate) fn text(spec: &TensorSpec) -> String {
         }
     });
     format!("[{}]", dims.collect::<Vec<_>>().join(","))
+}
+
+/// Whole shapes with those of inputs that lie on a device; `None` if none does.
+pub(crate) fn with_arrays<'py>(
+    py: Python<'py>,
+    model: &adjoin_client::Model,
+    given: Option<&Bound<'py, PyAny>>,
+    arrays: &HashMap<String, DeviceArray>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if arrays.is_empty() {
+        return Ok(None);
+    }
+    let all = PyDict::new(py);
+    if let Some(given) = given {
+        all.update(given.cast::<PyMapping>()?)?;
+    }
+    for spec in &model.info().inputs {
+        if let Some(array) = arrays.get(&spec.name) {
+            all.set_item(&spec.name, array.shape.to_vec())?;
+        }
+    }
+    Ok(Some(all.into_any()))
 }
 
 /// Where the shapes of a request come from.
@@ -80,6 +105,7 @@ impl Shapes<'_, '_> {
             dtype: spec.dtype,
             shape,
             string_bytes,
+            on_device: None,
         })
     }
 

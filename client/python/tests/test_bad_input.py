@@ -292,3 +292,10 @@ def test_what_is_no_server(tmp_path) -> None:
     (tmp_path / "attach.sock").write_text("a file")
     with pytest.raises(adjoin.Error):
         adjoin.connect(tmp_path)
+
+
+def test_without_a_gpu_there_is_no_memory_of_one(client: adjoin.Client) -> None:
+    # Here, or with the server.
+    with pytest.raises(adjoin.DeviceUnavailable, match="driver|uses no GPU"):
+        client.device_region(1 << 20)
+    client.model("add")(a=ONES, b=ONES)

@@ -45,6 +45,10 @@ pub enum InferError {
     /// The engine failed.
     #[error("{0}")]
     ExecutionFailed(Explanation),
+    /// Memory of a device is not taken: the server uses no device or another one, or the session or its user has as much
+    /// attached as it may.
+    #[error("{0}")]
+    Device(Explanation),
     /// The server failed.
     #[error("{0}")]
     Internal(Explanation),
@@ -122,6 +126,10 @@ impl InferError {
             Status::Cancelled => Self::Cancelled(explanation),
             Status::NotExecuted => Self::NotExecuted(explanation),
             Status::ExecutionFailed => Self::ExecutionFailed(explanation),
+            Status::DeviceUnavailable
+            | Status::DeviceMismatch
+            | Status::TooManyDeviceRegions
+            | Status::DeviceQuotaExceeded => Self::Device(explanation),
             Status::Internal => Self::Internal(explanation),
             status if (status as u16) < 200 => Self::Invalid(explanation),
             _ => Self::SessionEnded(explanation),
@@ -147,6 +155,7 @@ impl InferError {
             | Self::Cancelled(explanation)
             | Self::NotExecuted(explanation)
             | Self::ExecutionFailed(explanation)
+            | Self::Device(explanation)
             | Self::Internal(explanation)
             | Self::SessionEnded(explanation)
             | Self::Connect(ConnectError::Refused(explanation)) => Some(explanation),

@@ -1,6 +1,7 @@
 //! Why a request could not be built, or a tensor not be looked at.
 
 use adjoin_schema::DataType;
+use adjoin_schema::status::Status;
 use thiserror::Error;
 
 use super::{Explanation, InferError};
@@ -59,6 +60,12 @@ pub enum RequestError {
         /// The names that there are.
         known: String,
     },
+    /// An output has two rooms.
+    #[error("output {name:?} has room on a device twice")]
+    OutputRepeated {
+        /// Its name.
+        name: String,
+    },
     /// The model does not take that shape.
     #[error("input {name:?} has shape {got}; the model takes {expected}")]
     ShapeMismatch {
@@ -105,7 +112,12 @@ impl RequestError {
     pub(crate) fn of_placement(error: InferError) -> Self {
         match error {
             InferError::RegionFull(full) => Self::RegionFull(full),
-            InferError::Invalid(explanation) => Self::Descriptor(explanation),
+            // What the server says of a region on a device is none of the descriptor.
+            InferError::Invalid(explanation)
+                if explanation.status() == Status::DescriptorTooLarge =>
+            {
+                Self::Descriptor(explanation)
+            }
             other => other.into(),
         }
     }
@@ -146,6 +158,12 @@ pub enum TensorError {
         actual: DataType,
         /// The Rust type that was asked for.
         wanted: &'static str,
+    },
+    /// It lies on a device, where the processor does not reach it.
+    #[error("tensor {name:?} lies on a device; copy it from there with the device's own means")]
+    OnDevice {
+        /// Name of the tensor.
+        name: String,
     },
     /// The server took the memory back when it shut down.
     #[error("the output was lost with the session of a server that shut down")]

@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use adjoin_schema::DataType;
-use adjoin_schema::attach::{AttachMessage, Hello, ModelInfo, Refusal, TensorSpec, Welcome};
+use adjoin_schema::attach::{
+    AttachMessage, DeviceDetached, Hello, ModelInfo, ModelQuery, Refusal, TensorSpec, Welcome,
+};
 use adjoin_schema::descriptor::{
     DescriptorWriter, ResponseDescriptor, TensorDescriptor, parse_request,
 };
@@ -137,6 +139,9 @@ struct Response {
     completion: CompletionEntry,
 }
 
+/// What a script answers to a region on a device.
+pub(crate) type AttachAnswer = Box<dyn Fn(u64, u32) -> AttachMessage + Send>;
+
 /// The server's side of one session.
 pub(crate) struct Peer {
     pub(crate) memory: SessionMemory,
@@ -150,6 +155,12 @@ pub(crate) struct Peer {
     pub(crate) wakes: u32,
     /// The last completion.
     pub(crate) last: Option<CompletionEntry>,
+    /// The answer to a region on a device, by the question's number and that of the region.
+    pub(crate) attach: Option<AttachAnswer>,
+    /// Regions that were attached so far.
+    attached: u32,
+    /// Those of them that were detached.
+    pub(crate) detached: Vec<u32>,
     event: EventNotifier,
     arena: Arena,
     consumer: Consumer,
@@ -159,8 +170,28 @@ pub(crate) struct Peer {
     generation: u32,
 }
 
+fn describe(query: &ModelQuery) -> AttachMessage {
+    let query_id = query.query_id;
+    if query.model != "double" {
+        return AttachMessage::Refusal(Refusal {
+            query_id,
+            status: Status::ModelNotFound as u16,
+            detail: [0; 2],
+        });
+    }
+    AttachMessage::ModelInfo(ModelInfo {
+        query_id,
+        ..model_info()
+    })
+}
+
 impl Peer {
     pub(crate) fn welcome(socket: AttachSocket, hello: &Hello) -> Self {
+        Self::welcome_with(socket, hello, 0)
+    }
+
+    /// The same by a server that understands more than the first release.
+    pub(crate) fn welcome_with(socket: AttachSocket, hello: &Hello, features: u64) -> Self {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let session_id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let layout = SessionLayout::new(
@@ -178,6 +209,7 @@ impl Peer {
             response_bytes: layout.region_bytes(RegionKind::Response),
             ring_entries: layout.ring_entries(RegionKind::Response),
             server_version: "fake".into(),
+            features,
             ..Welcome::default()
         };
         let [request, response] = memory.client_fds();
@@ -194,6 +226,9 @@ impl Peer {
             prepares: true,
             wakes: 0,
             last: None,
+            attach: None,
+            attached: 0,
+            detached: Vec::new(),
             event,
             consumer: Consumer::new(),
             producer: Producer::new(),
@@ -257,22 +292,23 @@ impl Peer {
             if packet.bytes.is_empty() {
                 return false;
             }
-            let Ok(AttachMessage::ModelQuery(query)) = AttachMessage::parse(&packet.bytes) else {
-                panic!("an unexpected message");
+            let answer = match AttachMessage::parse(&packet.bytes) {
+                Ok(AttachMessage::ModelQuery(query)) => describe(&query),
+                Ok(AttachMessage::DeviceAttach(attach)) => {
+                    assert_eq!(packet.fds.len(), 1);
+                    self.attached += 1;
+                    let answer = self.attach.as_ref().expect("no region is awaited");
+                    answer(attach.query_id, self.attached)
+                }
+                Ok(AttachMessage::DeviceDetach(detach)) => {
+                    self.detached.push(detach.region);
+                    let query_id = detach.query_id;
+                    AttachMessage::DeviceDetached(DeviceDetached { query_id })
+                }
+                other => panic!("an unexpected message: {other:?}"),
             };
-            let answer = if query.model == "double" {
-                AttachMessage::ModelInfo(ModelInfo {
-                    query_id: query.query_id,
-                    ..model_info()
-                })
-            } else {
-                AttachMessage::Refusal(Refusal {
-                    query_id: query.query_id,
-                    status: Status::ModelNotFound as u16,
-                    detail: [0; 2],
-                })
-            };
-            self.socket.send(&answer.encode(), &[]).unwrap();
+            // A client that detaches as it leaves waits for no answer.
+            let _ = self.socket.send(&answer.encode(), &[]);
         }
         true
     }
@@ -311,7 +347,7 @@ impl Peer {
             .copy_out(entry.offset, u64::from(entry.size), &mut copy)
             .unwrap();
         let payload = self.memory.layout().payload(RegionKind::Request);
-        let request = parse_request(&copy, payload).unwrap();
+        let request = parse_request(&copy, &payload).unwrap();
         assert_eq!(request.model, "double");
         let input = &request.inputs[0];
         assert_eq!((input.name, input.dtype), ("x", DataType::Fp32));
@@ -384,6 +420,7 @@ impl Peer {
             name: "y",
             dtype: DataType::Fp32,
             shape: shape.iter().copied().collect(),
+            region: 0,
             offset: output.offset(),
             byte_size,
         };

@@ -157,6 +157,7 @@ fn outputs_outside_their_region_are_found_out() {
         shape: [i64::try_from(byte_size / 4).unwrap()]
             .into_iter()
             .collect(),
+        region: 0,
         offset,
         byte_size,
     };
@@ -185,6 +186,7 @@ fn strings_of_any_size_are_bytes() {
                 name: "y",
                 dtype: DataType::Bytes,
                 shape: [1].into_iter().collect(),
+                region: 0,
                 offset: 8192,
                 byte_size: 7,
             };

@@ -11,6 +11,7 @@ mod asynchronous;
 mod binding;
 mod cancel;
 mod death;
+mod device;
 mod fake;
 mod fork;
 mod ground;

@@ -1,5 +1,7 @@
 //! A descriptor is hostile until it is parsed: every field out of bounds, and bytes flipped at random.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 use smallvec::smallvec;
 
@@ -13,6 +15,7 @@ fn tensor<'n>(name: &'n str, offset: u64, dims: &[i64]) -> TensorDescriptor<'n> 
         name,
         dtype: DataType::Fp32,
         shape: dims.into(),
+        region: 0,
         offset,
         byte_size,
     }
@@ -25,13 +28,14 @@ fn request<'a>(inputs: SmallVec<[TensorDescriptor<'a>; 4]>) -> RequestDescriptor
         label: "stable",
         inputs,
         outputs: smallvec!["scores"],
+        rooms: SmallVec::new(),
     }
 }
 
 fn outcome(request: &RequestDescriptor<'_>) -> Result<(), Rejection> {
     let mut writer = DescriptorWriter::new();
     let bytes = writer.request(request).unwrap().to_vec();
-    parse_request(&bytes, PAYLOAD).map(|_| ())
+    parse_request(&bytes, &PAYLOAD).map(|_| ())
 }
 
 #[test]
@@ -42,7 +46,7 @@ fn what_is_written_is_read_back() {
         tensor("b", 8256, &[])
     ]);
     let bytes = writer.request(&sent).unwrap();
-    assert_eq!(parse_request(bytes, PAYLOAD).unwrap(), sent);
+    assert_eq!(parse_request(bytes, &PAYLOAD).unwrap(), sent);
 
     let response = ResponseDescriptor {
         model_version: 7,
@@ -50,7 +54,7 @@ fn what_is_written_is_read_back() {
     };
     let bytes = second_writer.response(&response).unwrap();
     assert!(bytes.len() as u64 <= response_descriptor_bytes([("y", 2)].into_iter()));
-    assert_eq!(parse_response(bytes, PAYLOAD).unwrap(), response);
+    assert_eq!(parse_response(bytes, &PAYLOAD).unwrap(), response);
 }
 
 #[test]
@@ -62,12 +66,18 @@ fn response_descriptors_fit_what_is_reserved() {
                 name,
                 dtype: DataType::Int8,
                 shape: smallvec![1; rank],
+                region: 0,
                 offset: 8192,
                 byte_size: 1,
             };
+            // Those on a device take a word more.
+            let output = |index: usize| TensorDescriptor {
+                region: [0, 7, u32::MAX][index % 3],
+                ..one.clone()
+            };
             let response = ResponseDescriptor {
                 model_version: 1,
-                outputs: std::iter::repeat_n(one, count).collect(),
+                outputs: (1..=count).map(output).collect(),
             };
             let mut writer = DescriptorWriter::new();
             let Ok(bytes) = writer.response(&response) else {
@@ -175,6 +185,7 @@ fn unknown_data_type_is_named() {
         shape,
         offset: 8192,
         byte_size: 4,
+        region: 0,
     };
     let tensor = wire::Tensor::create(&mut fbb, &args);
     let inputs = Some(fbb.create_vector(&[tensor]));
@@ -188,7 +199,7 @@ fn unknown_data_type_is_named() {
         },
     );
     fbb.finish(root, None);
-    let got = parse_request(fbb.finished_data(), PAYLOAD).unwrap_err();
+    let got = parse_request(fbb.finished_data(), &PAYLOAD).unwrap_err();
     assert_eq!(got.status, Status::DataTypeUnknown);
 }
 
@@ -220,11 +231,97 @@ proptest! {
         if cut_it {
             bytes.truncate(cut.index(bytes.len()));
         }
-        if let Ok(parsed) = parse_request(&bytes, PAYLOAD) {
+        if let Ok(parsed) = parse_request(&bytes, &PAYLOAD) {
             for input in &parsed.inputs {
                 prop_assert!(input.offset >= PAYLOAD.start && input.offset + input.byte_size <= PAYLOAD.end);
                 prop_assert_eq!(input.offset % ALIGNMENT, 0);
             }
         }
     }
+}
+
+/// A session with a device region of 4 KiB beside its own.
+struct WithDevice;
+
+impl Regions for WithDevice {
+    fn payload(&self, region: u32) -> Option<Range<u64>> {
+        match region {
+            0 => Some(PAYLOAD),
+            3 => Some(0..4096),
+            _ => None,
+        }
+    }
+}
+
+fn room<'a>(region: u32, offset: u64, byte_size: u64) -> OutputRoom<'a> {
+    OutputRoom {
+        name: "scores",
+        region,
+        offset,
+        byte_size,
+    }
+}
+
+/// A request with an input of 64 bytes at the start of device region 3, and these rooms.
+fn on_device<'a>(rooms: &[OutputRoom<'a>]) -> RequestDescriptor<'a> {
+    let input = TensorDescriptor {
+        region: 3,
+        ..tensor("a", 0, &[16])
+    };
+    RequestDescriptor {
+        rooms: rooms.into(),
+        ..request(smallvec![input])
+    }
+}
+
+#[test]
+fn tensors_and_rooms_on_a_device_survive_the_wire() {
+    let mut writer = DescriptorWriter::new();
+    let bytes = writer
+        .request(&on_device(&[room(3, 64, 128)]))
+        .unwrap()
+        .to_vec();
+    let bytes = bytes.as_slice();
+    let parsed = parse_request(bytes, &WithDevice).unwrap();
+    assert_eq!(parsed, on_device(&[room(3, 64, 128)]));
+    // A session that has no such region.
+    let refused = parse_request(bytes, &PAYLOAD).unwrap_err();
+    assert_eq!(refused, Rejection::new(Status::DeviceRegionUnknown, [0, 3]));
+}
+
+#[test]
+fn rooms_are_checked_as_inputs_are() {
+    let refused = |rooms: &[OutputRoom<'_>]| {
+        let mut writer = DescriptorWriter::new();
+        let bytes = writer.request(&on_device(rooms)).unwrap();
+        let parsed = parse_request(bytes, &WithDevice).map(|_| ());
+        let rejection = parsed.unwrap_err();
+        (rejection.status, rejection.detail)
+    };
+    let overlap = |one, other| (Status::ExtentsOverlap, [one, other]);
+    assert_eq!(refused(&[room(3, 0, 64)]), overlap(0, 1));
+    assert_eq!(
+        refused(&[room(3, 64, 128), room(3, 128, 64)]),
+        overlap(1, 2)
+    );
+    assert_eq!(
+        refused(&[room(3, 64, 64), room(3, 4096, 64)]),
+        (Status::ExtentOutOfRegion, [2, 4096])
+    );
+    assert_eq!(
+        refused(&[room(3, u64::MAX - 63, 64)]),
+        (Status::ExtentOutOfRegion, [1, 4096])
+    );
+    assert_eq!(
+        refused(&[room(3, 65, 64)]),
+        (Status::ExtentMisaligned, [1, 65])
+    );
+    assert_eq!(
+        refused(&[room(9, 64, 64)]),
+        (Status::DeviceRegionUnknown, [1, 9])
+    );
+    // The server's own memory is not a client's to give.
+    assert_eq!(refused(&[room(0, 16384, 64)]).0, Status::DescriptorInvalid);
+    let many = vec![room(3, 64, 0); TENSORS_MAX + 1];
+    assert_eq!(refused(&many).0, Status::DescriptorInvalid);
 }

@@ -14,6 +14,8 @@ pub mod adjoin {
     pub use self::tensor_spec_generated::*;
     mod infer_request_generated;
     pub use self::infer_request_generated::*;
+    mod output_room_generated;
+    pub use self::output_room_generated::*;
     mod infer_response_generated;
     pub use self::infer_response_generated::*;
     mod hello_generated;
@@ -26,6 +28,14 @@ pub mod adjoin {
     pub use self::model_query_generated::*;
     mod model_info_generated;
     pub use self::model_info_generated::*;
+    mod device_attach_generated;
+    pub use self::device_attach_generated::*;
+    mod device_attached_generated;
+    pub use self::device_attached_generated::*;
+    mod device_detach_generated;
+    pub use self::device_detach_generated::*;
+    mod device_detached_generated;
+    pub use self::device_detached_generated::*;
     mod attach_message_generated;
     pub use self::attach_message_generated::*;
   } // wire

@@ -75,6 +75,14 @@ impl Model for TensorRtModel {
         true
     }
 
+    fn takes_on_device(&self, _input: &str) -> bool {
+        true
+    }
+
+    fn gives_on_device(&self, _output: &str) -> bool {
+        true
+    }
+
     /// One batch is copied while another is computed. Each has an execution context of its own over the one engine, so the
     /// weights are there once and the memory for what lies between layers twice. With one context for both, two graphs
     /// that were captured in it could run at once over the same memory between layers, and every shape that is set

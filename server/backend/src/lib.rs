@@ -99,6 +99,17 @@ pub trait Model: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether that input may lie on the server's device: the model has the device bring all its pieces together, and looks
+    /// at none of its bytes. What it makes of them then is a copy that no client can change.
+    fn takes_on_device(&self, _input: &str) -> bool {
+        false
+    }
+
+    /// Whether that output may go to memory on the server's device, where its size is known before the run.
+    fn gives_on_device(&self, _output: &str) -> bool {
+        false
+    }
+
     /// How many batches one configured instance works on at once, 1 or more: one may be copied while another is
     /// computed. So many of [`Model::instance`] make one instance of the configuration.
     fn batches_at_once(&self) -> usize {

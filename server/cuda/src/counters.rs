@@ -1,4 +1,4 @@
-//! Bytes that went to and from a device, by path. Plain atomics: the server's metrics read them.
+//! Bytes that went to and from a device, by path, and within it. Plain atomics: the server's metrics read them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -50,6 +50,37 @@ impl CopiedBytes {
     }
 }
 
+/// Bytes that never left the device.
+#[derive(Debug, Default)]
+pub struct CopiedWithin {
+    gathered: AtomicU64,
+    scattered: AtomicU64,
+}
+
+impl CopiedWithin {
+    pub(crate) fn add_gathered(&self, byte_size: usize) {
+        let byte_size = byte_size as u64;
+        self.gathered.fetch_add(byte_size, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_scattered(&self, byte_size: usize) {
+        let byte_size = byte_size as u64;
+        self.scattered.fetch_add(byte_size, Ordering::Relaxed);
+    }
+
+    /// Of inputs.
+    #[must_use]
+    pub fn gathered(&self) -> u64 {
+        self.gathered.load(Ordering::Relaxed)
+    }
+
+    /// Of outputs.
+    #[must_use]
+    pub fn scattered(&self) -> u64 {
+        self.scattered.load(Ordering::Relaxed)
+    }
+}
+
 /// What one device has moved.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -57,6 +88,8 @@ pub struct Counters {
     pub to_device: CopiedBytes,
     /// From device to host.
     pub to_host: CopiedBytes,
+    /// From the memory that clients share on the device to batches, and back.
+    pub within: CopiedWithin,
     gathers: [AtomicU64; 4],
 }
 

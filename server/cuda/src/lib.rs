@@ -16,12 +16,15 @@
 //!     run.finish()                                        waits; lets go of all memory
 //! ```
 //!
+//! A client may also share memory of the device itself ([`DeviceRegion`]): its pieces never leave the device.
+//!
 //! Where a region cannot be registered, its pieces go through pinned staging memory ([`PinnedPool`]), and where there
 //! is none, through the driver; [`Counters`] has the bytes of each path.
 //!
 //! # What holds at any point, errors and panics included
 //! * Memory that a transfer touches stays mapped until an event behind the transfer has fired: [`Lane`].
 //! * A region that is retired stays registered and mapped until its last lease ends: [`Registry::retire`].
+//! * A region on the device stays mapped until the last lane that copies from it or to it has settled.
 //! * In a context that is lost, nobody can know whether a transfer is under way: what it may touch is kept until
 //!   [`Device::reset`] has ended the context.
 //! * Everything that was made in a context that is gone refuses with [`CudaError::ContextGone`]; the driver is not
@@ -38,25 +41,27 @@ mod counters;
 mod device;
 mod driver;
 mod error;
-mod foreign;
 mod kernels;
 mod pinned;
+mod regions;
 mod registry;
+mod shared;
 mod slot;
 mod thresholds;
 mod transfers;
 
-pub use self::counters::{CopiedBytes, CopyForm, Counters, Path};
+pub use self::counters::{CopiedBytes, CopiedWithin, CopyForm, Counters, Path};
 pub use self::device::Device;
 pub use self::driver::{
     DeviceBuffer, DeviceFacts, Driver, Event, FloatType, Graph, IPC_HANDLE_BYTES, IpcHandle, Lane,
     Normalize, Stream,
 };
 pub use self::error::CudaError;
-pub use self::foreign::ForeignBuffer;
 pub use self::kernels::Kernels;
 pub use self::pinned::{PinnedPool, PinnedStats};
+pub use self::regions::{DeviceRegion, DeviceRegions};
 pub use self::registry::{Lease, Refusal, RegionKey, RegionState, Registry, RegistryStats};
+pub use self::shared::SharedBuffer;
 pub use self::slot::{BatchGraph, BatchSlot, BatchSlots, NormalizeInput, Run, SlotSpec};
 pub use self::thresholds::Thresholds;
 pub use self::transfers::{TransferSettings, Transfers};

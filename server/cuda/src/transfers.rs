@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::error::CudaError;
 use crate::kernels::Kernels;
 use crate::pinned::PinnedPool;
+use crate::regions::DeviceRegions;
 use crate::registry::Registry;
 use crate::thresholds::Thresholds;
 
@@ -23,11 +24,12 @@ pub struct TransferSettings {
     pub spin: Duration,
 }
 
-/// Registry, staging memory, kernels and thresholds of one device. Clones share them.
+/// Registry, regions on the device, staging memory, kernels and thresholds of one device. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Transfers {
     device: Device,
     registry: Arc<Registry>,
+    regions: Arc<DeviceRegions>,
     pool: PinnedPool,
     kernels: Kernels,
     thresholds: Thresholds,
@@ -42,6 +44,11 @@ impl Transfers {
     pub fn start(device: &Device, settings: TransferSettings) -> Result<Self, CudaError> {
         let registry = Arc::new(Registry::start(device, settings.registered_bytes)?);
         Self::with_registry(device, registry, settings)
+    }
+
+    fn with_regions(self, regions: &Arc<DeviceRegions>) -> Self {
+        let regions = Arc::clone(regions);
+        Self { regions, ..self }
     }
 
     /// The same for a further device, or after [`Device::reset`] and [`Registry::rebuild`], with the registry that
@@ -62,6 +69,7 @@ impl Transfers {
         Ok(Self {
             device: device.clone(),
             registry,
+            regions: Arc::default(),
             pool: PinnedPool::new(device, settings.staging_bytes),
             kernels,
             thresholds,
@@ -70,7 +78,8 @@ impl Transfers {
     }
 
     /// Ends the context of the device, with everything in it, and makes a new one, what batches share anew, and the
-    /// same registrations. This is for a context that is lost; what was made in the old one refuses from then on.
+    /// same registrations. Regions on the device are lost, and say so. This is for a context that is lost; what was made
+    /// in the old one refuses from then on.
     ///
     /// Engines that hold handles of the old context have to be dropped before ([`Device::reset`]).
     ///
@@ -83,7 +92,8 @@ impl Transfers {
             thresholds: Some(self.thresholds),
             ..self.settings
         };
-        Self::with_registry(&self.device, Arc::clone(&self.registry), settings)
+        let rebuilt = Self::with_registry(&self.device, Arc::clone(&self.registry), settings)?;
+        Ok(rebuilt.with_regions(&self.regions))
     }
 
     /// The device.
@@ -96,6 +106,12 @@ impl Transfers {
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// Regions that clients share on the device.
+    #[must_use]
+    pub fn regions(&self) -> &Arc<DeviceRegions> {
+        &self.regions
     }
 
     /// Staging memory.

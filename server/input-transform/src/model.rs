@@ -214,6 +214,17 @@ impl Model for TransformedModel {
         self.model.is_on_device()
     }
 
+    /// What is transformed is read by the processor.
+    fn takes_on_device(&self, input: &str) -> bool {
+        let mut inputs = self.metadata.inputs.iter().zip(&self.normalisers);
+        let is_as_it_comes = inputs.any(|(tensor, own)| tensor.name == input && own.is_none());
+        is_as_it_comes && self.model.takes_on_device(input)
+    }
+
+    fn gives_on_device(&self, output: &str) -> bool {
+        self.model.gives_on_device(output)
+    }
+
     fn batches_at_once(&self) -> usize {
         self.model.batches_at_once()
     }

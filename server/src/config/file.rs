@@ -97,6 +97,12 @@ pub struct CudaSection {
     /// For how many microseconds, at most, a worker looks at the end of a batch before it sleeps until the driver wakes it;
     /// 0 sleeps at once. Default 200.
     pub spin_us: u64,
+    /// Regions on the device that a session may share; 0: none. Default 64.
+    pub shared_regions: u32,
+    /// Bytes of device memory that a session may share. Default 8 GiB.
+    pub shared_session_bytes: u64,
+    /// Bytes of device memory that all sessions of a user may share. Default 16 GiB.
+    pub shared_user_bytes: u64,
     /// Where engines are kept that ONNX Runtime builds of models with TensorRT. Default: `adjoin/engines` in the cache
     /// directory of the service or the user.
     pub engine_cache_dir: Option<PathBuf>,
@@ -179,6 +185,9 @@ impl Default for CudaSection {
             staging_bytes,
             recovery_attempts,
             spin,
+            shared_regions,
+            shared_session_bytes,
+            shared_user_bytes,
         } = DeviceSettings::default();
         Self {
             device,
@@ -186,6 +195,9 @@ impl Default for CudaSection {
             staging_bytes,
             recovery_attempts,
             spin_us: u64::try_from(spin.as_micros()).unwrap_or(u64::MAX),
+            shared_regions,
+            shared_session_bytes,
+            shared_user_bytes,
             engine_cache_dir: None,
         }
     }
@@ -199,6 +211,9 @@ impl From<&CudaSection> for DeviceSettings {
             staging_bytes: section.staging_bytes,
             recovery_attempts: section.recovery_attempts,
             spin: Duration::from_micros(section.spin_us),
+            shared_regions: section.shared_regions,
+            shared_session_bytes: section.shared_session_bytes,
+            shared_user_bytes: section.shared_user_bytes,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The attach socket: handshakes, questions about models, and the end of sessions.
+//! The attach socket: handshakes, questions about models, regions on the device, and the end of sessions.
 //!
 //! Each connection is a task. Its end of file, or the exit of the process that connected (a forked child may
 //! hold a copy of the socket), ends the session.
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adjoin_schema::PROTOCOL_VERSION;
-use adjoin_schema::attach::{AttachMessage, Hello, ModelQuery, Refusal, Welcome};
+use adjoin_schema::attach::{AttachMessage, Hello, ModelQuery, Refusal, Welcome, features};
 use adjoin_schema::descriptor::Rejection;
 use adjoin_schema::layout::SessionLayout;
 use adjoin_schema::limits::ATTACH_MESSAGE_BYTES_MAX;
@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::tokens::random_token;
-use super::{Phase, Shared};
+use super::{Phase, Shared, device_regions};
 use crate::session::{Session, SessionParts};
 
 /// How long a connection may take to say hello.
@@ -131,16 +131,23 @@ async fn answer(shared: &Shared, session_id: u64, connection: &Connection) {
             Ok(packet) if !packet.bytes.is_empty() => packet,
             _ => return,
         };
-        let Ok(AttachMessage::ModelQuery(query)) = AttachMessage::parse(&packet.bytes) else {
-            if let Some(session) = shared.engine.sessions().get(session_id) {
-                shared
-                    .engine
-                    .fault(&session, Status::HandshakeInvalid.into());
-            }
+        let Some(session) = shared.engine.sessions().get(session_id) else {
             return;
         };
+        let answer = match AttachMessage::parse(&packet.bytes) {
+            Ok(AttachMessage::ModelQuery(query)) => describe(shared, &query),
+            Ok(AttachMessage::DeviceAttach(attach)) => {
+                device_regions::attach(shared, &session, attach, packet.fds).await
+            }
+            Ok(AttachMessage::DeviceDetach(detach)) => device_regions::detach(&session, detach),
+            _ => {
+                let fault = Status::HandshakeInvalid.into();
+                shared.engine.fault(&session, fault);
+                return;
+            }
+        };
         // A client that does not read its answers does not get them.
-        let _ = socket.send(&describe(shared, &query).encode(), &[]);
+        let _ = socket.send(&answer.encode(), &[]);
         messages += 1;
         if messages % MESSAGES_PER_TURN == 0 {
             tokio::task::yield_now().await;
@@ -220,6 +227,7 @@ fn open(
         ring_entries: layout.ring_entries(adjoin_schema::layout::RegionKind::Response),
         secret,
         server_version: env!("CARGO_PKG_VERSION").into(),
+        features: features::ALL,
     });
     // Before the client knows of it, so that it is listed as soon as the client runs.
     shared.engine.attach(Arc::clone(&session));

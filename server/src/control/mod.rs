@@ -5,6 +5,7 @@ pub mod access;
 mod admin;
 mod attach;
 mod deadline;
+mod device_regions;
 mod http;
 mod http_server;
 mod inference;

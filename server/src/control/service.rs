@@ -274,6 +274,9 @@ fn device(numbers: DeviceNumbers) -> api::DeviceStatus {
         direct_bytes: to.direct + from.direct,
         staged_bytes: to.staged + from.staged,
         pageable_bytes: to.pageable + from.pageable,
+        within_bytes: numbers.within.gathered + numbers.within.scattered,
+        shared_regions: numbers.shared_regions as u64,
+        shared_bytes: numbers.shared_bytes,
     }
 }
 

@@ -24,7 +24,8 @@ pub(super) fn code(status: Status) -> Code {
         101..=199 => Code::InvalidArgument,
         500 | 501 | 503 | 504 => Code::InvalidArgument,
         502 | 507 => Code::PermissionDenied,
-        505 | 506 | 508 | 509 => Code::ResourceExhausted,
+        204 | 205 | 505 | 506 | 508 | 509 => Code::ResourceExhausted,
+        303 => Code::Unavailable,
         _ => Code::Internal,
     }
 }

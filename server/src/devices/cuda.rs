@@ -1,15 +1,18 @@
 //! NVIDIA's GPUs, one of which a server uses.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use adjoin_cuda::{
-    CopiedBytes, Driver, ForeignBuffer, Path, RegionKey, Registry, TransferSettings, Transfers,
+    CopiedBytes, Driver, Path, RegionKey, Registry, SharedBuffer, TransferSettings, Transfers,
 };
-use adjoin_shm::{AlignedBytes, Payload, SessionMemory};
+use adjoin_schema::attach::DeviceUuid;
+use adjoin_shm::{AlignedBytes, Payload, PayloadMut, SessionMemory};
 use parking_lot::Mutex;
 
-use super::{BytesByPath, DeviceError, DeviceNumbers, DeviceSettings};
+use super::quota::{DeviceQuota, Share, Sharer};
+use super::{BytesByPath, BytesWithin, DeviceError, DeviceNumbers, DeviceSettings};
 
 /// The device of a server, opened when an engine wants it. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +24,7 @@ pub struct Devices {
 #[derive(Debug, Default)]
 struct Shared {
     opened: Mutex<Opened>,
+    quota: DeviceQuota,
     resets: AtomicU64,
     failed_resets: AtomicU64,
 }
@@ -125,8 +129,34 @@ impl Devices {
         let handle = handle.map_err(|_| DeviceError::Handle { handle_bytes })?;
         // More than an address is more than any device has.
         let byte_size = usize::try_from(byte_size).unwrap_or(usize::MAX);
-        let buffer = ForeignBuffer::open(transfers.device(), handle, byte_size)?;
+        let buffer = SharedBuffer::open(transfers.device(), handle, byte_size)?;
         Ok(SharedMemory(buffer))
+    }
+
+    /// Maps memory of the device that a client shares: `descriptor` is what the driver has given it for `byte_size` bytes.
+    /// Only where a device is in use. May take milliseconds.
+    ///
+    /// # Errors
+    /// If no device is in use, or it is another one; if the client shares as much as it may; or if the descriptor or the
+    /// size is wrong.
+    pub fn import(
+        &self,
+        sharer: Sharer,
+        device: &DeviceUuid,
+        descriptor: &OwnedFd,
+        byte_size: u64,
+    ) -> Result<DeviceRegion, DeviceError> {
+        let transfers = self.transfers().ok_or(DeviceError::NotInUse)?;
+        if transfers.device().facts().uuid != *device {
+            return Err(DeviceError::OtherUuid);
+        }
+        let share = (self.shared.quota).take(&self.settings, sharer, byte_size)?;
+        let byte_size = usize::try_from(byte_size).unwrap_or(usize::MAX);
+        let memory = adjoin_cuda::DeviceRegion::import(&transfers, descriptor, byte_size)?;
+        Ok(DeviceRegion {
+            memory,
+            _share: share,
+        })
     }
 
     /// Has the device, if it is open, register a session's memory.
@@ -175,10 +205,17 @@ impl Devices {
         let transfers = self.transfers()?;
         let counters = transfers.device().counters();
         let stats = transfers.registry().stats();
+        let (shared_regions, shared_bytes) = transfers.regions().held();
         Some(DeviceNumbers {
             name: transfers.device().facts().name.clone(),
             to_device: by_path(&counters.to_device),
             to_host: by_path(&counters.to_host),
+            within: BytesWithin {
+                gathered: counters.within.gathered(),
+                scattered: counters.within.scattered(),
+            },
+            shared_regions,
+            shared_bytes,
             budget_bytes: stats.budget_bytes,
             registered_bytes: stats.registered_bytes,
             registered: stats.registered,
@@ -192,9 +229,43 @@ impl Devices {
     }
 }
 
+/// Memory of the device that a client shares, as a region of its session.
+#[derive(Debug)]
+pub struct DeviceRegion {
+    // Dropped in this order: the memory before its share of the quota.
+    memory: adjoin_cuda::DeviceRegion,
+    _share: Share,
+}
+
+impl DeviceRegion {
+    /// Bytes of the region.
+    #[must_use]
+    pub fn byte_size(&self) -> u64 {
+        self.memory.byte_size()
+    }
+
+    /// Whether it went with a context of the device that was lost.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.memory.is_lost()
+    }
+
+    /// What stands for a range of it in a batch, for engines on the device alone; `None` if it is not all within.
+    #[must_use]
+    pub fn payload(&self, offset: u64, byte_size: u64) -> Option<Payload<'_>> {
+        self.memory.payload(offset, byte_size)
+    }
+
+    /// The same for an output.
+    #[must_use]
+    pub fn payload_mut(&self, offset: u64, byte_size: u64) -> Option<PayloadMut<'_>> {
+        self.memory.payload_mut(offset, byte_size)
+    }
+}
+
 /// Memory of the device that another process has made.
 #[derive(Debug)]
-pub struct SharedMemory(ForeignBuffer);
+pub struct SharedMemory(SharedBuffer);
 
 impl SharedMemory {
     /// A copy of `byte_size` bytes from `at`, both within the memory.

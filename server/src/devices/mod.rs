@@ -4,6 +4,9 @@
 //! when the session opens, off the path of requests, and until that is done, or where it cannot be, batches of the session
 //! are staged and counted as such. When the session ends its memory stays until the device has let go of it.
 //!
+//! A client may also share memory of the device with the server ([`Devices::import`]): what it sends and gets then stays on
+//! the device.
+//!
 //! An error that spoils the device's context takes everything with it that was made there. [`Devices::rebuild`] makes a new
 //! context, in which the regions of all sessions are registered again; models are loaded anew by who calls it.
 //!
@@ -15,15 +18,21 @@ mod cuda;
 mod none;
 #[cfg(feature = "cuda")]
 mod probe;
+#[cfg_attr(
+    not(feature = "cuda"),
+    allow(dead_code, reason = "nothing is shared without a device")
+)]
+mod quota;
 
 use std::time::Duration;
 
 use thiserror::Error;
 
 #[cfg(feature = "cuda")]
-pub use cuda::{Devices, Registered, SharedMemory};
+pub use cuda::{DeviceRegion, Devices, Registered, SharedMemory};
 #[cfg(not(feature = "cuda"))]
-pub use none::{Devices, Registered, SharedMemory};
+pub use none::{DeviceRegion, Devices, Registered, SharedMemory};
+pub use quota::Sharer;
 
 /// `[cuda]` of the configuration, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +47,12 @@ pub struct DeviceSettings {
     pub recovery_attempts: u32,
     /// For how long, at most, a thread looks at the end of a batch before it sleeps until the driver wakes it.
     pub spin: Duration,
+    /// Regions on the device that a session may share.
+    pub shared_regions: u32,
+    /// Bytes of them all.
+    pub shared_session_bytes: u64,
+    /// Bytes that all sessions of a user may share.
+    pub shared_user_bytes: u64,
 }
 
 impl Default for DeviceSettings {
@@ -48,6 +63,9 @@ impl Default for DeviceSettings {
             staging_bytes: 256 << 20,
             recovery_attempts: 5,
             spin: Duration::from_micros(200),
+            shared_regions: 64,
+            shared_session_bytes: 8 << 30,
+            shared_user_bytes: 16 << 30,
         }
     }
 }
@@ -63,6 +81,15 @@ pub struct BytesByPath {
     pub pageable: u64,
 }
 
+/// Bytes that were copied from one place of the device to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BytesWithin {
+    /// From regions that clients share, to batches.
+    pub gathered: u64,
+    /// From batches to such regions.
+    pub scattered: u64,
+}
+
 /// Numbers of a device, as of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceNumbers {
@@ -72,6 +99,12 @@ pub struct DeviceNumbers {
     pub to_device: BytesByPath,
     /// From device to host.
     pub to_host: BytesByPath,
+    /// Within the device.
+    pub within: BytesWithin,
+    /// Regions on the device that clients share.
+    pub shared_regions: usize,
+    /// Bytes of them.
+    pub shared_bytes: u64,
     /// Bytes of regions that may be registered.
     pub budget_bytes: u64,
     /// Bytes that are.
@@ -131,6 +164,28 @@ pub enum DeviceError {
         device: i64,
         /// What there is.
         used: u32,
+    },
+    /// The same, where the device is named by its UUID.
+    #[error("the memory is on another device than this server uses")]
+    OtherUuid,
+    /// A session that shares as many regions as it may.
+    #[error(
+        "the session shares {limit} regions on the device, which is all that cuda.shared_regions allows"
+    )]
+    TooManyRegions {
+        /// How many.
+        limit: u32,
+    },
+    /// More memory of the device than a session or a user may share.
+    #[error(
+        "{wanted} bytes of device memory are to be shared and {left} are left of cuda.shared_session_bytes or \
+         cuda.shared_user_bytes"
+    )]
+    Quota {
+        /// Bytes that were to be shared.
+        wanted: u64,
+        /// Bytes that may be.
+        left: u64,
     },
     /// What should name memory of another process does not.
     #[error("a handle of CUDA's has 64 bytes, and this one has {handle_bytes}")]

@@ -1,10 +1,12 @@
 //! No devices.
 
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 
-use adjoin_shm::{AlignedBytes, SessionMemory};
+use adjoin_schema::attach::DeviceUuid;
+use adjoin_shm::{AlignedBytes, Payload, PayloadMut, SessionMemory};
 
-use super::{DeviceError, DeviceNumbers, DeviceProbe, DeviceSettings};
+use super::{DeviceError, DeviceNumbers, DeviceProbe, DeviceSettings, Sharer};
 
 /// The devices of a server that uses none.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +38,20 @@ impl Devices {
         _handle: &[u8],
         _byte_size: u64,
     ) -> Result<SharedMemory, DeviceError> {
+        Err(DeviceError::NotBuilt)
+    }
+
+    /// Maps memory of a device that a client shares.
+    ///
+    /// # Errors
+    /// Always: there is no device.
+    pub fn import(
+        &self,
+        _sharer: Sharer,
+        _device: &DeviceUuid,
+        _descriptor: &OwnedFd,
+        _byte_size: u64,
+    ) -> Result<DeviceRegion, DeviceError> {
         Err(DeviceError::NotBuilt)
     }
 
@@ -77,6 +93,36 @@ impl Devices {
     #[must_use]
     pub fn numbers(&self) -> Option<DeviceNumbers> {
         None
+    }
+}
+
+/// Memory of a device that a client shares.
+#[derive(Debug)]
+pub struct DeviceRegion(Infallible);
+
+impl DeviceRegion {
+    /// Bytes of the region.
+    #[must_use]
+    pub fn byte_size(&self) -> u64 {
+        match self.0 {}
+    }
+
+    /// Whether it went with a context of the device that was lost.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        match self.0 {}
+    }
+
+    /// What stands for a range of it in a batch.
+    #[must_use]
+    pub fn payload(&self, _offset: u64, _byte_size: u64) -> Option<Payload<'_>> {
+        match self.0 {}
+    }
+
+    /// The same for an output.
+    #[must_use]
+    pub fn payload_mut(&self, _offset: u64, _byte_size: u64) -> Option<PayloadMut<'_>> {
+        match self.0 {}
     }
 }
 

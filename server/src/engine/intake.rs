@@ -19,6 +19,7 @@ use crate::model::request::{InputPlace, Job, Request, Sink, Source};
 use crate::model::version::Claim;
 use crate::model::{InputFacts, ModelVersion};
 use crate::session::Session;
+use crate::session::device_regions::{DeviceTensors, SessionRegions};
 
 /// Entries of one session that are taken before others have their turn.
 const ENTRIES_PER_TURN: u32 = 64;
@@ -240,8 +241,11 @@ impl Engine {
                 .request()
                 .copy_out(entry.offset, u64::from(entry.size), &mut lead.descriptor);
         copied.map_err(|_| too_large)?;
-        let payload = memory.layout().payload(RegionKind::Request);
-        let descriptor = parse_request(&lead.descriptor, payload)?;
+        let regions = SessionRegions {
+            session,
+            own: memory.layout().payload(RegionKind::Request),
+        };
+        let descriptor = parse_request(&lead.descriptor, &regions)?;
         let version = self
             .models
             .choose(descriptor.model, descriptor.version, descriptor.label)?;
@@ -256,7 +260,11 @@ impl Engine {
             })
             .collect();
         let resolved = version.signature().resolve(&facts, &descriptor.outputs);
-        let resolved =
+        let resolved = resolved.and_then(|resolved| {
+            let device = DeviceTensors::of_request(session, &version, &descriptor, &resolved)?;
+            Ok((resolved, device))
+        });
+        let (resolved, device) =
             resolved.inspect_err(|rejection| version.metrics().refused(rejection.status))?;
         let place = |&index: &usize| {
             let input = &descriptor.inputs[index];
@@ -273,6 +281,7 @@ impl Engine {
             source: Source::Session(Arc::clone(session)),
             inputs,
             outputs: resolved.outputs,
+            device,
             rows: resolved.rows,
             compatibility: resolved.compatibility,
             key: None,
@@ -337,6 +346,7 @@ pub(crate) fn owned_request(
         source: Source::Owned(resolved.inputs.iter().map(bytes).collect()),
         version,
         outputs: resolved.outputs,
+        device: None,
         rows: resolved.rows,
         compatibility: resolved.compatibility,
         key: None,

@@ -107,6 +107,7 @@ pub(super) fn request(
         inputs: resolved.inputs.iter().map(place).collect(),
         source: Source::Steps(source.collect()),
         outputs: resolved.outputs,
+        device: None,
         rows: resolved.rows,
         compatibility: resolved.compatibility,
         key: None,
@@ -125,6 +126,7 @@ pub(super) fn sentence(
         name: input.name,
         dtype: input.dtype,
         shape: input.shape.into(),
+        region: 0,
         offset: 0,
         byte_size: input.byte_size,
     });
@@ -134,6 +136,7 @@ pub(super) fn sentence(
         label: "",
         inputs: inputs.collect(),
         outputs: SmallVec::new(),
+        rooms: SmallVec::new(),
     };
     let info = version.info(0, Vec::new());
     explain(rejection, Some(&request), Some(&info))

@@ -9,7 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::devices::{BytesByPath, DeviceNumbers, Devices};
+use crate::devices::{BytesByPath, BytesWithin, DeviceNumbers, Devices};
 
 /// Tells of the device of a server; clones tell of the same.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +30,7 @@ impl Collector for DeviceMetrics {
         let numbers = numbers.as_ref();
         let mut copied = encoder.encode_descriptor(
             "device_bytes",
-            "Payload bytes between host and device, by direction and path",
+            "Payload bytes between host and device, and within the device, by direction and path",
             None,
             MetricType::Counter,
         )?;
@@ -43,6 +43,14 @@ impl Collector for DeviceMetrics {
                     let labels = [("direction", direction), ("path", path)];
                     ConstCounter::new(byte_size).encode(copied.encode_family(&labels)?)?;
                 }
+            }
+            let BytesWithin {
+                gathered,
+                scattered,
+            } = numbers.within;
+            for (path, byte_size) in [("gather", gathered), ("scatter", scattered)] {
+                let labels = [("direction", "within"), ("path", path)];
+                ConstCounter::new(byte_size).encode(copied.encode_family(&labels)?)?;
             }
         }
         let mut regions = encoder.encode_descriptor(
@@ -79,6 +87,16 @@ impl Collector for DeviceMetrics {
                 "device_registered_bytes",
                 "Bytes of regions that are registered with the device",
                 numbers.map(|numbers| numbers.registered_bytes),
+            ),
+            (
+                "device_shared_regions",
+                "Regions on the device that clients share",
+                numbers.map(|numbers| u64::try_from(numbers.shared_regions).unwrap_or(u64::MAX)),
+            ),
+            (
+                "device_shared_bytes",
+                "Bytes of regions on the device that clients share",
+                numbers.map(|numbers| numbers.shared_bytes),
             ),
             (
                 "device_registered_limit_bytes",

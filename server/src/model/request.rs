@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::{Claim, ModelVersion, ResolvedOutput};
 use crate::ensemble::{StepSink, StepTensor};
 use crate::session::Session;
+use crate::session::device_regions::DeviceTensors;
 use crate::session::response::ResponseBlock;
 
 /// Where the payload of a request's inputs lies.
@@ -49,6 +50,8 @@ pub struct Request {
     pub inputs: SmallVec<[InputPlace; 4]>,
     /// One for each output of the model, in its order.
     pub outputs: SmallVec<[ResolvedOutput; 4]>,
+    /// Those of them that lie on the device, in regions of the session.
+    pub device: Option<Box<DeviceTensors>>,
     /// Rows, at least 1.
     pub rows: u32,
     /// Equal for requests that can be joined.
@@ -111,11 +114,15 @@ pub struct Outcome {
 }
 
 impl Request {
-    /// The payload of an input.
+    /// The payload of an input; of one on the device, what stands for it.
     ///
     /// # Panics
     /// Never for a checked request: its extents were compared with the region.
     pub fn payload(&self, index: usize) -> Payload<'_> {
+        let on_device = self.device.as_ref().and_then(|device| device.input(index));
+        if let Some(payload) = on_device {
+            return payload;
+        }
         match &self.source {
             Source::Session(session) => {
                 let place = &self.inputs[index];

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use adjoin_backend::Model;
+use adjoin_backend::{InputAccess, Model, ModelMetadata, TensorMetadata};
 use adjoin_model_config::ModelConfig;
 use adjoin_oip::Labels;
 use adjoin_schema::attach::ModelInfo;
@@ -100,6 +100,8 @@ pub struct ModelVersion {
     /// Why it is lost, if it is.
     loss: Mutex<String>,
     is_on_device: bool,
+    /// For each input and each output, whether it may lie on the device.
+    on_device: [Vec<bool>; 2],
     slots: u32,
     timing: Timing,
     metrics: ModelMetrics,
@@ -176,6 +178,17 @@ impl ModelVersion {
     #[must_use]
     pub fn new(parts: VersionParts) -> Self {
         let is_on_device = parts.model.is_on_device();
+        let ModelMetadata { inputs, outputs } = parts.signature.metadata();
+        // The batcher itself touches nothing of what is taken, or given, in pieces.
+        let in_pieces = |tensor: &TensorMetadata| tensor.access == InputAccess::InPieces;
+        let model = &parts.model;
+        let takes = |input: &TensorMetadata| in_pieces(input) && model.takes_on_device(&input.name);
+        let gives =
+            |output: &TensorMetadata| in_pieces(output) && model.gives_on_device(&output.name);
+        let on_device = [
+            inputs.iter().map(takes).collect(),
+            outputs.iter().map(gives).collect(),
+        ];
         let slots = u32::try_from(parts.instances.len()).unwrap_or(u32::MAX);
         let scheduler = Scheduler::new(
             parts.settings.policy.clone(),
@@ -194,6 +207,7 @@ impl ModelVersion {
             state: AtomicU8::new(State::Ready as u8),
             loss: Mutex::default(),
             is_on_device,
+            on_device,
             slots,
             timing: parts.timing,
             metrics: parts.metrics,
@@ -288,6 +302,16 @@ impl ModelVersion {
     /// Whether it runs on the server's device.
     pub fn is_on_device(&self) -> bool {
         self.is_on_device
+    }
+
+    /// Whether an input may lie on the device.
+    pub fn takes_on_device(&self, input: usize) -> bool {
+        self.on_device[0].get(input) == Some(&true)
+    }
+
+    /// Whether an output may go to memory on the device.
+    pub fn gives_on_device(&self, output: usize) -> bool {
+        self.on_device[1].get(output) == Some(&true)
     }
 
     /// How many batches run at once: for each instance of the configuration as many as its model works on.
@@ -398,16 +422,8 @@ impl ModelVersion {
             ready_versions,
             engine: self.engine.to_owned(),
             max_batch_size: self.signature.max_batch_size(),
-            inputs: metadata
-                .inputs
-                .iter()
-                .map(adjoin_backend::TensorMetadata::spec)
-                .collect(),
-            outputs: metadata
-                .outputs
-                .iter()
-                .map(adjoin_backend::TensorMetadata::spec)
-                .collect(),
+            inputs: metadata.inputs.iter().map(TensorMetadata::spec).collect(),
+            outputs: metadata.outputs.iter().map(TensorMetadata::spec).collect(),
         }
     }
 

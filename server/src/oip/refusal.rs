@@ -47,6 +47,7 @@ pub(super) fn of_call(rejection: Rejection, call: &Call, info: Option<&ModelInfo
             name: &input.name,
             dtype: input.dtype,
             shape: input.shape.clone(),
+            region: 0,
             offset: 0,
             byte_size: byte_size(&input.content),
         });
@@ -127,5 +128,6 @@ fn unplaced(model: &str) -> RequestDescriptor<'_> {
         label: "",
         inputs: SmallVec::new(),
         outputs: SmallVec::new(),
+        rooms: SmallVec::new(),
     }
 }

@@ -179,6 +179,14 @@ impl Model for ViewedModel {
         self.model.is_on_device()
     }
 
+    fn takes_on_device(&self, input: &str) -> bool {
+        self.model.takes_on_device(input)
+    }
+
+    fn gives_on_device(&self, output: &str) -> bool {
+        self.model.gives_on_device(output)
+    }
+
     fn batches_at_once(&self) -> usize {
         self.model.batches_at_once()
     }

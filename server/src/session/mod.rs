@@ -4,6 +4,7 @@
 //! response descriptors) and read in `engine::intake`; nothing here trusts a word that the client can write.
 
 pub mod budget;
+pub mod device_regions;
 pub mod response;
 pub mod table;
 
@@ -23,7 +24,8 @@ use adjoin_shm::{Arena, SessionMemory};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::devices::Registered;
+use self::device_regions::SharedRegions;
+use crate::devices::{DeviceRegion, Registered};
 use crate::model::request::{Job, Outcome, Request, Sink};
 use response::ResponseBlock;
 use table::QuotaGrant;
@@ -64,6 +66,8 @@ struct State {
     /// Responses that the client reads, by offset.
     live: FxHashMap<u64, Box<ResponseBlock>>,
     prepared: Vec<Option<Prepared>>,
+    /// Regions on the device.
+    shared: SharedRegions,
     generation: u32,
 }
 
@@ -115,6 +119,7 @@ impl Session {
             completions: Producer::new(),
             live: FxHashMap::default(),
             prepared: Vec::new(),
+            shared: SharedRegions::default(),
             generation: 0,
         };
         Self {
@@ -206,7 +211,10 @@ impl Session {
             let mut state = self.state.lock();
             state.prepared.clear();
             state.live.clear();
+            let shared = std::mem::take(&mut state.shared);
             drop(state);
+            // Unmapped without the lock, if nothing uses it.
+            drop(shared);
             self.stream.notify_waiters();
             self.stream.notify_one();
         }
@@ -258,6 +266,12 @@ impl Session {
         if self.is_closed() {
             return Err(Status::NotExecuted.into());
         }
+        // A region that it names was detached just now: it runs, and is not kept.
+        if let Some(device) = &request.device
+            && !state.shared.has_all(device)
+        {
+            return Ok(());
+        }
         let index = number as usize;
         if state.prepared.len() <= index {
             state.prepared.resize_with(index + 1, || None);
@@ -268,6 +282,41 @@ impl Session {
             models_generation,
         });
         Ok(())
+    }
+
+    /// Adds a region on the device; its number. `None` if the session is over.
+    pub fn share(&self, region: DeviceRegion) -> Option<u32> {
+        let mut state = self.state.lock();
+        if self.is_closed() {
+            return None;
+        }
+        state.shared.add(region)
+    }
+
+    /// The region on the device of that number.
+    pub fn device_region(&self, number: u32) -> Option<Arc<DeviceRegion>> {
+        self.state.lock().shared.get(number).cloned()
+    }
+
+    /// Takes a region on the device out, and forgets the prepared requests that name it; false if there is none of that
+    /// number. Requests that were taken before keep it mapped until they are over.
+    pub fn unshare(&self, number: u32) -> bool {
+        let mut state = self.state.lock();
+        let removed = state.shared.remove(number);
+        let names = |kept: &Prepared| {
+            let device = kept.request.device.as_ref();
+            device.is_some_and(|device| device.names(number))
+        };
+        let mut forgotten = Vec::new();
+        for slot in &mut state.prepared {
+            if slot.as_ref().is_some_and(names) {
+                forgotten.extend(slot.take());
+            }
+        }
+        drop(state);
+        // Unmapped without the lock, if nothing uses it.
+        drop(forgotten);
+        removed.is_some()
     }
 
     /// Takes a prepared request out for a run. What its last response held is released by that.

@@ -1,4 +1,5 @@
-//! Where the outputs of one run go: a block of the session's response region, or private memory.
+//! Where the outputs of one run go: a block of the session's response region, or private memory; and those that the client
+//! has room for on the device, there.
 //!
 //! The block of a session holds the response descriptor first, then each output whose size is known
 //! before the run. Outputs whose size only the run shows get ranges of their own afterwards.
@@ -135,13 +136,20 @@ type Places = SmallVec<[Option<(usize, usize)>; 4]>;
 /// Where the known outputs go in a room of at most `byte_size_max` bytes, and its bytes. Sizes come from shapes
 /// that a client chose, so the sum is checked.
 fn plan(request: &Request, start: u64, byte_size_max: u64) -> Result<(Places, u64), Rejection> {
-    let known = |output: &ResolvedOutput| Some(output.known.as_ref().filter(|_| output.wanted)?.1);
+    let is_on_device = |index| {
+        (request.device.as_ref()).is_some_and(|device| device.output_extent(index).is_some())
+    };
+    let known = |(index, output): (usize, &ResolvedOutput)| {
+        let (_, byte_size) = output.known.as_ref().filter(|_| output.wanted)?;
+        (!is_on_device(index)).then_some(*byte_size)
+    };
     let next = |end: u64, bytes: u64| {
         end.saturating_add(bytes)
             .checked_next_multiple_of(ALIGNMENT)
             .unwrap_or(u64::MAX)
     };
-    let needed = request.outputs.iter().filter_map(known).fold(start, next);
+    let outputs = || request.outputs.iter().enumerate();
+    let needed = outputs().filter_map(known).fold(start, next);
     if needed > byte_size_max {
         return Err(Rejection::new(
             Status::ResponseRegionFull,
@@ -151,7 +159,7 @@ fn plan(request: &Request, start: u64, byte_size_max: u64) -> Result<(Places, u6
     // From here on everything lies below `needed`, which is bytes of memory.
     let mut end = start;
     let mut places = Places::new();
-    for output in &request.outputs {
+    for output in outputs() {
         let Some(byte_size) = known(output) else {
             places.push(None);
             continue;
@@ -256,10 +264,17 @@ impl ResponseBlock {
             Room::Private(room) => room.payload_mut(),
         });
         let mut passed = 0;
-        for (output, place) in request.outputs.iter().zip(&self.places) {
-            let next = match (&output.known, place) {
+        for (index, (output, place)) in request.outputs.iter().zip(&self.places).enumerate() {
+            let on_device = request.device.as_ref();
+            let on_device = on_device.and_then(|device| device.output(index));
+            let next = match (&output.known, place, on_device) {
                 _ if !output.wanted => Output::Skipped,
-                (Some((shape, _)), Some((at, byte_size))) => {
+                (Some((shape, _)), None, Some(payload)) => Output::Bound {
+                    dtype: output.dtype,
+                    shape,
+                    payload,
+                },
+                (Some((shape, _)), Some((at, byte_size)), _) => {
                     let room = rest.take().expect("put back at the end of each turn");
                     let (_, room) = room.split_at(at - passed);
                     let (payload, room) = room.split_at(*byte_size);
@@ -314,6 +329,8 @@ impl ResponseBlock {
         }
         let specs = &request.version.signature().metadata().outputs;
         let base = range.offset();
+        let device = request.device.as_ref();
+        let on_device = |index| device.and_then(|device| device.output_extent(index));
         let mut outputs: SmallVec<[TensorDescriptor<'_>; 4]> = SmallVec::new();
         for (index, output) in request
             .outputs
@@ -328,6 +345,18 @@ impl ResponseBlock {
                     name,
                     dtype: output.dtype,
                     shape: shape.clone(),
+                    region: 0,
+                    offset,
+                    byte_size,
+                });
+            } else if let (Some((region, offset, byte_size)), Some((shape, _))) =
+                (on_device(index), &output.known)
+            {
+                outputs.push(TensorDescriptor {
+                    name,
+                    dtype: output.dtype,
+                    shape: shape.clone(),
+                    region,
                     offset,
                     byte_size,
                 });
@@ -340,6 +369,7 @@ impl ResponseBlock {
                     name,
                     dtype: found.dtype,
                     shape: found.shape.clone(),
+                    region: 0,
                     offset,
                     byte_size,
                 });

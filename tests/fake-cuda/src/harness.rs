@@ -4,10 +4,12 @@
 //! again in a child that is started for it: [`FakeCuda::run`] starts the test's own binary with the one test to run.
 
 use std::ffi::{OsString, c_char};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::driver::device_memory::Backing;
 use crate::report::Report;
 
 /// Tells a child that it is the one that runs the test's body.
@@ -21,6 +23,21 @@ pub struct FakeCuda {
     variables: Vec<(&'static str, String)>,
     is_absent: bool,
     lacks: Vec<&'static str>,
+}
+
+/// By which the driver names device 0.
+pub const DEVICE_UUID: [u8; 16] = *b"fake-cuda-0000\0\0";
+
+/// A descriptor of device memory such as this driver gives, for tests that play a client and have no driver.
+///
+/// # Panics
+/// If the system has no memory for it.
+#[must_use]
+pub fn device_memory_file(byte_size: u64) -> OwnedFd {
+    let file = rustix::fs::memfd_create(Backing::NAME, rustix::fs::MemfdFlags::CLOEXEC);
+    let file = file.expect("a memory file");
+    rustix::fs::ftruncate(&file, byte_size).expect("its size");
+    file
 }
 
 impl FakeCuda {

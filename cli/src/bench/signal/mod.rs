@@ -118,12 +118,14 @@ impl Slot {
             label: "",
             inputs: Default::default(),
             outputs: Default::default(),
+            rooms: Default::default(),
         };
         for (input, range) in job.inputs.iter().zip(&inputs) {
             request.inputs.push(TensorDescriptor {
                 name: &input.name,
                 dtype: input.dtype()?,
                 shape: input.shape.as_slice().into(),
+                region: 0,
                 offset: range.offset(),
                 byte_size: range.byte_size(),
             });

@@ -17,6 +17,8 @@ from collections.abc import Mapping as _Mapping
 from adjoin import errors
 from adjoin._adjoin import (
     Client,
+    DeviceArray,
+    DeviceRegion,
     Future,
     Model,
     Request,
@@ -33,6 +35,7 @@ from adjoin.errors import (
     Closed,
     DataTypeMismatch,
     DeadlineExceeded,
+    DeviceUnavailable,
     Error,
     ExecutionFailed,
     Forked,
@@ -68,6 +71,9 @@ __all__ = [
     "Closed",
     "DataTypeMismatch",
     "DeadlineExceeded",
+    "DeviceArray",
+    "DeviceRegion",
+    "DeviceUnavailable",
     "Error",
     "ExecutionFailed",
     "Forked",

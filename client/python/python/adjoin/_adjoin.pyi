@@ -4,10 +4,12 @@ from types import GenericAlias
 from typing import Any, Generic, TypeVar, final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 __all__ = [
     "Client",
+    "DeviceArray",
+    "DeviceRegion",
     "Future",
     "Model",
     "Request",
@@ -43,6 +45,7 @@ class Client:
     def model(
         self, name: str, *, version: int | None = None, label: str | None = None
     ) -> Model: ...
+    def device_region(self, byte_size: int, *, device: int = 0) -> DeviceRegion: ...
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...
@@ -75,6 +78,27 @@ class TensorSpec:
     def __ne__(self, other: object, /) -> bool: ...
 
 @final
+class DeviceRegion:
+    @property
+    def nbytes(self) -> int: ...
+    def array(self, offset: int, shape: Sequence[int], dtype: DTypeLike) -> DeviceArray: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+@final
+class DeviceArray:
+    @property
+    def offset(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+@final
 class Model:
     @property
     def name(self) -> str: ...
@@ -98,6 +122,7 @@ class Model:
         *,
         shapes: Mapping[str, Sequence[int]] | None = None,
         outputs: Sequence[str] | None = None,
+        on_device: Mapping[str, DeviceArray] | None = None,
         **dimensions: int,
     ) -> Request: ...
     def infer(

@@ -138,6 +138,10 @@ class SessionEnded(Error, ConnectionError):
     """The server ended the session for a reason that it gave."""
 
 
+class DeviceUnavailable(Error):
+    """No memory of a GPU: there is none here or with the server, or all that may be is attached."""
+
+
 class InputLost(Error):
     """An input went with the memory of a server that shut down, and has to be written again."""
 

@@ -245,6 +245,16 @@ impl Model for DeviceModel {
         true
     }
 
+    /// Truth values are made 0 or 1 by the processor first.
+    fn takes_on_device(&self, input: &str) -> bool {
+        let mut inputs = self.served.metadata.inputs.iter();
+        inputs.any(|tensor| tensor.name == input && tensor.dtype != DataType::Bool)
+    }
+
+    fn gives_on_device(&self, _output: &str) -> bool {
+        true
+    }
+
     fn batches_at_once(&self) -> usize {
         SLOTS
     }

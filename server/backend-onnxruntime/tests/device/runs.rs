@@ -3,10 +3,10 @@
 use adjoin_backend::conformance::memory::{Placed, Taker, Tensor};
 use adjoin_backend::conformance::onnx::Graph;
 use adjoin_backend::{Execution, Input, Output};
-use adjoin_cuda::Path;
+use adjoin_cuda::{DeviceRegion, Path, SharedBuffer};
 use adjoin_schema::DataType;
 use adjoin_schema::layout::{RegionKind, SessionLayout};
-use adjoin_shm::{Payload, SessionMemory};
+use adjoin_shm::{Payload, PayloadMut, SessionMemory};
 use fake_cuda::harness::counts;
 use fake_onnxruntime::harness;
 
@@ -160,7 +160,7 @@ fn run_shape(instance: &mut dyn adjoin_backend::Instance, shape: &[i64; 2], turn
         outputs: &mut [Output::Bound {
             dtype: DataType::Fp32,
             shape,
-            payload: adjoin_shm::PayloadMut::from_slice(&mut room),
+            payload: PayloadMut::from_slice(&mut room),
         }],
     };
     instance.run(execution, &mut Taker::default()).unwrap();
@@ -265,7 +265,7 @@ fn truth_values_are_0_and_1_whatever_the_client_wrote() {
             outputs: &mut [Output::Bound {
                 dtype: DataType::Bool,
                 shape: &[5],
-                payload: adjoin_shm::PayloadMut::from_slice(&mut room),
+                payload: PayloadMut::from_slice(&mut room),
             }],
         };
         let copied = instance.run(execution, &mut Taker::default()).unwrap();
@@ -274,4 +274,84 @@ fn truth_values_are_0_and_1_whatever_the_client_wrote() {
         drop((instance, model));
         machine.end();
     });
+}
+
+#[test]
+fn memory_that_clients_share_on_the_device_is_read_and_written_there() {
+    let test = "runs::memory_that_clients_share_on_the_device_is_read_and_written_there";
+    let report = fake().delay_us("0-300").run(test, || {
+        let machine = Machine::new();
+        let model = machine.load(&add_of_rows(), 8);
+        assert!(model.takes_on_device("a") && model.gives_on_device("sum"));
+        let mut instance = model.instance().unwrap();
+        let device = machine.transfers.device();
+        // Two clients, each with a row of its own, and the answer behind it.
+        let rows = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]];
+        let clients = rows.map(|row| {
+            let memory = SharedBuffer::allocate(device, 64).unwrap();
+            let bytes = bytes_of(&row);
+            memory.write(0, &Payload::from_slice(&bytes)).unwrap();
+            let descriptor = memory.export().unwrap();
+            let region = DeviceRegion::import(&machine.transfers, &descriptor, memory.byte_size());
+            (memory, region.unwrap())
+        });
+        let counters = device.counters();
+        let by_processor = || counters.to_device.by_processor() + counters.to_host.by_processor();
+        let before = by_processor();
+        let pieces = clients
+            .each_ref()
+            .map(|(_, region)| region.payload(0, 16).unwrap());
+        let input = Input {
+            dtype: DataType::Fp32,
+            shape: &[2, 4],
+            payload: pieces[0],
+            rest: &pieces[1..],
+        };
+        let rooms = clients
+            .iter()
+            .map(|(_, region)| region.payload_mut(1024, 16).unwrap());
+        let output = Output::Pieces {
+            dtype: DataType::Fp32,
+            shape: &[2, 4],
+            pieces: rooms.collect(),
+        };
+        let execution = Execution {
+            key: None,
+            inputs: &[input, input],
+            outputs: &mut [output],
+        };
+        instance.run(execution, &mut Taker::default()).unwrap();
+        assert_eq!(by_processor(), before);
+        assert_eq!(counters.within.gathered(), 2 * 2 * 16);
+        assert_eq!(counters.within.scattered(), 2 * 16);
+        for ((memory, _), row) in clients.iter().zip(rows) {
+            let mut answer = [0; 16];
+            let mut to = PayloadMut::from_slice(&mut answer);
+            memory.read(1024, &mut to).unwrap();
+            assert_eq!(values_of(&answer), row.map(|value| value + value));
+        }
+        drop((instance, model, clients));
+        machine.end();
+    });
+    report.assert_clean();
+    assert_eq!(report.to_device_registered + report.to_host_registered, 0);
+}
+
+#[test]
+fn truth_values_are_not_taken_from_the_device() {
+    const BOOL: u64 = 9;
+    let graph = Graph::default()
+        .node("Not", &["t"], &["u"])
+        .input("t", BOOL, &["batch"])
+        .output("u", BOOL, &["batch"])
+        .model();
+    let test = "runs::truth_values_are_not_taken_from_the_device";
+    let report = fake().run(test, || {
+        let machine = Machine::new();
+        let model = machine.load(&graph, 4);
+        assert!(!model.takes_on_device("t") && model.gives_on_device("u"));
+        drop(model);
+        machine.end();
+    });
+    report.assert_clean();
 }

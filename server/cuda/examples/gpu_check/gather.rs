@@ -1,7 +1,10 @@
-//! One batch of the requests of 32 sessions: every form of copy beside one copy of the same bytes, and the processor that
-//! gathers first.
+//! One batch of the requests of 32 sessions: every form of copy beside one copy of the same bytes, the processor that gathers
+//! first, and requests that lie on the device already.
 
-use adjoin_cuda::{BatchSlot, CopyForm, Driver, Kernels, SlotSpec, Thresholds, Transfers};
+use adjoin_cuda::{
+    BatchSlot, CopyForm, DeviceRegion, Driver, Kernels, SharedBuffer, SlotSpec, Thresholds,
+    Transfers,
+};
 use adjoin_shm::{AlignedBuffer, Payload};
 use serde_json::{Map, Value, json};
 
@@ -37,12 +40,22 @@ pub(crate) fn run(is_quick: bool) -> Result<Value, Failure> {
         let transfers = transfers(Some(thresholds), STAGING_BYTES)?;
         register(&transfers, &sessions)?;
         register(&transfers, &whole)?;
+        let shared: Vec<Shared> = (0..SESSIONS)
+            .map(|_| Shared::new(&transfers, largest))
+            .collect::<Result<_, _>>()?;
         for (&byte_size, row) in sizes.iter().zip(&mut rows) {
             let pieces: Vec<Payload<'_>> = sessions
                 .iter()
                 .map(|memory| input(memory, byte_size))
                 .collect::<Result<_, _>>()?;
             row.insert(format!("{name}_us"), time(&transfers, turns, &pieces)?);
+            let pieces: Vec<Payload<'_>> = shared
+                .iter()
+                .map(|shared| shared.region.payload(0, byte_size as u64))
+                .collect::<Option<_>>()
+                .ok_or("a region on the device is smaller than a request")?;
+            let within = time(&transfers, turns, &pieces)?;
+            row.insert(format!("within_{name}_us"), within);
             if name == "copies" {
                 let one = [input(&whole[0], SESSIONS * byte_size)?];
                 row.insert("one_copy_us".into(), time(&transfers, turns, &one)?);
@@ -64,6 +77,23 @@ pub(crate) fn run(is_quick: bool) -> Result<Value, Failure> {
         "form_for_588_kib": measured.choose(SESSIONS, SESSIONS * (588 << 10), device.driver().has_batched_copy()).as_str(),
         "form_of_one_piece": CopyForm::Contiguous.as_str(),
     }))
+}
+
+/// Memory on the device as a client has it, and as the server sees it.
+struct Shared {
+    region: DeviceRegion,
+    _memory: SharedBuffer,
+}
+
+impl Shared {
+    fn new(transfers: &Transfers, byte_size: usize) -> Result<Self, Failure> {
+        let memory = SharedBuffer::allocate(transfers.device(), byte_size)?;
+        let region = DeviceRegion::import(transfers, &memory.export()?, memory.byte_size())?;
+        Ok(Self {
+            region,
+            _memory: memory,
+        })
+    }
 }
 
 fn row(byte_size: usize) -> Map<String, Value> {

@@ -108,11 +108,8 @@ impl Context {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Makes the context current on this thread.
-    ///
-    /// # Errors
-    /// If it is lost or gone.
-    pub(crate) fn enter(&self) -> Result<Entered<'_>, CudaError> {
+    /// Keeps the context from being ended.
+    fn stay(&self) -> Result<RecursiveRwLockReadGuard<'_, bool>, CudaError> {
         // Recursive, because an object may be dropped while its owner is inside.
         let open = self.open.read();
         let (device, generation) = (self.ordinal, self.generation);
@@ -122,6 +119,23 @@ impl Context {
         if self.is_lost() {
             return Err(CudaError::ContextLost { device });
         }
+        Ok(open)
+    }
+
+    /// That what was made in this context can be used.
+    ///
+    /// # Errors
+    /// If it is lost or gone.
+    pub(crate) fn check_usable(&self) -> Result<(), CudaError> {
+        self.stay().map(drop)
+    }
+
+    /// Makes the context current on this thread.
+    ///
+    /// # Errors
+    /// If it is lost or gone.
+    pub(crate) fn enter(&self) -> Result<Entered<'_>, CudaError> {
+        let open = self.stay()?;
         let entered = Entered {
             context: self,
             _open: open,

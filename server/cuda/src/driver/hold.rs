@@ -39,11 +39,12 @@ impl fmt::Debug for Owner {
 }
 
 impl Hold {
-    /// Whether both keep the same memory of the host.
+    /// Whether both keep the same memory.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Registered(one), Self::Registered(two)) => Arc::ptr_eq(one, two),
             (Self::Pinned(one), Self::Pinned(two)) => Arc::ptr_eq(one, two),
+            (Self::Device(one), Self::Device(two)) => Arc::ptr_eq(one, two),
             _ => false,
         }
     }

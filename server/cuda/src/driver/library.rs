@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
 
-use cudarc::driver::sys::{CUdevice, CUdevice_attribute as Attribute};
+use cudarc::driver::sys::{CUdevice, CUdevice_attribute as Attribute, CUuuid};
 
 use super::context::Context;
 use super::table::{Table, table};
@@ -29,6 +29,8 @@ pub struct DeviceFacts {
     pub index: u32,
     /// As the driver calls it.
     pub name: String,
+    /// By which the driver names it in every process alike.
+    pub uuid: [u8; 16],
     /// Bytes of memory on it.
     pub memory_bytes: u64,
     /// Major and minor compute capability.
@@ -101,6 +103,7 @@ impl Driver {
         Ok(DeviceFacts {
             index,
             name: self.name(device)?,
+            uuid: self.uuid(device)?,
             memory_bytes: self.memory_bytes(device)?,
             compute_capability: (
                 number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
@@ -150,6 +153,14 @@ impl Driver {
         self.table.check("cuDeviceGetName", status)?;
         let name = CStr::from_bytes_until_nul(&bytes).unwrap_or_default();
         Ok(name.to_string_lossy().into_owned())
+    }
+
+    fn uuid(&self, device: CUdevice) -> Result<[u8; 16], CudaError> {
+        let mut uuid = CUuuid { bytes: [0; 16] };
+        // SAFETY: writes 16 bytes to where it is told.
+        let status = unsafe { (self.table.cuDeviceGetUuid_v2)(&raw mut uuid, device) };
+        self.table.check("cuDeviceGetUuid_v2", status)?;
+        Ok(uuid.bytes.map(i8::cast_unsigned))
     }
 
     fn memory_bytes(&self, device: CUdevice) -> Result<u64, CudaError> {

@@ -132,6 +132,11 @@ impl DeviceBuffer {
         self.memory.context.generation()
     }
 
+    /// That the context that this belongs to can be used.
+    pub(crate) fn check_usable(&self) -> Result<(), CudaError> {
+        self.memory.context.check_usable()
+    }
+
     /// Address of a range, after the one bounds check.
     pub(crate) fn range(&self, at: usize, byte_size: usize) -> Result<u64, CudaError> {
         let capacity = self.byte_size();

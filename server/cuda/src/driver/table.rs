@@ -58,6 +58,7 @@ functions! {
         cuDeviceGetCount(*mut c_int);
         cuDeviceGet(*mut CUdevice, c_int);
         cuDeviceGetName(*mut c_char, c_int, CUdevice);
+        cuDeviceGetUuid_v2(*mut sys::CUuuid, CUdevice);
         cuDeviceGetAttribute(*mut c_int, sys::CUdevice_attribute, CUdevice);
         cuDeviceTotalMem_v2(*mut usize, CUdevice);
         cuDevicePrimaryCtxRetain(*mut CUcontext, CUdevice);

@@ -1,4 +1,4 @@
-//! Copies between host and device, in every form, enqueued in a lane.
+//! Copies of a batch's pieces, in every form, enqueued in a lane.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -9,14 +9,16 @@ use cudarc::driver::sys::{
     CUmemLocation_st, CUmemLocationType, CUmemcpyAttributes, CUmemcpySrcAccessOrder,
 };
 
-use super::copies::CopyList;
+use super::context::Entered;
+use super::copies::{CopyList, Side};
 use super::host::PinnedBuffer;
 use super::lane::Lane;
 use super::memory::DeviceBuffer;
 use super::module::{Grid, Kernel, Module, argument};
 use crate::error::CudaError;
 
-/// Which way bytes go.
+/// Which way bytes go: from pieces to the batch's buffer on the device, or back to pieces. Those lie on the host, unless
+/// their client shares memory of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     ToDevice,
@@ -51,29 +53,66 @@ impl Lane {
 
     fn enqueue_each(&self, list: &CopyList, direction: Direction) -> Result<(), CudaError> {
         let entered = self.stream().context().enter()?;
-        let stream = self.stream().raw();
-        let ranges = list.host.iter().zip(&list.device).zip(&list.byte_sizes);
-        for ((&host, &device), &byte_size) in ranges {
-            let host = ptr::with_exposed_provenance_mut::<c_void>(to_address(host));
-            match direction {
-                Direction::ToDevice => {
-                    // SAFETY: both ranges are held by this lane, which waits for the stream before it lets go.
-                    let status = unsafe {
-                        (entered.table().cuMemcpyHtoDAsync_v2)(device, host, byte_size, stream)
-                    };
-                    entered.check("cuMemcpyHtoDAsync_v2", status)?;
+        let pieces = list.sides.iter().zip(&list.pieces);
+        let ranges = list.device.iter().zip(&list.byte_sizes);
+        for ((&side, &piece), (&device, &byte_size)) in pieces.zip(ranges) {
+            match (side, direction) {
+                (Side::Host, Direction::ToDevice) => {
+                    self.copy_in(&entered, device, piece, byte_size)?;
                 }
-                Direction::ToHost => {
-                    // SAFETY: as above; nobody else writes the range, as whoever made the list had a `PayloadMut` of
-                    // it.
-                    let status = unsafe {
-                        (entered.table().cuMemcpyDtoHAsync_v2)(host, device, byte_size, stream)
-                    };
-                    entered.check("cuMemcpyDtoHAsync_v2", status)?;
+                (Side::Host, Direction::ToHost) => {
+                    self.copy_out(&entered, piece, device, byte_size)?;
+                }
+                (Side::Device, Direction::ToDevice) => {
+                    self.copy_within(&entered, device, piece, byte_size)?;
+                }
+                (Side::Device, Direction::ToHost) => {
+                    self.copy_within(&entered, piece, device, byte_size)?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn copy_in(
+        &self,
+        entered: &Entered<'_>,
+        to: u64,
+        from: u64,
+        byte_size: usize,
+    ) -> Result<(), CudaError> {
+        let from = ptr::with_exposed_provenance::<c_void>(to_address(from));
+        let stream = self.stream().raw();
+        // SAFETY: both ranges are held by this lane, which waits for the stream before it lets go.
+        let status = unsafe { (entered.table().cuMemcpyHtoDAsync_v2)(to, from, byte_size, stream) };
+        entered.check("cuMemcpyHtoDAsync_v2", status)
+    }
+
+    fn copy_out(
+        &self,
+        entered: &Entered<'_>,
+        to: u64,
+        from: u64,
+        byte_size: usize,
+    ) -> Result<(), CudaError> {
+        let to = ptr::with_exposed_provenance_mut::<c_void>(to_address(to));
+        let stream = self.stream().raw();
+        // SAFETY: as in `copy_in`; nobody else writes the range, as whoever made the list had a `PayloadMut` of it.
+        let status = unsafe { (entered.table().cuMemcpyDtoHAsync_v2)(to, from, byte_size, stream) };
+        entered.check("cuMemcpyDtoHAsync_v2", status)
+    }
+
+    fn copy_within(
+        &self,
+        entered: &Entered<'_>,
+        to: u64,
+        from: u64,
+        byte_size: usize,
+    ) -> Result<(), CudaError> {
+        let stream = self.stream().raw();
+        // SAFETY: as in `copy_in`; the client may write its part meanwhile, which makes other values of it and no more.
+        let status = unsafe { (entered.table().cuMemcpyDtoDAsync_v2)(to, from, byte_size, stream) };
+        entered.check("cuMemcpyDtoDAsync_v2", status)
     }
 
     /// Enqueues all copies of `list` by one call. The list is empty afterwards.
@@ -109,10 +148,10 @@ impl Lane {
         };
         let mut first = 0;
         let mut failed = usize::MAX;
-        let count = list.host.len();
+        let count = list.pieces.len();
         let (destinations, sources) = match direction {
-            Direction::ToDevice => (&mut list.device, &mut list.host),
-            Direction::ToHost => (&mut list.host, &mut list.device),
+            Direction::ToDevice => (&mut list.device, &mut list.pieces),
+            Direction::ToHost => (&mut list.pieces, &mut list.device),
         };
         // SAFETY:
         // - three arrays of `count`, one attribute that holds from copy 0 on;

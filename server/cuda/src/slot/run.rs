@@ -340,8 +340,8 @@ pub(super) fn check_pieces(slot: &BatchSlot, pieces: usize) -> Result<(), CudaEr
     Ok(())
 }
 
-/// Puts one piece of an input on the list: from where it lies if it is registered, and otherwise from staging memory,
-/// after a copy.
+/// Puts one piece of an input on the list: from where it lies if it is on the device or registered, and otherwise from
+/// staging memory, after a copy.
 pub(super) fn stage_in(
     slot: &mut BatchSlot,
     input: usize,
@@ -350,7 +350,14 @@ pub(super) fn stage_in(
 ) -> Result<(), CudaError> {
     let byte_size = piece.byte_size();
     let device = gathered(&slot.inputs, &slot.pixels, input)?.range(at, byte_size)?;
-    let counted = &slot.transfers.device().counters().to_device;
+    let counters = slot.transfers.device().counters();
+    if let Some(found) = slot.transfers.regions().find(piece.as_ptr(), byte_size) {
+        let (source, hold) = found?;
+        counters.within.add_gathered(byte_size);
+        slot.list.push_on_device(source, byte_size, hold, device);
+        return Ok(());
+    }
+    let counted = &counters.to_device;
     if let Some(lease) = slot.transfers.registry().lease(piece.as_ptr(), byte_size) {
         counted.add(Path::Direct, byte_size);
         slot.list.push(lease.range(), lease.into_hold(), device);
@@ -375,13 +382,20 @@ pub(super) fn plan_out<'p>(
 ) -> Result<Option<Late<'p>>, CudaError> {
     let byte_size = room.byte_size();
     let device = tensor(&slot.outputs, "output", output)?.range(at, byte_size)?;
+    let counters = slot.transfers.device().counters();
+    if let Some(found) = slot.transfers.regions().find(room.as_mut_ptr(), byte_size) {
+        let (destination, hold) = found?;
+        counters.within.add_scattered(byte_size);
+        slot.list
+            .push_on_device(destination, byte_size, hold, device);
+        return Ok(None);
+    }
     let lease = slot
         .transfers
         .registry()
         .lease(room.as_mut_ptr(), byte_size);
     if let Some(lease) = lease.filter(|lease| lease.is_writable()) {
-        let counted = &slot.transfers.device().counters().to_host;
-        counted.add(Path::Direct, byte_size);
+        counters.to_host.add(Path::Direct, byte_size);
         slot.list.push(lease.range(), lease.into_hold(), device);
         return Ok(None);
     }

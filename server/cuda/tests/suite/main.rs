@@ -15,5 +15,6 @@ mod graphs;
 mod kernels;
 mod machine;
 mod ptx;
+mod regions;
 mod registry;
 mod sharing;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use adjoin_cuda::{
-    BatchSlot, CudaError, DeviceBuffer, ForeignBuffer, IPC_HANDLE_BYTES, IpcHandle, Path, Transfers,
+    BatchSlot, CudaError, DeviceBuffer, IPC_HANDLE_BYTES, IpcHandle, Path, SharedBuffer, Transfers,
 };
 use adjoin_shm::{Payload, PayloadMut};
 use fake_cuda::harness::{FakeCuda, counts};
@@ -59,7 +59,7 @@ fn handle_from_text(text: &str) -> IpcHandle {
 
 /// Parts come and go as copies, within the memory and no further.
 fn copy_parts(transfers: &Transfers, handle: IpcHandle) {
-    let foreign = ForeignBuffer::open(transfers.device(), handle.0, BYTES).unwrap();
+    let foreign = SharedBuffer::open(transfers.device(), handle.0, BYTES).unwrap();
     let mut part = [0; 1000];
     let copied = foreign.read(500, &mut PayloadMut::from_slice(&mut part));
     copied.unwrap();

@@ -13,6 +13,9 @@ const SETTINGS: DeviceSettings = DeviceSettings {
     staging_bytes: 1 << 20,
     recovery_attempts: 5,
     spin: Duration::from_micros(50),
+    shared_regions: 2,
+    shared_session_bytes: 8 << 20,
+    shared_user_bytes: 16 << 20,
 };
 
 fn memory(id: u64) -> Arc<SessionMemory> {

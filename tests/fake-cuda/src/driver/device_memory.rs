@@ -25,9 +25,12 @@ pub(crate) struct Backing {
 }
 
 impl Backing {
+    /// Of every file that has such memory.
+    pub(crate) const NAME: &str = "fake-cuda-device";
+
     /// New memory, full of nonsense.
     pub(crate) fn new(byte_size: usize) -> rustix::io::Result<Self> {
-        let file = rustix::fs::memfd_create("fake-cuda-device", MemfdFlags::CLOEXEC)?;
+        let file = rustix::fs::memfd_create(Self::NAME, MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, byte_size as u64)?;
         let backing = Self::map(file, byte_size)?;
         // SAFETY: the mapping has that many bytes, and nobody else knows it yet.

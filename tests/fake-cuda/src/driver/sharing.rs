@@ -195,6 +195,12 @@ impl Physical {
         // SAFETY: the descriptor is the caller's; it is only borrowed, to be duplicated.
         let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
         let file = borrowed.try_clone_to_owned().map_err(|_| INVALID_VALUE)?;
+        // A real driver knows its own files from others, those of memory among them.
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let is_ours = link.is_ok_and(|link| link.to_string_lossy().contains(Backing::NAME));
+        if !is_ours {
+            return Err(INVALID_VALUE);
+        }
         let file = std::fs::File::from(file);
         let byte_size = file.metadata().map_err(|_| INVALID_VALUE)?.len();
         let byte_size = usize::try_from(byte_size).map_err(|_| INVALID_VALUE)?;

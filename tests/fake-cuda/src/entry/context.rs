@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint};
 use super::{Out, answer};
 use crate::driver::state::driver;
 use crate::driver::status::{self, INVALID_DEVICE, INVALID_VALUE, NO_DEVICE, SUCCESS, Status};
+use crate::harness::DEVICE_UUID;
 
 /// CUDA 13.0, as 1000 x major + 10 x minor.
 const VERSION: c_int = 13_000;
@@ -59,6 +60,22 @@ pub extern "C" fn cuDeviceGetName(name: Out<c_char>, room: c_int, device: c_int)
         // SAFETY: by the driver's interface there is as much room as is said.
         unsafe { std::ptr::copy_nonoverlapping(NAME.as_ptr(), name.address(), bytes.len()) };
         Ok(())
+    })
+}
+
+/// What a UUID is in C.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Uuid {
+    bytes: [u8; 16],
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuDeviceGetUuid_v2(uuid: Out<Uuid>, device: c_int) -> Status {
+    answer("cuDeviceGetUuid_v2", |_| {
+        let mut bytes = DEVICE_UUID;
+        bytes[14..].copy_from_slice(&device_number(device)?.to_le_bytes()[..2]);
+        uuid.put(Uuid { bytes })
     })
 }
 

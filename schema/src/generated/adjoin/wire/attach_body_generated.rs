@@ -5,16 +5,20 @@ use super::*;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_ATTACH_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_ATTACH_BODY: u8 = 5;
+pub const ENUM_MAX_ATTACH_BODY: u8 = 9;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_ATTACH_BODY: [AttachBody; 6] = [
+pub const ENUM_VALUES_ATTACH_BODY: [AttachBody; 10] = [
   AttachBody::NONE,
   AttachBody::Hello,
   AttachBody::Welcome,
   AttachBody::Refusal,
   AttachBody::ModelQuery,
   AttachBody::ModelInfo,
+  AttachBody::DeviceAttach,
+  AttachBody::DeviceAttached,
+  AttachBody::DeviceDetach,
+  AttachBody::DeviceDetached,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -28,9 +32,13 @@ impl AttachBody {
   pub const Refusal: Self = Self(3);
   pub const ModelQuery: Self = Self(4);
   pub const ModelInfo: Self = Self(5);
+  pub const DeviceAttach: Self = Self(6);
+  pub const DeviceAttached: Self = Self(7);
+  pub const DeviceDetach: Self = Self(8);
+  pub const DeviceDetached: Self = Self(9);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 5;
+  pub const ENUM_MAX: u8 = 9;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Hello,
@@ -38,6 +46,10 @@ impl AttachBody {
     Self::Refusal,
     Self::ModelQuery,
     Self::ModelInfo,
+    Self::DeviceAttach,
+    Self::DeviceAttached,
+    Self::DeviceDetach,
+    Self::DeviceDetached,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -48,6 +60,10 @@ impl AttachBody {
       Self::Refusal => Some("Refusal"),
       Self::ModelQuery => Some("ModelQuery"),
       Self::ModelInfo => Some("ModelInfo"),
+      Self::DeviceAttach => Some("DeviceAttach"),
+      Self::DeviceAttached => Some("DeviceAttached"),
+      Self::DeviceDetach => Some("DeviceDetach"),
+      Self::DeviceDetached => Some("DeviceDetached"),
       _ => None,
     }
   }

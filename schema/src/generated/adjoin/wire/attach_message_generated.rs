@@ -121,6 +121,62 @@ impl<'a> AttachMessage<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_device_attach(&self) -> Option<DeviceAttach<'a>> {
+    if self.body_type() == AttachBody::DeviceAttach {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { DeviceAttach::init_from_table(u) })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_device_attached(&self) -> Option<DeviceAttached<'a>> {
+    if self.body_type() == AttachBody::DeviceAttached {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { DeviceAttached::init_from_table(u) })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_device_detach(&self) -> Option<DeviceDetach<'a>> {
+    if self.body_type() == AttachBody::DeviceDetach {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { DeviceDetach::init_from_table(u) })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_device_detached(&self) -> Option<DeviceDetached<'a>> {
+    if self.body_type() == AttachBody::DeviceDetached {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { DeviceDetached::init_from_table(u) })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for AttachMessage<'_> {
@@ -136,6 +192,10 @@ impl ::flatbuffers::Verifiable for AttachMessage<'_> {
           AttachBody::Refusal => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Refusal>>("AttachBody::Refusal", pos),
           AttachBody::ModelQuery => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ModelQuery>>("AttachBody::ModelQuery", pos),
           AttachBody::ModelInfo => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ModelInfo>>("AttachBody::ModelInfo", pos),
+          AttachBody::DeviceAttach => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<DeviceAttach>>("AttachBody::DeviceAttach", pos),
+          AttachBody::DeviceAttached => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<DeviceAttached>>("AttachBody::DeviceAttached", pos),
+          AttachBody::DeviceDetach => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<DeviceDetach>>("AttachBody::DeviceDetach", pos),
+          AttachBody::DeviceDetached => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<DeviceDetached>>("AttachBody::DeviceDetached", pos),
           _ => Ok(()),
         }
      })?
@@ -221,6 +281,34 @@ impl ::core::fmt::Debug for AttachMessage<'_> {
         },
         AttachBody::ModelInfo => {
           if let Some(x) = self.body_as_model_info() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AttachBody::DeviceAttach => {
+          if let Some(x) = self.body_as_device_attach() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AttachBody::DeviceAttached => {
+          if let Some(x) = self.body_as_device_attached() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AttachBody::DeviceDetach => {
+          if let Some(x) = self.body_as_device_detach() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AttachBody::DeviceDetached => {
+          if let Some(x) = self.body_as_device_detached() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

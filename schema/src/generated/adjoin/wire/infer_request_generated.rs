@@ -23,6 +23,7 @@ impl<'a> InferRequest<'a> {
   pub const VT_LABEL: ::flatbuffers::VOffsetT = 8;
   pub const VT_INPUTS: ::flatbuffers::VOffsetT = 10;
   pub const VT_OUTPUTS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_ROOMS: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -35,6 +36,7 @@ impl<'a> InferRequest<'a> {
   ) -> ::flatbuffers::WIPOffset<InferRequest<'bldr>> {
     let mut builder = InferRequestBuilder::new(_fbb);
     builder.add_version(args.version);
+    if let Some(x) = args.rooms { builder.add_rooms(x); }
     if let Some(x) = args.outputs { builder.add_outputs(x); }
     if let Some(x) = args.inputs { builder.add_inputs(x); }
     if let Some(x) = args.label { builder.add_label(x); }
@@ -78,6 +80,13 @@ impl<'a> InferRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(InferRequest::VT_OUTPUTS, None)}
   }
+  #[inline]
+  pub fn rooms(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<OutputRoom<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<OutputRoom>>>>(InferRequest::VT_ROOMS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for InferRequest<'_> {
@@ -91,6 +100,7 @@ impl ::flatbuffers::Verifiable for InferRequest<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("label", Self::VT_LABEL, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Tensor>>>>("inputs", Self::VT_INPUTS, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("outputs", Self::VT_OUTPUTS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<OutputRoom>>>>("rooms", Self::VT_ROOMS, false)?
      .finish();
     Ok(())
   }
@@ -101,6 +111,7 @@ pub struct InferRequestArgs<'a> {
     pub label: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub inputs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor<'a>>>>>,
     pub outputs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub rooms: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<OutputRoom<'a>>>>>,
 }
 impl<'a> Default for InferRequestArgs<'a> {
   #[inline]
@@ -111,6 +122,7 @@ impl<'a> Default for InferRequestArgs<'a> {
       label: None,
       inputs: None, // required field
       outputs: None,
+      rooms: None,
     }
   }
 }
@@ -141,6 +153,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> InferRequestBuilder<'a, 'b, A
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(InferRequest::VT_OUTPUTS, outputs);
   }
   #[inline]
+  pub fn add_rooms(&mut self, rooms: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<OutputRoom<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(InferRequest::VT_ROOMS, rooms);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> InferRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     InferRequestBuilder {
@@ -165,6 +181,7 @@ impl ::core::fmt::Debug for InferRequest<'_> {
       ds.field("label", &self.label());
       ds.field("inputs", &self.inputs());
       ds.field("outputs", &self.outputs());
+      ds.field("rooms", &self.rooms());
       ds.finish()
   }
 }

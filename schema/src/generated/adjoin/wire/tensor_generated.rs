@@ -23,6 +23,7 @@ impl<'a> Tensor<'a> {
   pub const VT_SHAPE: ::flatbuffers::VOffsetT = 8;
   pub const VT_OFFSET: ::flatbuffers::VOffsetT = 10;
   pub const VT_BYTE_SIZE: ::flatbuffers::VOffsetT = 12;
+  pub const VT_REGION: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -36,6 +37,7 @@ impl<'a> Tensor<'a> {
     let mut builder = TensorBuilder::new(_fbb);
     builder.add_byte_size(args.byte_size);
     builder.add_offset(args.offset);
+    builder.add_region(args.region);
     if let Some(x) = args.shape { builder.add_shape(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     builder.add_dtype(args.dtype);
@@ -78,6 +80,13 @@ impl<'a> Tensor<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Tensor::VT_BYTE_SIZE, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn region(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Tensor::VT_REGION, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Tensor<'_> {
@@ -91,6 +100,7 @@ impl ::flatbuffers::Verifiable for Tensor<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, i64>>>("shape", Self::VT_SHAPE, true)?
      .visit_field::<u64>("offset", Self::VT_OFFSET, false)?
      .visit_field::<u64>("byte_size", Self::VT_BYTE_SIZE, false)?
+     .visit_field::<u32>("region", Self::VT_REGION, false)?
      .finish();
     Ok(())
   }
@@ -101,6 +111,7 @@ pub struct TensorArgs<'a> {
     pub shape: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, i64>>>,
     pub offset: u64,
     pub byte_size: u64,
+    pub region: u32,
 }
 impl<'a> Default for TensorArgs<'a> {
   #[inline]
@@ -111,6 +122,7 @@ impl<'a> Default for TensorArgs<'a> {
       shape: None, // required field
       offset: 0,
       byte_size: 0,
+      region: 0,
     }
   }
 }
@@ -141,6 +153,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TensorBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Tensor::VT_BYTE_SIZE, byte_size, 0);
   }
   #[inline]
+  pub fn add_region(&mut self, region: u32) {
+    self.fbb_.push_slot::<u32>(Tensor::VT_REGION, region, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TensorBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     TensorBuilder {
@@ -165,6 +181,7 @@ impl ::core::fmt::Debug for Tensor<'_> {
       ds.field("shape", &self.shape());
       ds.field("offset", &self.offset());
       ds.field("byte_size", &self.byte_size());
+      ds.field("region", &self.region());
       ds.finish()
   }
 }

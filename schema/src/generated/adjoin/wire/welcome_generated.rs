@@ -25,6 +25,7 @@ impl<'a> Welcome<'a> {
   pub const VT_RING_ENTRIES: ::flatbuffers::VOffsetT = 12;
   pub const VT_SECRET: ::flatbuffers::VOffsetT = 14;
   pub const VT_SERVER_VERSION: ::flatbuffers::VOffsetT = 16;
+  pub const VT_FEATURES: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -36,6 +37,7 @@ impl<'a> Welcome<'a> {
     args: &'args WelcomeArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Welcome<'bldr>> {
     let mut builder = WelcomeBuilder::new(_fbb);
+    builder.add_features(args.features);
     builder.add_response_bytes(args.response_bytes);
     builder.add_request_bytes(args.request_bytes);
     builder.add_session_id(args.session_id);
@@ -96,6 +98,13 @@ impl<'a> Welcome<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Welcome::VT_SERVER_VERSION, None)}
   }
+  #[inline]
+  pub fn features(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Welcome::VT_FEATURES, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Welcome<'_> {
@@ -111,6 +120,7 @@ impl ::flatbuffers::Verifiable for Welcome<'_> {
      .visit_field::<u32>("ring_entries", Self::VT_RING_ENTRIES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("secret", Self::VT_SECRET, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("server_version", Self::VT_SERVER_VERSION, false)?
+     .visit_field::<u64>("features", Self::VT_FEATURES, false)?
      .finish();
     Ok(())
   }
@@ -123,6 +133,7 @@ pub struct WelcomeArgs<'a> {
     pub ring_entries: u32,
     pub secret: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub server_version: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub features: u64,
 }
 impl<'a> Default for WelcomeArgs<'a> {
   #[inline]
@@ -135,6 +146,7 @@ impl<'a> Default for WelcomeArgs<'a> {
       ring_entries: 0,
       secret: None, // required field
       server_version: None,
+      features: 0,
     }
   }
 }
@@ -173,6 +185,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WelcomeBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Welcome::VT_SERVER_VERSION, server_version);
   }
   #[inline]
+  pub fn add_features(&mut self, features: u64) {
+    self.fbb_.push_slot::<u64>(Welcome::VT_FEATURES, features, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WelcomeBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     WelcomeBuilder {
@@ -198,6 +214,7 @@ impl ::core::fmt::Debug for Welcome<'_> {
       ds.field("ring_entries", &self.ring_entries());
       ds.field("secret", &self.secret());
       ds.field("server_version", &self.server_version());
+      ds.field("features", &self.features());
       ds.finish()
   }
 }

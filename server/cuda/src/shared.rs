@@ -1,4 +1,6 @@
-//! Memory of the device that another process has made, and whose bytes come and go as copies.
+//! Memory of the device that two processes share, and whose bytes come and go as copies of one of them.
+
+use std::os::fd::OwnedFd;
 
 use adjoin_shm::{Payload, PayloadMut};
 use parking_lot::Mutex;
@@ -8,17 +10,50 @@ use crate::device::Device;
 use crate::driver::{DeviceBuffer, IPC_HANDLE_BYTES, IpcHandle, Lane};
 use crate::error::CudaError;
 
-/// An allocation of another process, opened by its handle. It stays open for as long as this lives, whatever the other
-/// process does. One copy runs at a time.
+/// An allocation of another process, opened by its handle, or one for another process. It stays for as long as this
+/// lives, whatever the other process does. One copy runs at a time.
 #[derive(Debug)]
-pub struct ForeignBuffer {
+pub struct SharedBuffer {
     // The lane comes first: it waits when it is dropped, before the memory is closed.
     lane: Mutex<Lane>,
     buffer: DeviceBuffer,
     device: Device,
 }
 
-impl ForeignBuffer {
+impl SharedBuffer {
+    /// Memory on `device` for others, by [`SharedBuffer::export`]: `byte_size` bytes, rounded up to what the device gives
+    /// at least, which is some megabytes.
+    ///
+    /// # Errors
+    /// If the device has no room, or the driver refuses.
+    pub fn allocate(device: &Device, byte_size: usize) -> Result<Self, CudaError> {
+        Ok(Self {
+            lane: Mutex::new(Lane::new(device, 1)?),
+            buffer: DeviceBuffer::shareable(device, byte_size)?,
+            device: device.clone(),
+        })
+    }
+
+    /// A descriptor of memory that was made by [`SharedBuffer::allocate`].
+    ///
+    /// # Errors
+    /// [`CudaError::NotShareable`] for other memory.
+    pub fn export(&self) -> Result<OwnedFd, CudaError> {
+        self.buffer.export()
+    }
+
+    /// The memory itself, for work that the caller enqueues.
+    #[must_use]
+    pub fn buffer(&self) -> &DeviceBuffer {
+        &self.buffer
+    }
+
+    /// The device that it is on.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Opens memory of `device` of which its owner says that it has `byte_size` bytes.
     ///
     /// # Errors

@@ -1,0 +1,145 @@
+//! Memory of the device that clients share with the server by descriptor.
+//!
+//! Nothing of it is ever looked at by a processor. What takes the payload of a request gets addresses that stand for it
+//! ([`StandIn`]), and a batch finds the memory by them, as it finds a registered region by its own: so a request on the
+//! device goes every way that others go, and is copied from there to its row, and back, within the device.
+//!
+//! A region is taken out of the table at once when its [`DeviceRegion`] is dropped. Its memory is unmapped when no lane
+//! holds it any more.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use adjoin_shm::{Payload, PayloadMut, StandIn};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::driver::{DeviceBuffer, Hold};
+use crate::error::CudaError;
+use crate::transfers::Transfers;
+
+/// All such regions of one device, by the addresses that stand for them. Read without a lock.
+#[derive(Debug, Default)]
+pub struct DeviceRegions {
+    table: ArcSwap<Vec<Arc<Entry>>>,
+    /// Held while the table is copied and changed.
+    changing: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    stand_in: StandIn,
+    buffer: DeviceBuffer,
+}
+
+/// A region on the device, for as long as requests may name it.
+#[derive(Debug)]
+pub struct DeviceRegion {
+    entry: Arc<Entry>,
+    regions: Arc<DeviceRegions>,
+}
+
+impl DeviceRegion {
+    /// Maps the memory behind a descriptor, of which its owner says that it has `byte_size` bytes. The descriptor is not
+    /// kept.
+    ///
+    /// # Errors
+    /// If it is no memory of a device, or has another size; or if there is no room for it.
+    pub fn import(
+        transfers: &Transfers,
+        descriptor: &OwnedFd,
+        byte_size: usize,
+    ) -> Result<Self, CudaError> {
+        let buffer = DeviceBuffer::import(transfers.device(), descriptor, byte_size)?;
+        let stand_in = StandIn::new(byte_size).map_err(|error| CudaError::System {
+            what: "addresses for a region on the device",
+            reason: error.to_string(),
+        })?;
+        let entry = Arc::new(Entry { stand_in, buffer });
+        let regions = Arc::clone(transfers.regions());
+        regions.change(|table| {
+            let at = table.partition_point(|other| other.start() < entry.start());
+            table.insert(at, Arc::clone(&entry));
+        });
+        Ok(Self { entry, regions })
+    }
+
+    /// Bytes of the region.
+    #[must_use]
+    pub fn byte_size(&self) -> u64 {
+        self.entry.stand_in.byte_size()
+    }
+
+    /// What stands for a range in a batch; `None` if it is not all within.
+    #[must_use]
+    pub fn payload(&self, offset: u64, byte_size: u64) -> Option<Payload<'_>> {
+        self.entry.stand_in.payload(offset, byte_size)
+    }
+
+    /// The same for what a batch is to write.
+    #[must_use]
+    pub fn payload_mut(&self, offset: u64, byte_size: u64) -> Option<PayloadMut<'_>> {
+        self.entry.stand_in.payload_mut(offset, byte_size)
+    }
+
+    /// Whether the context in which it is mapped is lost or gone: no batch can use it any more.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.entry.buffer.check_usable().is_err()
+    }
+}
+
+impl Drop for DeviceRegion {
+    fn drop(&mut self) {
+        let start = self.entry.start();
+        self.regions
+            .change(|table| table.retain(|entry| entry.start() != start));
+    }
+}
+
+impl DeviceRegions {
+    /// How many there are, and their bytes.
+    #[must_use]
+    pub fn held(&self) -> (usize, u64) {
+        let table = self.table.load();
+        let bytes = table.iter().map(|entry| entry.stand_in.byte_size());
+        (table.len(), bytes.sum())
+    }
+
+    /// Where the `byte_size` bytes are on the device that `address` stands for, and what keeps them; `None` if it
+    /// stands for nothing here.
+    ///
+    /// # Errors
+    /// If that memory is lost, or the range reaches past it.
+    pub(crate) fn find(
+        &self,
+        address: *const u8,
+        byte_size: usize,
+    ) -> Option<Result<(u64, Hold), CudaError>> {
+        let address = address.addr();
+        let table = self.table.load();
+        let behind = table.partition_point(|entry| entry.start() <= address);
+        let entry = table.get(behind.checked_sub(1)?)?;
+        let at = address - entry.start();
+        // One past the end may be the first byte of something else.
+        (at < entry.buffer.byte_size()).then(|| entry.range(at, byte_size))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Entry>>)) {
+        let _one_at_a_time = self.changing.lock();
+        let mut table = Vec::clone(&self.table.load());
+        change(&mut table);
+        self.table.store(Arc::new(table));
+    }
+}
+
+impl Entry {
+    fn start(&self) -> usize {
+        self.stand_in.start()
+    }
+
+    fn range(&self, at: usize, byte_size: usize) -> Result<(u64, Hold), CudaError> {
+        self.buffer.check_usable()?;
+        Ok((self.buffer.range(at, byte_size)?, self.buffer.hold()))
+    }
+}
