@@ -17,8 +17,8 @@
 //! pieces ([`InputAccess::InPieces`](adjoin_backend::InputAccess::InPieces)), so the server gathers nothing for it. The
 //! bits are the same either way.
 //!
-//! On a processor the bytes of a client are never looked at where they lie. They are copied in strips that stay in the processor's
-//! nearest cache, and a strip is looked at: a client that writes meanwhile changes its own pixels.
+//! On a processor the bytes of a client are never looked at where they lie. They are copied in strips that stay in the
+//! processor's nearest cache, and a strip is looked at: a client that writes meanwhile changes its own pixels.
 
 #![warn(missing_docs)]
 

@@ -148,7 +148,7 @@ pub const FIELDS: &[Field] = &[
     ignored("cc_model_filenames", "the one file is loaded whatever the device is; name it in `default_model_filename`"),
     ignored("metric_tags", "metrics have the labels `model` and `version`"),
     honoured("parameters", "the keys below; a built-in step model has its own. Other keys are ignored with a warning"),
-    honoured("parameters.string_value", "`intra_op_thread_count`: threads of one instance for one operator, 1 to 256; 0: the server's own. `input_transform:NAME`: the input is sent as bytes of pixels (configuration.md, section 8). `optimization_profile`, `engine_host_code`: of a TensorRT plan (tensorrt.md)"),
+    honoured("parameters.string_value", "`intra_op_thread_count`: threads of one instance for one operator, 1 to 256; 0: the server's own. `input_transform:NAME`: the input is sent as bytes of pixels, on the GPU too (configuration.md, section 8). `optimization_profile`, `engine_host_code`: of a TensorRT plan (tensorrt.md)"),
     honoured("model_warmup", "at most 64 samples, run in this order by each instance before it is ready"),
     honoured("model_warmup.name", "for messages"),
     honoured("model_warmup.batch_size", "rows, at most `max_batch_size`"),

@@ -222,6 +222,38 @@ fn halves_and_brain_floats_are_made_as_well() {
     report.assert_clean();
 }
 
+/// Its first dimension is its height, and that of the model's input the channels: neither is a number of rows.
+#[test]
+fn an_image_without_a_batch_is_made_whole() {
+    let test = "pixels::an_image_without_a_batch_is_made_whole";
+    let report = fake().run(test, || {
+        let machine = Machine::new();
+        for image in [[2, 5, 3], [3, 2, 3], [6, 1, 3]] {
+            let [height, width, _] = image.map(|size| size.to_string());
+            let graph = identity(FP32, &["3", &height, &width]);
+            let model = with_pixels(machine.load(&graph, 0), "x", transform());
+            let mut instance = model.instance().unwrap();
+            let request = &requests(&[1], image, 5)[0];
+            let shape = image.map(|size| i64::try_from(size).unwrap());
+            let mut taker = Taker::default();
+            let execution = Execution {
+                key: None,
+                inputs: &[Input::whole(
+                    DataType::Uint8,
+                    &shape,
+                    Payload::from_slice(request),
+                )],
+                outputs: &mut [Output::Unbound],
+            };
+            instance.run(execution, &mut taker).unwrap();
+            let expected = normalised(request, image, &transform(), DataType::Fp32);
+            assert!(taker.taken[0].1.bytes == expected, "{image:?}");
+        }
+        machine.end();
+    });
+    report.assert_clean();
+}
+
 #[test]
 fn graphs_are_replayed_over_inputs_that_are_made_before() {
     let test = "pixels::graphs_are_replayed_over_inputs_that_are_made_before";

@@ -225,9 +225,10 @@ impl Worker {
     fn operate(&self, operation: &Operation) {
         let driver = driver();
         std::thread::sleep(delay());
-        // In a spoiled context kernels do not start, and copies that the engine has begun go on: the worst that a
-        // program must be prepared for.
-        if self.context.failure().is_err() && matches!(operation, Operation::Kernel(_)) {
+        // In a spoiled context kernels do not start, functions of the host are not called, and copies that the engine has
+        // begun go on: the worst that a program must be prepared for.
+        let starts_late = matches!(operation, Operation::Kernel(_) | Operation::HostCall { .. });
+        if starts_late && self.context.failure().is_err() {
             return;
         }
         let outcome = match driver.settings.failure(operation.name()) {
