@@ -318,10 +318,11 @@ fn a_region_that_is_detached_under_its_requests_ends_with_them() {
 
 #[test]
 fn an_input_that_a_processor_reads_is_not_taken_from_the_device() {
+    // More channels than the kernel makes of pixels.
     let pixels = Plan::new(adjoin_fake_nvinfer::major())
-        .line("input x FP32 -1,3,1,4")
-        .line("output y FP32 -1,3,1,4")
-        .line("profile 0 x 1,3,1,4 2,3,1,4 4,3,1,4")
+        .line("input x FP32 -1,6,1,2")
+        .line("output y FP32 -1,6,1,2")
+        .line("profile 0 x 1,6,1,2 2,6,1,2 4,6,1,2")
         .line("affine x y 2 1");
     let transform = "parameters { key: \"input_transform:x\" value { string_value: \"scale=1\" } }";
     let server = GpuSetup::new(FakeCuda::new(), &[])
@@ -336,7 +337,7 @@ fn an_input_that_a_processor_reads_is_not_taken_from_the_device() {
     request.model = "pixels";
     let input = &mut request.inputs[0];
     input.dtype = DataType::Uint8;
-    input.shape = Shape::from_slice(&[1, 1, 4, 3]);
+    input.shape = Shape::from_slice(&[1, 1, 2, 6]);
     input.byte_size = 12;
     let not_taken = (Status::DeviceRegionNotTaken, [0, u64::from(number)]);
     assert_eq!(outcome(client.submit(&request)), not_taken);
@@ -346,8 +347,8 @@ fn an_input_that_a_processor_reads_is_not_taken_from_the_device() {
     let mut answer = [0; 48];
     rustix::io::pread(&memory, &mut answer, 64).unwrap();
     let answer = answer.as_chunks().0.iter().map(|y| f32::from_le_bytes(*y));
-    // Channels first: pixel p of channel c is byte 3 p + c.
-    let expected = (0..12).map(|index| 2.0 * f32::from(bytes[3 * (index % 4) + index / 4]) + 1.0);
+    // Channels first: pixel p of channel c is byte 6 p + c.
+    let expected = (0..12).map(|index| 2.0 * f32::from(bytes[6 * (index % 2) + index / 2]) + 1.0);
     assert!(answer.eq(expected));
     drop(client);
     let report = server.end();

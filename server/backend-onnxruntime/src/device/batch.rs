@@ -262,10 +262,10 @@ impl Batch<'_, '_> {
     }
 }
 
-/// The bytes of an input of the engine's that no request has given.
+/// The bytes of an input of the engine's that no request has given. Not by the first dimension: that of an image without a
+/// batch is its height for clients, and its channels for the engine.
 fn rest_of(given: &Input<'_>, input: &EngineInput) -> Option<Range<usize>> {
-    let rows = |shape: &[i64]| usize::try_from(*shape.first()?).ok();
-    let (given, all) = (rows(given.shape)?, rows(&input.shape)?);
-    // A division by no rows would be one of no bytes.
-    (given < all).then(|| input.byte_size / all * given..input.byte_size)
+    let element_bytes = input.made.map_or(1, |made| made.normalize.to.byte_size());
+    let filled = given.byte_size() * element_bytes;
+    (filled < input.byte_size).then_some(filled..input.byte_size)
 }
