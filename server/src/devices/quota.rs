@@ -95,6 +95,8 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SETTINGS: DeviceSettings = DeviceSettings {
@@ -102,6 +104,7 @@ mod tests {
         registered_bytes: 0,
         staging_bytes: 0,
         recovery_attempts: 0,
+        spin: Duration::ZERO,
         shared_regions: 2,
         shared_session_bytes: 100,
         shared_user_bytes: 150,

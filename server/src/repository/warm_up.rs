@@ -249,3 +249,53 @@ pub(super) fn run_filled(
         input_bytes: sizes.iter().map(|&size| size as u64).sum(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use adjoin_backend::{Copied, ExecuteError, InputAccess, Instance, ModelMetadata};
+
+    use super::*;
+
+    /// Notes the rows of each run.
+    #[derive(Debug, Default)]
+    struct Noting(Arc<Mutex<Vec<i64>>>);
+
+    impl Instance for Noting {
+        fn run(
+            &mut self,
+            execution: Execution<'_, '_>,
+            _: &mut dyn OutputSink,
+        ) -> Result<Copied, ExecuteError> {
+            self.0.lock().unwrap().push(execution.inputs[0].shape[0]);
+            Ok(Copied::default())
+        }
+    }
+
+    fn rows_of_warm_up(max_batch_size: u32, prepared: &[u32]) -> Vec<i64> {
+        let tensor = |name: &str| TensorMetadata {
+            name: name.into(),
+            dtype: DataType::Fp32,
+            dimensions: vec![Dimension::Unknown, Dimension::Fixed(4)],
+            access: InputAccess::InPlace,
+        };
+        let metadata = ModelMetadata {
+            inputs: vec![tensor("x")],
+            outputs: vec![tensor("y")],
+        };
+        let mut signature = Signature::new(metadata.clone(), max_batch_size);
+        let noted = Noting::default();
+        let rows = Arc::clone(&noted.0);
+        let mut instance = InstanceSlot::new(Box::new(noted), &metadata);
+        run(&mut signature, &mut instance, &Timing::new(true), prepared).unwrap();
+        rows.lock().unwrap().clone()
+    }
+
+    #[test]
+    fn what_an_engine_prepares_for_is_run_before_times_are_taken() {
+        // The first run looks for outputs of other shapes.
+        assert_eq!(rows_of_warm_up(8, &[]), [2, 1, 1, 8]);
+        assert_eq!(rows_of_warm_up(8, &[1, 4, 8]), [2, 1, 4, 8, 1, 1, 8]);
+    }
+}
