@@ -118,6 +118,9 @@ pub enum CudaError {
     /// Memory of the device that was not made to be shared by descriptor.
     #[error("this device memory was not made to be shared; make it with DeviceBuffer::shareable")]
     NotShareable,
+    /// Memory of another process that is not this device's.
+    #[error("the memory that was imported is not on this device")]
+    OtherDevice,
     /// Arguments that a kernel is not made for.
     #[error("{reason}")]
     Arguments {

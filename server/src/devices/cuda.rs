@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use adjoin_cuda::{
-    CopiedBytes, Driver, Path, RegionKey, Registry, SharedBuffer, TransferSettings, Transfers,
+    CopiedBytes, CudaError, Driver, Path, RegionKey, Registry, SharedBuffer, TransferSettings,
+    Transfers,
 };
 use adjoin_schema::attach::DeviceUuid;
 use adjoin_shm::{AlignedBytes, Payload, PayloadMut, SessionMemory};
@@ -152,7 +153,11 @@ impl Devices {
         }
         let share = (self.shared.quota).take(&self.settings, sharer, byte_size)?;
         let byte_size = usize::try_from(byte_size).unwrap_or(usize::MAX);
-        let memory = adjoin_cuda::DeviceRegion::import(&transfers, descriptor, byte_size)?;
+        let memory = adjoin_cuda::DeviceRegion::import(&transfers, descriptor, byte_size);
+        let memory = memory.map_err(|error| match error {
+            CudaError::OtherDevice => DeviceError::OtherUuid,
+            error => error.into(),
+        })?;
         Ok(DeviceRegion {
             memory,
             _share: share,

@@ -165,7 +165,7 @@ pub enum DeviceError {
         /// What there is.
         used: u32,
     },
-    /// The same, where the device is named by its UUID.
+    /// The same, where the client names the device by its UUID, or the driver says what the memory is.
     #[error("the memory is on another device than this server uses")]
     OtherUuid,
     /// A session that shares as many regions as it may.

@@ -34,7 +34,7 @@ pub const DEVICE_UUID: [u8; 16] = *b"fake-cuda-0000\0\0";
 /// If the system has no memory for it.
 #[must_use]
 pub fn device_memory_file(byte_size: u64) -> OwnedFd {
-    let file = rustix::fs::memfd_create(Backing::NAME, rustix::fs::MemfdFlags::CLOEXEC);
+    let file = rustix::fs::memfd_create(Backing::name(0), rustix::fs::MemfdFlags::CLOEXEC);
     let file = file.expect("a memory file");
     rustix::fs::ftruncate(&file, byte_size).expect("its size");
     file

@@ -144,7 +144,8 @@ impl DeviceBuffer {
     /// Memory that another process has exported, of which it says that it has `byte_size` bytes.
     ///
     /// # Errors
-    /// If the descriptor is none of such memory, or the size is not its own: the driver maps no more than there is.
+    /// If the descriptor is none of such memory, if it is not of this device ([`CudaError::OtherDevice`]), or if the size is
+    /// not its own: the driver maps no more than there is.
     pub fn import(
         device: &Device,
         descriptor: &OwnedFd,
@@ -164,6 +165,10 @@ impl DeviceBuffer {
             )
         };
         entered.check("cuMemImportFromShareableHandle", status)?;
+        if let Err(error) = check_origin(&entered, physical, &properties) {
+            release(&entered, physical);
+            return Err(error);
+        }
         let address = map(&entered, physical, byte_size, &properties)?;
         drop(entered);
         let memory = DeviceMemory::new(context, address, byte_size, Origin::Mapped(physical));
@@ -195,6 +200,31 @@ fn properties(device: &Device) -> Result<CUmemAllocationProp, CudaError> {
             reserved: [0; 4],
         },
     })
+}
+
+/// That imported memory is what this process would make itself: plain memory of this device. There are other things with
+/// such descriptors, of which some are not to be read by a copy, and an error of that kind would spoil the context.
+fn check_origin(
+    entered: &Entered<'_>,
+    physical: Physical,
+    wanted: &CUmemAllocationProp,
+) -> Result<(), CudaError> {
+    let mut found = CUmemAllocationProp {
+        location: CUmemLocation {
+            type_: CUmemLocationType::CU_MEM_LOCATION_TYPE_INVALID,
+            id: 0,
+        },
+        ..*wanted
+    };
+    // SAFETY: the handle is the caller's; properties go where it is told.
+    let status = unsafe {
+        (entered.table().cuMemGetAllocationPropertiesFromHandle)(&raw mut found, physical)
+    };
+    entered.check("cuMemGetAllocationPropertiesFromHandle", status)?;
+    if found.type_ == wanted.type_ && found.location == wanted.location {
+        return Ok(());
+    }
+    Err(CudaError::OtherDevice)
 }
 
 fn granularity(

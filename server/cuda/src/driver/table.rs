@@ -111,6 +111,7 @@ functions! {
         );
         cuMemCreate(*mut Physical, usize, *const sys::CUmemAllocationProp, u64);
         cuMemRelease(Physical);
+        cuMemGetAllocationPropertiesFromHandle(*mut sys::CUmemAllocationProp, Physical);
         cuMemExportToShareableHandle(
             *mut c_void, Physical, sys::CUmemAllocationHandleType, u64,
         );

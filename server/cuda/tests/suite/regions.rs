@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use adjoin_cuda::{
-    BatchSlot, CudaError, DeviceRegion, Lane, Run, SharedBuffer, TransferSettings, Transfers,
+    BatchSlot, CudaError, DeviceRegion, Driver, Lane, Run, SharedBuffer, TransferSettings,
+    Transfers,
 };
 use adjoin_shm::{Payload, PayloadMut};
 use fake_cuda::harness::FakeCuda;
@@ -250,4 +251,19 @@ fn a_region_of_a_lost_context_is_an_error_and_no_zeros() {
                 BYTES as u64 * 2
             );
         });
+}
+
+#[test]
+fn memory_of_another_device_is_refused() {
+    let fake = FakeCuda::new().set("FAKE_CUDA_DEVICES", 2);
+    let report = fake.run("regions::memory_of_another_device_is_refused", || {
+        let transfers = transfers(SETTINGS);
+        let other = Driver::find().unwrap().device(1).unwrap();
+        assert_ne!(other.facts().uuid, transfers.device().facts().uuid);
+        let client = SharedBuffer::allocate(&other, HALF).unwrap();
+        let descriptor = client.export().unwrap();
+        let refused = DeviceRegion::import(&transfers, &descriptor, client.byte_size());
+        assert_eq!(refused.unwrap_err(), CudaError::OtherDevice);
+    });
+    report.assert_clean();
 }

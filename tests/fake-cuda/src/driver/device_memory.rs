@@ -4,7 +4,7 @@
 //! does on a machine with a GPU. The threads that play the device reach the same bytes by another mapping.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
 
@@ -25,12 +25,25 @@ pub(crate) struct Backing {
 }
 
 impl Backing {
-    /// Of every file that has such memory.
-    pub(crate) const NAME: &str = "fake-cuda-device";
+    /// What the name of every file begins with that has such memory; the device's number follows.
+    const NAME: &str = "fake-cuda-device-";
+
+    /// The name of a file with memory of a device.
+    pub(crate) fn name(device: u32) -> String {
+        format!("{}{device}", Self::NAME)
+    }
+
+    /// The device whose memory a file has; `None` if it is another file.
+    pub(crate) fn device_of(file: impl AsFd) -> Option<u32> {
+        let number = file.as_fd().as_raw_fd();
+        let link = std::fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
+        let (_, device) = link.to_str()?.split_once(Self::NAME)?;
+        device.split(' ').next()?.parse().ok()
+    }
 
     /// New memory, full of nonsense.
-    pub(crate) fn new(byte_size: usize) -> rustix::io::Result<Self> {
-        let file = rustix::fs::memfd_create(Self::NAME, MemfdFlags::CLOEXEC)?;
+    pub(crate) fn new(device: u32, byte_size: usize) -> rustix::io::Result<Self> {
+        let file = rustix::fs::memfd_create(Self::name(device), MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, byte_size as u64)?;
         let backing = Self::map(file, byte_size)?;
         // SAFETY: the mapping has that many bytes, and nobody else knows it yet.
@@ -172,7 +185,7 @@ impl DeviceMemory {
             return None;
         }
         let reservation = Reservation::new(byte_size).ok()?;
-        let backing = Backing::new(byte_size).ok()?;
+        let backing = Backing::new(device, byte_size).ok()?;
         let start = reservation.start();
         self.insert(
             start,

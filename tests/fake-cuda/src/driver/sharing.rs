@@ -174,7 +174,7 @@ impl Physical {
         if byte_size == 0 || !byte_size.is_multiple_of(GRANULARITY) {
             return Err(INVALID_VALUE);
         }
-        let backing = Backing::new(byte_size).map_err(|_| OUT_OF_MEMORY)?;
+        let backing = Backing::new(device, byte_size).map_err(|_| OUT_OF_MEMORY)?;
         Ok(Self {
             backing: Arc::new(backing),
             device,
@@ -188,19 +188,15 @@ impl Physical {
     }
 
     /// The memory behind a descriptor, which stays the caller's.
-    pub(crate) fn import(device: u32, descriptor: RawFd) -> Result<Self, Status> {
+    pub(crate) fn import(descriptor: RawFd) -> Result<Self, Status> {
         if descriptor < 0 {
             return Err(INVALID_VALUE);
         }
         // SAFETY: the descriptor is the caller's; it is only borrowed, to be duplicated.
         let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
         let file = borrowed.try_clone_to_owned().map_err(|_| INVALID_VALUE)?;
-        // A real driver knows its own files from others, those of memory among them.
-        let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let is_ours = link.is_ok_and(|link| link.to_string_lossy().contains(Backing::NAME));
-        if !is_ours {
-            return Err(INVALID_VALUE);
-        }
+        // A real driver knows its own files from others, those of memory among them, and whose memory it is.
+        let device = Backing::device_of(&file).ok_or(INVALID_VALUE)?;
         let file = std::fs::File::from(file);
         let byte_size = file.metadata().map_err(|_| INVALID_VALUE)?.len();
         let byte_size = usize::try_from(byte_size).map_err(|_| INVALID_VALUE)?;
@@ -237,7 +233,7 @@ mod tests {
         let physical = Physical::new(0, GRANULARITY).unwrap();
         // SAFETY: `export` gives the descriptor away.
         let descriptor = unsafe { OwnedFd::from_raw_fd(physical.export().unwrap()) };
-        let imported = Physical::import(0, descriptor.as_raw_fd()).unwrap();
+        let imported = Physical::import(descriptor.as_raw_fd()).unwrap();
         assert_eq!(imported.backing.byte_size(), GRANULARITY);
         assert_eq!(Physical::new(0, 5).unwrap_err(), INVALID_VALUE);
     }

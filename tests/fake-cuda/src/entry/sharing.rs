@@ -3,7 +3,10 @@
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::sync::Arc;
 
-use cudarc::driver::sys::{CUmemAccessDesc, CUmemAllocationProp};
+use cudarc::driver::sys::{
+    CUmemAccessDesc, CUmemAllocationHandleType, CUmemAllocationProp,
+    CUmemAllocationProp_st__bindgen_ty_1, CUmemAllocationType, CUmemLocation, CUmemLocationType,
+};
 
 use super::{Array, Out, answer};
 use crate::driver::sharing::{GRANULARITY, HANDLE_BYTES, Physical};
@@ -93,6 +96,32 @@ pub extern "C" fn cuMemRelease(handle: u64) -> Status {
 }
 
 #[unsafe(no_mangle)]
+pub extern "C" fn cuMemGetAllocationPropertiesFromHandle(
+    properties: Out<CUmemAllocationProp>,
+    handle: u64,
+) -> Status {
+    answer("cuMemGetAllocationPropertiesFromHandle", |driver| {
+        let device = physical(driver, handle)?.device;
+        properties.put(CUmemAllocationProp {
+            type_: CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
+            requestedHandleTypes:
+                CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
+            location: CUmemLocation {
+                type_: CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE,
+                id: c_int::try_from(device).map_err(|_| INVALID_VALUE)?,
+            },
+            win32HandleMetaData: std::ptr::null_mut(),
+            allocFlags: CUmemAllocationProp_st__bindgen_ty_1 {
+                compressionType: 0,
+                gpuDirectRDMACapable: 0,
+                usage: 0,
+                reserved: [0; 4],
+            },
+        })
+    })
+}
+
+#[unsafe(no_mangle)]
 pub extern "C" fn cuMemExportToShareableHandle(
     descriptor: Out<c_int>,
     handle: u64,
@@ -120,7 +149,7 @@ pub extern "C" fn cuMemImportFromShareableHandle(
         }
         let context = driver.current()?;
         let descriptor = c_int::try_from(descriptor.addr()).map_err(|_| INVALID_VALUE)?;
-        let physical = Arc::new(Physical::import(context.device, descriptor)?);
+        let physical = Arc::new(Physical::import(descriptor)?);
         handle.put(driver.make(context.device, Object::Physical(physical)))
     })
 }
