@@ -130,7 +130,7 @@ def answers(place: Place) -> list[str] | str:
     if missing:
         return missing
     command = [sys.executable, "-m", "gpu_check.answers", "--adjoin", str(place.adjoin), "--model", str(place.onnx)]
-    return [*command, "--config", EXACT, "--serve", f"--onnxruntime {place.onnxruntime}"]
+    return [*command, "--config", EXACT, "--serve", f"--onnxruntime {place.onnxruntime}", "--requests", "10"]
 
 
 def lacks(place: Place, *packages: str) -> str:
