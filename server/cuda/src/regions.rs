@@ -5,7 +5,7 @@
 //! device goes every way that others go, and is copied from there to its row, and back, within the device.
 //!
 //! A region is taken out of the table at once when its [`DeviceRegion`] is dropped. Its memory is unmapped when no lane
-//! holds it any more.
+//! holds it any more, on the registry's thread, as whoever drops it may be one that others wait for.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::driver::{DeviceBuffer, Hold};
 use crate::error::CudaError;
+use crate::registry::Registry;
 use crate::transfers::Transfers;
 
 /// All such regions of one device, by the addresses that stand for them. Read without a lock.
@@ -35,8 +36,10 @@ struct Entry {
 /// A region on the device, for as long as requests may name it.
 #[derive(Debug)]
 pub struct DeviceRegion {
-    entry: Arc<Entry>,
+    /// Behind an option only so that drop can hand it on.
+    entry: Option<Arc<Entry>>,
     regions: Arc<DeviceRegions>,
+    registry: Arc<Registry>,
 }
 
 impl DeviceRegion {
@@ -61,39 +64,49 @@ impl DeviceRegion {
             let at = table.partition_point(|other| other.start() < entry.start());
             table.insert(at, Arc::clone(&entry));
         });
-        Ok(Self { entry, regions })
+        let registry = Arc::clone(transfers.registry());
+        Ok(Self {
+            entry: Some(entry),
+            regions,
+            registry,
+        })
     }
 
     /// Bytes of the region.
     #[must_use]
     pub fn byte_size(&self) -> u64 {
-        self.entry.stand_in.byte_size()
+        let entry = self.entry.as_ref();
+        entry.map_or(0, |entry| entry.stand_in.byte_size())
     }
 
     /// What stands for a range in a batch; `None` if it is not all within.
     #[must_use]
     pub fn payload(&self, offset: u64, byte_size: u64) -> Option<Payload<'_>> {
-        self.entry.stand_in.payload(offset, byte_size)
+        self.entry.as_ref()?.stand_in.payload(offset, byte_size)
     }
 
     /// The same for what a batch is to write.
     #[must_use]
     pub fn payload_mut(&self, offset: u64, byte_size: u64) -> Option<PayloadMut<'_>> {
-        self.entry.stand_in.payload_mut(offset, byte_size)
+        self.entry.as_ref()?.stand_in.payload_mut(offset, byte_size)
     }
 
     /// Whether the context in which it is mapped is lost or gone: no batch can use it any more.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.entry.buffer.check_usable().is_err()
+        let entry = self.entry.as_ref();
+        entry.is_none_or(|entry| entry.buffer.check_usable().is_err())
     }
 }
 
 impl Drop for DeviceRegion {
     fn drop(&mut self) {
-        let start = self.entry.start();
+        let Some(entry) = self.entry.take() else {
+            return;
+        };
         self.regions
-            .change(|table| table.retain(|entry| entry.start() != start));
+            .change(|table| table.retain(|other| !Arc::ptr_eq(other, &entry)));
+        self.registry.drop_there(entry);
     }
 }
 

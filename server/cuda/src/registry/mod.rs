@@ -232,6 +232,11 @@ impl Registry {
         }
     }
 
+    /// Drops something on the registry's thread, such as memory whose unmapping takes long.
+    pub(crate) fn drop_there(&self, owner: impl Send + 'static) {
+        self.tell(Command::Drop(Owner(Box::new(owner))));
+    }
+
     /// Waits until everything that was queued before is done.
     pub fn settle(&self) {
         let (done, waiting) = mpsc::sync_channel(1);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
 use super::{Refusal, RegionKey, RegionState, Registered, Shared};
-use crate::driver::Registration;
+use crate::driver::{Owner, Registration};
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub(super) enum Command {
     Register(RegionKey),
     /// The last lease has ended.
     Release(Registration),
+    /// What takes long to drop.
+    Drop(Owner),
     Settle(SyncSender<()>),
     Stop,
 }
@@ -41,6 +43,7 @@ impl Worker {
             match command {
                 Command::Register(key) => self.register(key),
                 Command::Release(registration) => self.release(registration),
+                Command::Drop(owner) => drop(owner),
                 Command::Settle(done) => {
                     let _ = done.send(());
                 }
