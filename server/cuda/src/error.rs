@@ -118,6 +118,16 @@ pub enum CudaError {
     /// Memory of the device that was not made to be shared by descriptor.
     #[error("this device memory was not made to be shared; make it with DeviceBuffer::shareable")]
     NotShareable,
+    /// What another process gave is nothing that the driver takes.
+    #[error(
+        "what was given is no memory of this device: {call} failed with error {code} of the driver"
+    )]
+    NotTaken {
+        /// The driver's function.
+        call: &'static str,
+        /// What it returned.
+        code: u32,
+    },
     /// Memory of another process that is not this device's.
     #[error("the memory that was imported is not on this device")]
     OtherDevice,

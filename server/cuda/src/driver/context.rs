@@ -16,6 +16,9 @@ use super::hold::Hold;
 use super::table::{Status, Table};
 use crate::error::{CudaError, is_sticky_code};
 
+/// The driver's "unknown error".
+const UNKNOWN: Status = 999;
+
 /// One generation of a device's context.
 pub(crate) struct Context {
     table: &'static Table,
@@ -230,10 +233,28 @@ impl Entered<'_> {
         if status == 0 {
             return Ok(());
         }
-        if is_sticky_code(status) {
+        // "Unknown" is what the driver says of many things, a descriptor that is none of its own among them.
+        let is_certain = status != UNKNOWN || !self.is_alive();
+        if is_sticky_code(status) && is_certain {
             self.context.lost.store(true, Ordering::Release);
         }
         self.table().check(call, status)
+    }
+
+    /// The same for a call that looks at something of a peer's, whatever that may be: it is the peer's fault if the context
+    /// works all the same.
+    pub(super) fn check_given(&self, call: &'static str, status: Status) -> Result<(), CudaError> {
+        if is_sticky_code(status) && self.is_alive() {
+            return Err(CudaError::NotTaken { call, code: status });
+        }
+        self.check(call, status)
+    }
+
+    /// Whether calls in the context still work: one that is spoiled refuses all of them.
+    fn is_alive(&self) -> bool {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: writes two numbers to where it is told.
+        unsafe { (self.table().cuMemGetInfo_v2)(&raw mut free, &raw mut total) == 0 }
     }
 
     /// Waits for all work in the context.

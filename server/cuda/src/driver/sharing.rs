@@ -77,7 +77,7 @@ impl DeviceBuffer {
                 LAZY_PEER_ACCESS,
             )
         };
-        entered.check("cuIpcOpenMemHandle_v2", status)?;
+        entered.check_given("cuIpcOpenMemHandle_v2", status)?;
         let capacity = capacity(&entered, address);
         drop(entered);
         let memory = DeviceMemory::new(context, address, byte_size, Origin::Opened);
@@ -164,7 +164,7 @@ impl DeviceBuffer {
                 DESCRIPTOR,
             )
         };
-        entered.check("cuMemImportFromShareableHandle", status)?;
+        entered.check_given("cuMemImportFromShareableHandle", status)?;
         if let Err(error) = check_origin(&entered, physical, &properties) {
             release(&entered, physical);
             return Err(error);
@@ -220,7 +220,7 @@ fn check_origin(
     let status = unsafe {
         (entered.table().cuMemGetAllocationPropertiesFromHandle)(&raw mut found, physical)
     };
-    entered.check("cuMemGetAllocationPropertiesFromHandle", status)?;
+    entered.check_given("cuMemGetAllocationPropertiesFromHandle", status)?;
     if found.type_ == wanted.type_ && found.location == wanted.location {
         return Ok(());
     }
@@ -267,13 +267,13 @@ fn map(
     // SAFETY: reserves addresses that nothing else has, and writes the first to where it is told.
     let status =
         unsafe { (entered.table().cuMemAddressReserve)(&raw mut address, byte_size, 0, 0, 0) };
-    if let Err(error) = entered.check("cuMemAddressReserve", status) {
+    if let Err(error) = entered.check_given("cuMemAddressReserve", status) {
         release(entered, physical);
         return Err(error);
     }
     // SAFETY: the addresses were reserved just now; the driver refuses a size that is not the memory's.
     let status = unsafe { (entered.table().cuMemMap)(address, byte_size, 0, physical, 0) };
-    if let Err(error) = entered.check("cuMemMap", status) {
+    if let Err(error) = entered.check_given("cuMemMap", status) {
         free_addresses(entered, address, byte_size);
         release(entered, physical);
         return Err(error);
@@ -285,7 +285,7 @@ fn map(
     // SAFETY: the memory is mapped there; one description.
     let status =
         unsafe { (entered.table().cuMemSetAccess)(address, byte_size, &raw const access, 1) };
-    if let Err(error) = entered.check("cuMemSetAccess", status) {
+    if let Err(error) = entered.check_given("cuMemSetAccess", status) {
         unmap(entered, address, byte_size);
         release(entered, physical);
         return Err(error);

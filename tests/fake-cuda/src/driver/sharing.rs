@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::device_memory::{Allocation, Backing, Reservation};
 use super::state::Driver;
-use super::status::{INVALID_CONTEXT, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, Status};
+use super::status::{
+    INVALID_CONTEXT, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, Status, UNKNOWN,
+};
 
 /// Bytes of an IPC handle.
 pub(crate) const HANDLE_BYTES: usize = 64;
@@ -195,8 +197,9 @@ impl Physical {
         // SAFETY: the descriptor is the caller's; it is only borrowed, to be duplicated.
         let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
         let file = borrowed.try_clone_to_owned().map_err(|_| INVALID_VALUE)?;
-        // A real driver knows its own files from others, those of memory among them, and whose memory it is.
-        let device = Backing::device_of(&file).ok_or(INVALID_VALUE)?;
+        // A real driver knows its own files from others, those of memory among them, and whose memory it is. Release 580
+        // answers others with an error that elsewhere means a spoiled context, and the context works on.
+        let device = Backing::device_of(&file).ok_or(UNKNOWN)?;
         let file = std::fs::File::from(file);
         let byte_size = file.metadata().map_err(|_| INVALID_VALUE)?.len();
         let byte_size = usize::try_from(byte_size).map_err(|_| INVALID_VALUE)?;

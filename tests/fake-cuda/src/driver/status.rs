@@ -20,6 +20,7 @@ pub(crate) const ILLEGAL_ADDRESS: Status = 700;
 pub(crate) const ALREADY_REGISTERED: Status = 712;
 pub(crate) const NOT_REGISTERED: Status = 713;
 pub(crate) const CAPTURE_UNSUPPORTED: Status = 900;
+pub(crate) const UNKNOWN: Status = 999;
 
 const NAMES: [(Status, &CStr, &CStr); 22] = [
     (SUCCESS, c"CUDA_SUCCESS", c"no error"),
@@ -107,7 +108,7 @@ const NAMES: [(Status, &CStr, &CStr); 22] = [
         c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
         c"operation not permitted when stream is capturing",
     ),
-    (999, c"CUDA_ERROR_UNKNOWN", c"unknown error"),
+    (UNKNOWN, c"CUDA_ERROR_UNKNOWN", c"unknown error"),
 ];
 
 /// Name and description of a number.
