@@ -44,11 +44,11 @@ pub struct Executed {
 }
 
 impl Executed {
-    /// Learns how long an instance was busy with the batch, from its dispatch at `started_ns` until its outcomes
-    /// were told: that is what the next batch waits for.
-    pub fn learn(&self, version: &ModelVersion, started_ns: u64) {
+    /// Learns how long an instance was busy with the batch, from its dispatch, or its turn behind others, at `turn_ns` until
+    /// its outcomes were told: that is what the next batch waits for.
+    pub fn learn(&self, version: &ModelVersion, turn_ns: u64) {
         if let [(rows, ..)] = self.batches.as_slice() {
-            let busy_ns = now_ns().saturating_sub(started_ns);
+            let busy_ns = now_ns().saturating_sub(turn_ns);
             version.timing().observe(*rows, busy_ns);
             version.timing().observe_inputs(*rows, self.input_bytes);
         }

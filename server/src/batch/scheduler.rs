@@ -22,12 +22,19 @@ pub struct Scheduler<T, I> {
     /// Kept only where a batch may wait for requests to come.
     arrivals: Option<Arrivals>,
     policies: QueuePolicies,
+    /// Batches that are computed at once; more of them are only made ready meanwhile.
+    computed_at_once: usize,
+    /// When the last batch ended.
+    last_end_ns: u64,
     /// Batches until one is made larger than pays, to see whether that is still so.
     until_probe: u32,
 }
 
 /// So many batches are made no larger than pays, then one is.
 const PROBE_INTERVAL: u32 = 1024;
+
+/// What a batch takes to be made ready, copied and launched, is less than its time by this.
+const READY_SHARE: u64 = 2;
 
 /// A batch on its way to an instance.
 #[derive(Debug)]
@@ -82,6 +89,8 @@ impl<T, I> Scheduler<T, I> {
             running_until_ns: SmallVec::new(),
             arrivals: may_wait.then(Arrivals::default),
             policies: QueuePolicies::default(),
+            computed_at_once: usize::MAX,
+            last_end_ns: 0,
             until_probe: PROBE_INTERVAL,
         }
     }
@@ -93,6 +102,13 @@ impl<T, I> Scheduler<T, I> {
             self.queue.keep_order();
         }
         self.policies = policies;
+        self
+    }
+
+    /// For instances of which only so many compute at once, while the others make a batch ready.
+    #[must_use]
+    pub fn computing(mut self, at_once: usize) -> Self {
+        self.computed_at_once = at_once;
         self
     }
 
@@ -151,13 +167,15 @@ impl<T, I> Scheduler<T, I> {
         if self.is_idle() {
             return Ok(());
         }
+        let running = self.running_until_ns.iter();
+        let running = running.map(|&until_ns| until_ns.max(now_ns));
         let free = self.free.iter().map(|_| now_ns);
-        let running = self
-            .running_until_ns
-            .iter()
-            .map(|&until_ns| until_ns.max(now_ns));
+        let mut free_ns: SmallVec<[u64; 4]> = running.chain(free).collect();
+        // Those that end first are followed by those that run behind them.
+        free_ns.sort_unstable_by(|a, b| b.cmp(a));
+        free_ns.truncate(self.computed_at_once);
         let backlog = Backlog {
-            free_ns: free.chain(running).collect(),
+            free_ns,
             rows_max: self.policy.max_batch_size,
             estimate: |rows| timing.estimate(rows).unwrap_or_default(),
         };
@@ -181,6 +199,10 @@ impl<T, I> Scheduler<T, I> {
             return Next::WaitUntil(self.queue.next_deadline_ns());
         }
         let facts = self.facts(now_ns, timing);
+        let held_until_ns = self.held_until_ns(facts, timing);
+        if held_until_ns > now_ns {
+            return Next::WaitUntil(held_until_ns.min(self.queue.next_deadline_ns()));
+        }
         let rows_max = match self.policy.decide(now_ns, facts) {
             Decision::Dispatch { rows_max } => rows_max,
             Decision::WaitUntil { at_ns } => {
@@ -205,7 +227,7 @@ impl<T, I> Scheduler<T, I> {
         self.queue.take(rows_max, fits, &mut jobs);
         let rows = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
         let estimate = timing.estimate(rows).unwrap_or_default();
-        let until_ns = now_ns.saturating_add(estimate.mean_ns);
+        let until_ns = self.turn_ns(now_ns).saturating_add(estimate.mean_ns);
         self.running_until_ns.push(until_ns);
         Next::Run(Batch {
             instance,
@@ -283,6 +305,32 @@ impl<T, I> Scheduler<T, I> {
         facts
     }
 
+    /// Until when a batch gains nothing by being sent off, in ns: while others are computed it would only wait behind them,
+    /// where nobody joins it any more. It goes early enough to be ready when they end. Who has configured when to send a
+    /// batch off, or of what size, gets that.
+    fn held_until_ns(&self, facts: QueueFacts, timing: &Timing) -> u64 {
+        let BatchPolicy {
+            max_batch_size,
+            preferred_batch_sizes,
+            max_queue_delay_ns,
+        } = &self.policy;
+        let is_configured = *max_queue_delay_ns > 0 || !preferred_batch_sizes.is_empty();
+        let is_full = facts.rows >= *max_batch_size;
+        let has_turn = self.running_until_ns.len() < self.computed_at_once;
+        if has_turn || is_full || is_configured {
+            return 0;
+        }
+        let Some(first_end_ns) = self.running_until_ns.iter().copied().min() else {
+            return 0;
+        };
+        let estimate = timing.estimate(facts.rows).unwrap_or_default();
+        let ready_ns = first_end_ns.saturating_sub(estimate.mean_ns / READY_SHARE);
+        match facts.deadline_ns {
+            u64::MAX => ready_ns,
+            deadline_ns => ready_ns.min(deadline_ns.saturating_sub(estimate.bound_ns())),
+        }
+    }
+
     /// When something is to be done for what waits, in ns: a batch may be due now, or a deadline passes later.
     #[must_use]
     pub fn due_ns(&self, now_ns: u64, timing: &Timing) -> u64 {
@@ -290,16 +338,33 @@ impl<T, I> Scheduler<T, I> {
         if !self.may_run() {
             return deadline_ns;
         }
-        match self.policy.decide(now_ns, self.facts(now_ns, timing)) {
+        let facts = self.facts(now_ns, timing);
+        let held_until_ns = self.held_until_ns(facts, timing);
+        if held_until_ns > now_ns {
+            return held_until_ns.min(deadline_ns);
+        }
+        match self.policy.decide(now_ns, facts) {
             Decision::Idle => deadline_ns,
             Decision::Dispatch { .. } => now_ns,
             Decision::WaitUntil { at_ns } => at_ns.min(deadline_ns),
         }
     }
 
+    /// When a batch that is sent off now is computed, as far as that can be told.
+    fn turn_ns(&self, now_ns: u64) -> u64 {
+        let running = &self.running_until_ns;
+        if running.len() < self.computed_at_once {
+            return now_ns;
+        }
+        running.iter().copied().min().unwrap_or(now_ns).max(now_ns)
+    }
+
     /// Takes an instance back after its batch, which was to end at `until_ns` and had a request of each of
-    /// these flows.
-    pub fn finish(&mut self, instance: I, until_ns: u64, flows: &[u64], now_ns: u64) {
+    /// these flows. Returns when its turn came, if it waited for that behind other batches; else 0.
+    pub fn finish(&mut self, instance: I, until_ns: u64, flows: &[u64], now_ns: u64) -> u64 {
+        let is_overlapped = self.computed_at_once < usize::MAX;
+        let turn_ns = if is_overlapped { self.last_end_ns } else { 0 };
+        self.last_end_ns = now_ns;
         self.free.push(instance);
         let index = self
             .running_until_ns
@@ -311,6 +376,7 @@ impl<T, I> Scheduler<T, I> {
         if let Some(arrivals) = &mut self.arrivals {
             flows.iter().for_each(|&flow| arrivals.left(flow, now_ns));
         }
+        turn_ns
     }
 
     /// Takes all free instances out: nothing runs any more.

@@ -148,7 +148,8 @@ impl Engine {
             metrics.refused(outcome.status);
         }
         self.tell(ticket, job, outcome, told);
-        version.finish(place, until_ns, &[ticket.flow], end_ns);
+        // Built-in steps run on the processor, where no batch is made ready behind another.
+        let _ = version.finish(place, until_ns, &[ticket.flow], end_ns);
         if !has_lead {
             // A request may have waited for the place, and only the leader looks.
             self.attention.store(true, Ordering::Release);

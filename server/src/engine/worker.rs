@@ -257,8 +257,9 @@ impl Engine {
         for (ticket, job, outcome) in finished {
             self.tell(ticket, job, outcome, &mut told);
         }
-        version.finish(instance, until_ns, &told.flows, executed.end_ns);
-        self.conclude(lead.as_deref_mut(), version, &executed, started_ns, told);
+        let turn_ns = version.finish(instance, until_ns, &told.flows, executed.end_ns);
+        let turn_ns = started_ns.max(turn_ns);
+        self.conclude(lead.as_deref_mut(), version, &executed, turn_ns, told);
         if let Some(lead) = lead {
             return lead;
         }
@@ -365,8 +366,8 @@ impl Engine {
         let executed = execute::run(version, &mut instance, jobs, |ticket, job, outcome| {
             self.tell(ticket, job, outcome, &mut told);
         });
-        version.finish(instance, until_ns, &told.flows, executed.end_ns);
-        self.conclude(lead, version, &executed, started_ns, told);
+        let turn_ns = version.finish(instance, until_ns, &told.flows, executed.end_ns);
+        self.conclude(lead, version, &executed, started_ns.max(turn_ns), told);
     }
 
     /// What is left once the rings have the outcomes and the instance is back.
@@ -377,12 +378,12 @@ impl Engine {
         lead: Option<&mut Lead>,
         version: &ModelVersion,
         executed: &Executed,
-        started_ns: u64,
+        turn_ns: u64,
         told: Told,
     ) {
         executed.count(version);
         self.wake(lead, told);
-        executed.learn(version, started_ns);
+        executed.learn(version, turn_ns);
         if let Some(reason) = &executed.device_loss {
             self.device_lost(reason);
         }

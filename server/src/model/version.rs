@@ -195,7 +195,10 @@ impl ModelVersion {
             parts.settings.queue_count_max,
             parts.instances,
         );
-        let scheduler = scheduler.with_policies(parts.settings.queue.clone());
+        let mut scheduler = scheduler.with_policies(parts.settings.queue.clone());
+        if slots > parts.settings.instances {
+            scheduler = scheduler.computing(parts.settings.instances as usize);
+        }
         Self {
             name: parts.name,
             version: parts.version,
@@ -476,10 +479,10 @@ impl ModelVersion {
     }
 
     /// Takes an instance back after its batch, which was to end at `until_ns` and had a request of each of
-    /// these flows.
-    pub fn finish(&self, instance: InstanceSlot, until_ns: u64, flows: &[u64], now_ns: u64) {
+    /// these flows. Returns when its turn came, if it waited for that behind other batches; else 0.
+    pub fn finish(&self, instance: InstanceSlot, until_ns: u64, flows: &[u64], now_ns: u64) -> u64 {
         let mut scheduler = self.scheduler.lock();
-        scheduler.finish(instance, until_ns, flows, now_ns);
+        scheduler.finish(instance, until_ns, flows, now_ns)
     }
 
     /// Takes a waiting job out.

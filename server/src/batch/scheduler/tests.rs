@@ -265,3 +265,121 @@ fn requests_are_joined_as_far_as_that_pays_and_now_and_then_to_see() {
         assert_eq!(batch.rows, 4);
     }
 }
+
+/// Two slots on a device that computes one batch at a time.
+fn overlapping() -> Sim {
+    Sim::new(policy(0), 64, vec![1, 2]).computing(1)
+}
+
+#[test]
+fn a_batch_that_would_wait_behind_another_is_joined_until_it_is_its_turn() {
+    let mut sim = overlapping();
+    send(&mut sim, 1, 0);
+    let first = run(next(&mut sim, 0));
+    send(&mut sim, 2, MS);
+    // Ten ms each: made ready half of that before the first one's end.
+    assert!(matches!(next(&mut sim, MS), Next::WaitUntil(at) if at == 5 * MS));
+    assert_eq!(sim.due_ns(MS, &timing()), 5 * MS);
+    send(&mut sim, 3, 4 * MS);
+    let second = run(next(&mut sim, 5 * MS));
+    assert_eq!((second.rows, second.instance != first.instance), (2, true));
+    // The end of the first one is the turn of the next, whenever that comes.
+    send(&mut sim, 4, 6 * MS);
+    finish(&mut sim, first, 10 * MS);
+    finish(&mut sim, second, 11 * MS);
+    assert_eq!(run(next(&mut sim, 11 * MS)).rows, 1);
+}
+
+#[test]
+fn what_ends_early_does_not_hold_the_next_batch() {
+    let mut sim = overlapping();
+    send(&mut sim, 1, 0);
+    let first = run(next(&mut sim, 0));
+    send(&mut sim, 2, MS);
+    assert!(matches!(next(&mut sim, MS), Next::WaitUntil(_)));
+    finish(&mut sim, first, 2 * MS);
+    assert_eq!(run(next(&mut sim, 2 * MS)).rows, 1);
+}
+
+#[test]
+fn a_full_batch_is_not_held_and_deadlines_know_of_the_turn() {
+    let mut sim = overlapping();
+    send(&mut sim, 0, 0);
+    run(next(&mut sim, 0));
+    (1..17).for_each(|flow| send(&mut sim, flow, MS));
+    assert_eq!(run(next(&mut sim, MS)).rows, 16);
+
+    let mut sim = overlapping();
+    send(&mut sim, 0, 0);
+    run(next(&mut sim, 0));
+    // Ten behind ten, of which each may take a little longer: that leaves no time for others to join.
+    let tight = ticket(1, MS, 22 * MS);
+    sim.enqueue(tight, (), MS, &timing()).unwrap();
+    assert!(matches!(next(&mut sim, MS), Next::WaitUntil(at) if at == 5 * MS));
+    let tight = ticket(2, MS, 22 * MS);
+    assert!(sim.enqueue(tight, (), 2 * MS, &timing()).is_ok());
+    assert_eq!(run(next(&mut sim, 5 * MS)).rows, 2);
+    // Two compute one after the other, whatever places there are.
+    let late = ticket(3, MS, 24 * MS);
+    assert!(sim.enqueue(late, (), 6 * MS, &timing()).is_err());
+}
+
+#[test]
+fn batches_that_are_computed_side_by_side_do_not_wait_for_each_other() {
+    for at_once in [2, usize::MAX] {
+        let mut sim = Sim::new(policy(0), 64, vec![1, 2]).computing(at_once);
+        send(&mut sim, 1, 0);
+        run(next(&mut sim, 0));
+        send(&mut sim, 2, MS);
+        assert_eq!(run(next(&mut sim, MS)).rows, 1);
+    }
+}
+
+#[test]
+fn who_has_said_when_to_send_batches_off_gets_that() {
+    let preferred = BatchPolicy {
+        preferred_batch_sizes: SmallVec::from_slice(&[1]),
+        ..policy(0)
+    };
+    let mut sim = Sim::new(preferred, 64, vec![1, 2]).computing(1);
+    send(&mut sim, 1, 0);
+    run(next(&mut sim, 0));
+    send(&mut sim, 2, MS);
+    assert_eq!(run(next(&mut sim, MS)).rows, 1);
+}
+
+/// Clients that come back in a while find the batches as full as they can be: without the wait, each would take along
+/// whoever is back first.
+#[test]
+fn clients_in_a_loop_fill_both_batches() {
+    let batches = |mut sim: Sim| {
+        (0..32).for_each(|flow| send(&mut sim, flow, 0));
+        let mut running = vec![run(next(&mut sim, 0)), run(next(&mut sim, 0))];
+        let mut now_ns = 0;
+        let mut rows = Vec::new();
+        for _ in 0..20 {
+            // The device computes the older one; its clients come back one by one.
+            let done = running.remove(0);
+            now_ns += 10 * MS;
+            rows.push(done.rows);
+            let flows: Vec<u64> = done.jobs.iter().map(|(ticket, ())| ticket.flow).collect();
+            finish(&mut sim, done, now_ns);
+            for (index, flow) in flows.into_iter().enumerate() {
+                let at_ns = now_ns + (index as u64 + 1) * MS / 10;
+                send(&mut sim, flow, at_ns);
+                if running.len() < 2
+                    && let Next::Run(batch) = next(&mut sim, at_ns)
+                {
+                    running.push(batch);
+                }
+            }
+            if running.len() < 2 {
+                running.push(run(next(&mut sim, now_ns + 9 * MS)));
+            }
+        }
+        rows[4..].iter().sum::<u32>() / 16
+    };
+    let sim = || Sim::new(policy(0), 64, vec![1, 2]);
+    assert_eq!(batches(sim().computing(1)), 16);
+    assert!(batches(sim()) < 14, "{}", batches(sim()));
+}
