@@ -192,14 +192,14 @@ impl Batch<'_, '_> {
         if !self.wanted.iter().any(Wanted::is_asked) {
             return Ok(done);
         }
-        let (_turn, launcher) = session.take_turn();
+        let (mut turn, launcher) = session.take_turn();
         run.compute(session.stream(), |_, inputs, outputs| {
             let work = |graph| Work {
                 inputs: self.inputs(inputs),
                 outputs: self.outputs(outputs),
                 graph,
             };
-            let made = launcher.enqueue(work(self.graph));
+            let made = launcher.enqueue(work(self.graph), &mut turn);
             done.made = match (made, self.graph) {
                 (Ok(made), _) => made,
                 (Err(reason), None) => return Err(BatchError::Engine(reason)),
@@ -207,7 +207,7 @@ impl Batch<'_, '_> {
                 // itself is found again.
                 (Err(_), Some(_)) => {
                     done.gave_up_graph = true;
-                    let made = launcher.enqueue(work(None));
+                    let made = launcher.enqueue(work(None), &mut turn);
                     made.map_err(BatchError::Engine)?
                 }
             };

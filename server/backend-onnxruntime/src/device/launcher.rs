@@ -13,15 +13,14 @@ use std::sync::mpsc::{
     Receiver, RecvError, Sender, SyncSender, TryRecvError, channel, sync_channel,
 };
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, io};
 
 use adjoin_cuda::Device;
+use adjoin_shm::SpinBudget;
+use adjoin_shm::clock::now_ns;
 
 use crate::raw::device::{DeviceOutput, DeviceRunner, DeviceTensor, Made};
-
-/// Pauses between two looks.
-const PAUSES: u32 = 16;
 
 /// What a session is to run.
 #[derive(Debug)]
@@ -42,7 +41,6 @@ pub(crate) struct Launcher {
     /// `None` while it is being dropped.
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
-    spin: Duration,
 }
 
 impl fmt::Debug for Launcher {
@@ -63,20 +61,20 @@ impl Launcher {
         Ok(Self {
             jobs: Some(jobs),
             thread: Some(thread),
-            spin,
         })
     }
 
-    /// Enqueues a run in the session's stream; what it reads and writes has to stay until the work there is done.
+    /// Enqueues a run in the session's stream; what it reads and writes has to stay until the work there is done. `budget` is
+    /// for the wait.
     ///
     /// # Errors
     /// What the engine reports; some of the work may be under way then.
-    pub(crate) fn enqueue(&self, work: Work) -> Result<Made, String> {
+    pub(crate) fn enqueue(&self, work: Work, budget: &mut SpinBudget) -> Result<Made, String> {
         let gone = || "the thread that runs the session has ended".to_owned();
         let (answer, answered) = sync_channel(1);
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;
         jobs.send(Job { work, answer }).map_err(|_| gone())?;
-        receive(&answered, self.spin).map_err(|_| gone())?
+        receive(&answered, budget).map_err(|_| gone())?
     }
 }
 
@@ -92,7 +90,8 @@ impl Drop for Launcher {
 
 /// Runs what comes, until nobody is left to bring anything.
 fn work(mut runner: DeviceRunner, device: &Device, jobs: &Receiver<Job>, spin: Duration) {
-    while let Ok(Job { work, answer }) = receive(jobs, spin) {
+    let mut budget = budget(spin);
+    while let Ok(Job { work, answer }) = receive(jobs, &mut budget) {
         let Work {
             inputs,
             outputs,
@@ -109,15 +108,27 @@ fn work(mut runner: DeviceRunner, device: &Device, jobs: &Receiver<Job>, spin: D
     drop(runner);
 }
 
+/// A budget for one side's waits.
+pub(crate) fn budget(spin: Duration) -> SpinBudget {
+    SpinBudget::new(u64::try_from(spin.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// What comes, looked for before it is slept for.
-fn receive<T>(from: &Receiver<T>, spin: Duration) -> Result<T, RecvError> {
-    let start = Instant::now();
-    loop {
-        match from.try_recv() {
-            Ok(received) => return Ok(received),
-            Err(TryRecvError::Disconnected) => return Err(RecvError),
-            Err(TryRecvError::Empty) if start.elapsed() >= spin => return from.recv(),
-            Err(TryRecvError::Empty) => (0..PAUSES).for_each(|_| std::hint::spin_loop()),
+fn receive<T>(from: &Receiver<T>, budget: &mut SpinBudget) -> Result<T, RecvError> {
+    let mut received = Err(RecvError);
+    let mut look = || match from.try_recv() {
+        Ok(value) => {
+            received = Ok(value);
+            true
         }
+        Err(TryRecvError::Disconnected) => true,
+        Err(TryRecvError::Empty) => false,
+    };
+    if budget.spin(&mut look, || false) {
+        return received;
     }
+    let start_ns = now_ns();
+    let received = from.recv();
+    budget.slept(now_ns().saturating_sub(start_ns));
+    received
 }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use adjoin_cuda::{Stream, Transfers};
+use adjoin_shm::SpinBudget;
 
-use super::launcher::Launcher;
+use super::launcher::{Launcher, budget};
 use crate::raw::device::DeviceRunner;
 
 /// Most graphs of a session. Each holds memory of the driver.
@@ -18,8 +19,8 @@ pub(crate) struct DeviceSession {
     // The session comes first: it is dropped before the stream that it enqueues in.
     launcher: Launcher,
     stream: Stream,
-    /// Held while a batch is enqueued.
-    turn: Mutex<()>,
+    /// Held while a batch is enqueued; for its wait for the launcher.
+    turn: Mutex<SpinBudget>,
     /// For each output, the input that it is.
     handed_out: Vec<Option<usize>>,
     /// Graphs that may still be made.
@@ -41,14 +42,14 @@ impl DeviceSession {
             handed_out: runner.handed_out().into(),
             launcher: Launcher::start(runner, transfers.device().clone(), transfers.spin())?,
             stream,
-            turn: Mutex::default(),
+            turn: Mutex::new(budget(transfers.spin())),
             graphs_left: AtomicI32::new(if has_graphs { GRAPHS_MAX } else { 0 }),
         })
     }
 
     /// The session, for as long as a batch is enqueued: what waits for its inputs, its run, and the event behind it belong
     /// together in the stream.
-    pub(crate) fn take_turn(&self) -> (MutexGuard<'_, ()>, &Launcher) {
+    pub(crate) fn take_turn(&self) -> (MutexGuard<'_, SpinBudget>, &Launcher) {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         (turn, &self.launcher)
     }

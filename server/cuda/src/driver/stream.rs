@@ -24,6 +24,8 @@ const PLAIN: Waiting = Waiting {
 };
 /// Pauses between two looks: each is a call of the driver, which takes locks that other threads want.
 const PAUSES: u32 = 16;
+/// Looks between two offers of the core to whoever wants it: a client, perhaps, that waits for this very batch.
+const LOOKS_PER_YIELD: u32 = 16;
 
 /// How to wait for an event: sleep for so long, whatever happens, then look at it for so long, then sleep until the driver
 /// wakes us.
@@ -224,10 +226,15 @@ impl Event {
             }
         }
         let end = start.elapsed() + look;
+        let mut looks = 0_u32;
         while start.elapsed() < end {
             (0..PAUSES).for_each(|_| std::hint::spin_loop());
             if self.is_done()? {
                 return Ok(waited(false));
+            }
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(LOOKS_PER_YIELD) {
+                std::thread::yield_now();
             }
         }
         let entered = self.context.enter()?;
