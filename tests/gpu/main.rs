@@ -1,6 +1,6 @@
-//! A whole server with a device, and real clients of all kinds: the `adjoin` command on a CUDA driver, a TensorRT and
-//! GPU providers of ours (tests/fake-cuda, tests/fake-nvinfer, tests/fake-onnxruntime). What those cannot show, these tests cannot either: nothing here has run on a
-//! GPU. `make gpu` builds the command and runs them.
+//! A whole server with a device, and real clients of all kinds: the `adjoin` command on a CUDA driver, a TensorRT and GPU
+//! providers of ours (tests/fake-cuda, tests/fake-nvinfer, tests/fake-onnxruntime). What those cannot show, these tests cannot
+//! either; `tools/gpu-check` has a server on a GPU. `make gpu` builds the command and runs them.
 
 #![allow(
     clippy::unwrap_used,

@@ -6,7 +6,8 @@
 //! kept from one run to the next.
 //!
 //! With the feature `cuda`, models that are configured for the server's GPU run there, by the providers of CUDA and
-//! TensorRT that a library built for them has (`device`); **this has never run on a GPU** (docs/onnxruntime-gpu.md).
+//! TensorRT that a library built for them has (`device`). The provider of CUDA has run on a GPU, that of TensorRT has
+//! not (docs/onnxruntime-gpu.md).
 //!
 //! Two kinds of input cannot be used as they lie, and are copied here, once, and counted: strings, which
 //! the engine keeps in objects of its own, and truth values, whose bytes must be 0 or 1 for the engine's
