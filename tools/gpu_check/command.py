@@ -29,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
         "of its own; what a machine lacks is skipped, with the reason. Results are JSON and a table.",
         epilog="Before: cargo build --release -p adjoin-cuda --example gpu_check; "
         "cargo test --release -p adjoin-cuda --no-run; cargo build --release -p adjoin --features tensorrt "
-        "(without TensorRT's headers: --features cuda); make models",
+        "(without TensorRT's headers: --features cuda); make models. The engine alone and the comparison of answers need this "
+        "Python's packages numpy and onnxruntime-gpu, which also bring the libraries, and adjoin (pip install ./client/python)",
     )
     made.add_argument("--dry-run", action="store_true", help="walk all steps on the fake driver, with few turns; not a measurement")
     made.add_argument("--programs", type=Path, metavar="DIR", help="where cargo put the programs (target/release; with --dry-run target/debug)")
