@@ -1,5 +1,7 @@
 //! What can go wrong with the driver, a device, or a batch on it.
 
+use std::ops::RangeInclusive;
+
 use thiserror::Error;
 
 /// A failure of the driver, of a device, or of what was asked of them.
@@ -166,6 +168,9 @@ const STICKY: [u32; 15] = [
     999, // unknown
 ];
 
+/// What the driver says of a capture and a call that do not go together.
+const CAPTURE: RangeInclusive<u32> = 900..=908;
+
 /// Out of memory, by the driver's number.
 const OUT_OF_MEMORY: u32 = 2;
 
@@ -179,6 +184,12 @@ impl CudaError {
             Self::ContextLost { .. } | Self::NotRecovered { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether a capture was in the way, which passes.
+    #[must_use]
+    pub fn is_capture(&self) -> bool {
+        matches!(self, Self::Call { code, .. } if CAPTURE.contains(code))
     }
 
     /// Whether device or pinned memory ran out.

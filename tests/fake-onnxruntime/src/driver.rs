@@ -1,6 +1,7 @@
 //! The functions of the CUDA driver that runs need; in tests it is `tests/fake-cuda`.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use libloading::Library;
 
@@ -11,6 +12,7 @@ pub(crate) struct Driver {
     synchronize: unsafe extern "C" fn(usize) -> u32,
     memory: unsafe extern "C" fn(usize, usize) -> usize,
     memory_info: unsafe extern "C" fn(*mut usize, *mut usize) -> u32,
+    capture_of_all: unsafe extern "C" fn(bool),
 }
 
 /// The driver of this process, if it is the one of the tests.
@@ -27,11 +29,14 @@ pub(crate) fn driver() -> Option<&'static Driver> {
         let memory = *unsafe { library.get(b"fake_cuda_memory") }.ok()?;
         // SAFETY: as NVIDIA declares it.
         let memory_info = *unsafe { library.get(b"cuMemGetInfo_v2") }.ok()?;
+        // SAFETY: as tests/fake-cuda declares it.
+        let capture_of_all = *unsafe { library.get(b"fake_cuda_capture_of_all") }.ok()?;
         let driver = Driver {
             launch,
             synchronize,
             memory,
             memory_info,
+            capture_of_all,
         };
         Some((library, driver))
     });
@@ -67,6 +72,15 @@ impl Driver {
         let (mut free, mut total) = (0, 0);
         // SAFETY: writes two numbers.
         unsafe { (self.memory_info)(&raw mut free, &raw mut total) != 0 }
+    }
+
+    /// Captures for a while, for all threads to see, as the provider of CUDA does.
+    pub(crate) fn capture(&self, time: Duration) {
+        // SAFETY: takes a truth value.
+        unsafe { (self.capture_of_all)(true) };
+        std::thread::sleep(time);
+        // SAFETY: as above.
+        unsafe { (self.capture_of_all)(false) };
     }
 
     /// Where memory of the device can be reached; `None` if it is none.

@@ -4,6 +4,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ort::sys;
 use parking_lot::Mutex;
@@ -119,6 +120,9 @@ pub(crate) fn run(
     Ok(outcome.unwrap_or_else(|| Err("CUDA failure: the run was not done".to_owned()))?)
 }
 
+/// How long a capture takes: long enough for others to be seen by it.
+const CAPTURE_TIME: Duration = Duration::from_millis(1);
+
 /// Captures a run, or has what was captured run in its place.
 fn in_graph(
     state: &State,
@@ -135,6 +139,9 @@ fn in_graph(
     if state.fails("capture") {
         let text = "CUDA failure 900: operation not permitted when stream is capturing";
         return Err(Failure::Text(text.to_owned()));
+    }
+    if let Some(driver) = driver() {
+        driver.capture(CAPTURE_TIME);
     }
     state.known.lock().report.captures += 1;
     graphs.insert(key, tensors.clone());

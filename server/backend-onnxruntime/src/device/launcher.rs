@@ -104,6 +104,12 @@ fn work(mut runner: DeviceRunner, device: &Device, jobs: &Receiver<Job>, spin: D
         // Whoever asked waits for it, unless he panicked.
         let _ = answer.send(ran);
     }
+    if device.is_lost() && runner.has_graphs() {
+        // The engine's end of a graph throws where the driver refuses, out of a destructor, which ends the process. What it
+        // has on the device goes with the context.
+        std::mem::forget(runner);
+        return;
+    }
     device.make_current_to_free();
     drop(runner);
 }

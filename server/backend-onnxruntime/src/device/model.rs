@@ -200,7 +200,9 @@ impl DeviceModel {
         check_names(&self.source, &session, &self.description.metadata)?;
         let runner = DeviceRunner::new(session, index, &self.served.metadata, *has_graphs)
             .map_err(|error| refused(error.to_string()))?;
-        let session = DeviceSession::new(runner, stream, &self.transfers, *has_graphs)
+        let usual_graphs = SLOTS * self.served.batch_sizes.as_slice().len();
+        let usual_graphs = has_graphs.then_some(usual_graphs);
+        let session = DeviceSession::new(runner, stream, &self.transfers, usual_graphs)
             .map_err(|error| refused(format!("a thread for its session: {error}")))?;
         Ok(Arc::new(session))
     }

@@ -10,8 +10,10 @@ use adjoin_shm::SpinBudget;
 use super::launcher::{Launcher, budget};
 use crate::raw::device::DeviceRunner;
 
-/// Most graphs of a session. Each holds memory of the driver.
-const GRAPHS_MAX: i32 = 64;
+/// Most graphs of a session, if its usual ones are not more. Each holds memory of the driver.
+const GRAPHS_MAX: usize = 64;
+/// Further ones: for outputs that not everybody wants, and the one of the trial.
+const SPARE_GRAPHS: usize = 16;
 
 /// A session that the slots of an instance share.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub(crate) struct DeviceSession {
 }
 
 impl DeviceSession {
-    /// A session that enqueues in `stream`, and captures graphs if `has_graphs`.
+    /// A session that enqueues in `stream`, and captures graphs if `usual_graphs` says how many there will be at least.
     ///
     /// # Errors
     /// The system's, when it cannot start a thread.
@@ -36,14 +38,15 @@ impl DeviceSession {
         runner: DeviceRunner,
         stream: Stream,
         transfers: &Transfers,
-        has_graphs: bool,
+        usual_graphs: Option<usize>,
     ) -> io::Result<Self> {
+        let graphs = usual_graphs.map_or(0, |usual| GRAPHS_MAX.max(usual + SPARE_GRAPHS));
         Ok(Self {
             handed_out: runner.handed_out().into(),
             launcher: Launcher::start(runner, transfers.device().clone(), transfers.spin())?,
             stream,
             turn: Mutex::new(budget(transfers.spin())),
-            graphs_left: AtomicI32::new(if has_graphs { GRAPHS_MAX } else { 0 }),
+            graphs_left: AtomicI32::new(i32::try_from(graphs).unwrap_or(i32::MAX)),
         })
     }
 

@@ -131,6 +131,11 @@ impl DeviceRunner {
         })
     }
 
+    /// Whether runs may have been captured as graphs.
+    pub(crate) fn has_graphs(&self) -> bool {
+        self.has_graphs
+    }
+
     /// For each output, the input of the same name.
     pub(crate) fn handed_out(&self) -> &[Option<usize>] {
         &self.names.handed_out

@@ -1,5 +1,7 @@
 //! CUDA graphs: captured once for each kind of batch in each slot, and replayed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use adjoin_backend::DevicePlacement;
 use fake_onnxruntime::harness::{self, FAIL};
 
@@ -54,6 +56,43 @@ fn a_size_is_captured_once_whichever_threads_bring_batches() {
         let report = harness::report();
         assert_eq!((report.captures, report.replays), (1, 3), "{report:#?}");
         drop((instance, model));
+        machine.end();
+    });
+    report.assert_clean();
+}
+
+/// While one model captures, the driver refuses much of what other threads ask that have not said that this is none of their
+/// business: batches of a model that is served go on, and the capture is not spoiled.
+#[test]
+fn a_model_is_loaded_with_its_graphs_while_another_is_served() {
+    let test = "graphs::a_model_is_loaded_with_its_graphs_while_another_is_served";
+    let report = fake().delay_us("0-200").run(test, || {
+        let machine = Machine::new();
+        let served = machine.try_load(&add_of_rows(), graphs(), 8).unwrap();
+        let mut instance = served.instance().unwrap();
+        expect(&mut *instance, 0, &[2]);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for turn in 0.. {
+                    expect(&mut *instance, turn % 100, &[2]);
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+            for turn in 0..5 {
+                let model = machine.try_load(&add_of_rows(), graphs(), 8).unwrap();
+                let mut instance = model.instance().unwrap();
+                for rows in 1..=8 {
+                    expect(&mut *instance, turn, &[rows]);
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        let report = harness::report();
+        assert_eq!(report.captures, 1 + 5 * 8, "{report:#?}");
+        drop((instance, served));
         machine.end();
     });
     report.assert_clean();

@@ -4,12 +4,13 @@
 //! context is reset, and the driver does not check: a stale handle is undefined behaviour in it. So each call is made
 //! through an [`Entered`], which holds off a reset while it lives, and there is none for a context that is gone.
 
+use std::cell::Cell;
 use std::fmt;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cudarc::driver::sys::{CUcontext, CUdevice};
+use cudarc::driver::sys::{CUcontext, CUdevice, CUstreamCaptureMode};
 use parking_lot::{Mutex, RecursiveRwLock, RecursiveRwLockReadGuard};
 
 use super::hold::Hold;
@@ -146,6 +147,7 @@ impl Context {
         // SAFETY: the context is open, and stays so while `entered` lives.
         let status = unsafe { (self.table.cuCtxSetCurrent)(self.raw) };
         entered.check("cuCtxSetCurrent", status)?;
+        leave_captures_to_others(self.table);
         Ok(entered)
     }
 
@@ -155,6 +157,7 @@ impl Context {
         if *open {
             // SAFETY: the context is open, and stays so while the lock is held.
             let _ = unsafe { (self.table.cuCtxSetCurrent)(self.raw) };
+            leave_captures_to_others(self.table);
         }
     }
 
@@ -221,6 +224,23 @@ impl Drop for Context {
             std::mem::forget(std::mem::take(self.quarantine.get_mut()));
         }
     }
+}
+
+thread_local! {
+    /// Whether captures of other threads are none of this thread's business.
+    static MINDS_OWN_CAPTURES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has calls of this thread depend on its own captures only. ONNX Runtime captures for all threads to see: while it does, the
+/// driver refuses what other threads ask, whether an event has fired among it, and spoils the capture as well.
+fn leave_captures_to_others(table: &Table) {
+    if MINDS_OWN_CAPTURES.get() {
+        return;
+    }
+    let mut mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    // SAFETY: reads the mode, and writes the one that there was in its place.
+    let status = unsafe { (table.cuThreadExchangeStreamCaptureMode)(&raw mut mode) };
+    MINDS_OWN_CAPTURES.set(status == 0);
 }
 
 impl Entered<'_> {

@@ -8,6 +8,7 @@
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::copies::CopyList;
 use super::graph::{self, Graph};
@@ -17,6 +18,11 @@ use super::module::{Grid, Kernel, Module};
 use super::stream::{Event, Stream, Waited, Waiting};
 use crate::device::Device;
 use crate::error::CudaError;
+
+/// How long another thread's capture may keep a lane from waiting: some take as long as a first run.
+const CAPTURES_END: Duration = Duration::from_secs(10);
+/// Between two attempts.
+const CAPTURE_PAUSE: Duration = Duration::from_millis(1);
 
 /// A stream, the event behind its work, and what that work touches.
 #[derive(Debug)]
@@ -269,10 +275,19 @@ impl Lane {
             return;
         }
         let context = self.stream.context().clone();
-        let synchronized = self.stream.synchronize().or_else(|_| {
-            // An error of this one call says nothing of the transfers: ask again, for all of the context.
-            context.enter()?.synchronize()
-        });
+        let synchronize = || {
+            self.stream.synchronize().or_else(|_| {
+                // An error of this one call says nothing of the transfers: ask again, for all of the context.
+                context.enter()?.synchronize()
+            })
+        };
+        let mut synchronized = synchronize();
+        let end = Instant::now() + CAPTURES_END;
+        // A capture is in the way: that says nothing of the transfers either.
+        while matches!(&synchronized, Err(error) if error.is_capture()) && Instant::now() < end {
+            std::thread::sleep(CAPTURE_PAUSE);
+            synchronized = synchronize();
+        }
         match synchronized {
             Ok(()) => self.let_go(),
             Err(_) => {

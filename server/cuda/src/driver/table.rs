@@ -96,6 +96,7 @@ functions! {
             CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream,
             *mut *mut c_void, *mut *mut c_void,
         );
+        cuThreadExchangeStreamCaptureMode(*mut sys::CUstreamCaptureMode);
         cuStreamBeginCapture_v2(CUstream, sys::CUstreamCaptureMode);
         cuStreamEndCapture(CUstream, *mut CUgraph);
         cuGraphInstantiateWithFlags(*mut CUgraphExec, CUgraph, u64);

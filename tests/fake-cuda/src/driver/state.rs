@@ -93,7 +93,14 @@ const HANDLE_STEP: u64 = 0x10;
 thread_local! {
     static CURRENT: Cell<u64> = const { Cell::new(0) };
     static CAPTURING: Cell<bool> = const { Cell::new(false) };
+    static CAPTURE_MODE: Cell<u32> = const { Cell::new(GLOBAL) };
 }
+
+/// The mode of a thread that says nothing: captures that are for all threads to see concern it.
+const GLOBAL: u32 = 0;
+
+/// Captures under way that are for all threads to see.
+static CAPTURES_OF_ALL: AtomicU32 = AtomicU32::new(0);
 
 /// The driver of this process, made at the first call.
 pub(crate) fn driver() -> &'static Driver {
@@ -326,12 +333,29 @@ impl Driver {
         Err(status)
     }
 
-    /// Calls that may not be made on a thread that captures.
+    /// Calls that may not be made on a thread that captures, nor while another one captures for all to see, unless the
+    /// calling thread has said that only its own captures concern it.
     pub(crate) fn check_not_capturing(&self) -> Result<(), Status> {
-        if CAPTURING.get() {
+        let is_anothers =
+            CAPTURE_MODE.get() == GLOBAL && CAPTURES_OF_ALL.load(Ordering::SeqCst) > 0;
+        if CAPTURING.get() || is_anothers {
             return Err(CAPTURE_UNSUPPORTED);
         }
         Ok(())
+    }
+
+    /// The mode of this thread, which gets another one.
+    pub(crate) fn exchange_capture_mode(&self, mode: u32) -> u32 {
+        CAPTURE_MODE.replace(mode)
+    }
+
+    /// A capture for all to see begins or ends.
+    pub(crate) fn set_capture_of_all(&self, begins: bool) {
+        if begins {
+            CAPTURES_OF_ALL.fetch_add(1, Ordering::SeqCst);
+        } else {
+            CAPTURES_OF_ALL.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     pub(crate) fn set_capturing(&self, capturing: bool) {

@@ -22,6 +22,20 @@ pub extern "C" fn cuStreamBeginCapture_v2(handle: u64, _mode: c_uint) -> Status 
 }
 
 #[unsafe(no_mangle)]
+pub extern "C" fn cuThreadExchangeStreamCaptureMode(mode: Out<c_uint>) -> Status {
+    answer("cuThreadExchangeStreamCaptureMode", |driver| {
+        let before = driver.exchange_capture_mode(mode.get()?);
+        mode.put(before)
+    })
+}
+
+/// Not NVIDIA's: a library that captures says so, as ONNX Runtime's provider does, for all threads to see.
+#[unsafe(no_mangle)]
+pub extern "C" fn fake_cuda_capture_of_all(begins: bool) {
+    driver().set_capture_of_all(begins);
+}
+
+#[unsafe(no_mangle)]
 pub extern "C" fn cuStreamEndCapture(handle: u64, graph: Out<u64>) -> Status {
     // Whatever it answers, the capture is over: by its interface there is no second call that could end it.
     let driver = driver();

@@ -34,6 +34,18 @@ impl<T> Out<T> {
         Ok(())
     }
 
+    /// What is there, where a call takes and gives.
+    fn get(self) -> Result<T, Status>
+    where
+        T: Copy,
+    {
+        if self.0.is_null() {
+            return Err(INVALID_VALUE);
+        }
+        // SAFETY: not null, so by the driver's interface the address of a `T`.
+        Ok(unsafe { self.0.read_unaligned() })
+    }
+
     /// For results that not every caller wants.
     fn put_if_wanted(self, value: T) {
         let _ = self.put(value);

@@ -91,6 +91,7 @@ pub extern "C" fn cuEventRecord(event: u64, handle: u64) -> Status {
 pub extern "C" fn cuEventQuery(event: u64) -> Status {
     answer("cuEventQuery", |driver| {
         driver.current()?;
+        driver.check_not_capturing()?;
         match find_event(driver, event)?.gate() {
             Some(gate) if !gate.is_open() => Err(NOT_READY),
             _ => Ok(()),
