@@ -7,6 +7,7 @@
 //! A region is taken out of the table at once when its [`DeviceRegion`] is dropped. Its memory is unmapped when no lane
 //! holds it any more, on the registry's thread, as whoever drops it may be one that others wait for.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -27,10 +28,20 @@ pub struct DeviceRegions {
     changing: Mutex<()>,
 }
 
-#[derive(Debug)]
 struct Entry {
     stand_in: StandIn,
+    // Dropped in this order: the memory before what is given back for it.
     buffer: DeviceBuffer,
+    _charge: Box<dyn Send + Sync>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("stand_in", &self.stand_in)
+            .field("buffer", &self.buffer)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A region on the device, for as long as requests may name it.
@@ -44,7 +55,7 @@ pub struct DeviceRegion {
 
 impl DeviceRegion {
     /// Maps the memory behind a descriptor, of which its owner says that it has `byte_size` bytes. The descriptor is not
-    /// kept.
+    /// kept. `charge` is dropped when the memory is unmapped, or could not be mapped.
     ///
     /// # Errors
     /// If it is no memory of a device, or has another size; or if there is no room for it.
@@ -52,13 +63,18 @@ impl DeviceRegion {
         transfers: &Transfers,
         descriptor: &OwnedFd,
         byte_size: usize,
+        charge: impl Send + Sync + 'static,
     ) -> Result<Self, CudaError> {
         let buffer = DeviceBuffer::import(transfers.device(), descriptor, byte_size)?;
         let stand_in = StandIn::new(byte_size).map_err(|error| CudaError::System {
             what: "addresses for a region on the device",
             reason: error.to_string(),
         })?;
-        let entry = Arc::new(Entry { stand_in, buffer });
+        let entry = Arc::new(Entry {
+            stand_in,
+            buffer,
+            _charge: Box::new(charge),
+        });
         let regions = Arc::clone(transfers.regions());
         regions.change(|table| {
             let at = table.partition_point(|other| other.start() < entry.start());

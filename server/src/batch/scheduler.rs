@@ -17,15 +17,13 @@ pub struct Scheduler<T, I> {
     policy: BatchPolicy,
     queue: BatchQueue<T>,
     free: Vec<I>,
-    /// When each running batch will probably end.
-    running_until_ns: SmallVec<[u64; 4]>,
+    /// In the order in which they were sent off.
+    running: SmallVec<[Running; 4]>,
     /// Kept only where a batch may wait for requests to come.
     arrivals: Option<Arrivals>,
     policies: QueuePolicies,
     /// Batches that are computed at once; more of them are only made ready meanwhile.
     computed_at_once: usize,
-    /// When the last batch ended.
-    last_end_ns: u64,
     /// Batches until one is made larger than pays, to see whether that is still so.
     until_probe: u32,
 }
@@ -35,6 +33,15 @@ const PROBE_INTERVAL: u32 = 1024;
 
 /// What a batch takes to be made ready, copied and launched, is less than its time by this.
 const READY_SHARE: u64 = 2;
+
+/// A batch that runs.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    /// When it will probably end.
+    until_ns: u64,
+    /// Since when it is computed; `None` while it waits behind others.
+    turn_ns: Option<u64>,
+}
 
 /// A batch on its way to an instance.
 #[derive(Debug)]
@@ -86,11 +93,10 @@ impl<T, I> Scheduler<T, I> {
             policy,
             queue: BatchQueue::new(queue_count_max),
             free: instances,
-            running_until_ns: SmallVec::new(),
+            running: SmallVec::new(),
             arrivals: may_wait.then(Arrivals::default),
             policies: QueuePolicies::default(),
             computed_at_once: usize::MAX,
-            last_end_ns: 0,
             until_probe: PROBE_INTERVAL,
         }
     }
@@ -121,13 +127,13 @@ impl<T, I> Scheduler<T, I> {
     /// Whether nothing waits and nothing runs.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.running_until_ns.is_empty()
+        self.queue.is_empty() && self.running.is_empty()
     }
 
     /// Whether anything runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        !self.running_until_ns.is_empty()
+        !self.running.is_empty()
     }
 
     /// Takes a request in.
@@ -167,8 +173,8 @@ impl<T, I> Scheduler<T, I> {
         if self.is_idle() {
             return Ok(());
         }
-        let running = self.running_until_ns.iter();
-        let running = running.map(|&until_ns| until_ns.max(now_ns));
+        let running = self.running.iter();
+        let running = running.map(|running| running.until_ns.max(now_ns));
         let free = self.free.iter().map(|_| now_ns);
         let mut free_ns: SmallVec<[u64; 4]> = running.chain(free).collect();
         // Those that end first are followed by those that run behind them.
@@ -227,8 +233,14 @@ impl<T, I> Scheduler<T, I> {
         self.queue.take(rows_max, fits, &mut jobs);
         let rows = jobs.iter().map(|(ticket, _)| ticket.rows).sum();
         let estimate = timing.estimate(rows).unwrap_or_default();
-        let until_ns = self.turn_ns(now_ns).saturating_add(estimate.mean_ns);
-        self.running_until_ns.push(until_ns);
+        let has_turn = self.running.len() < self.computed_at_once;
+        let first_end_ns = self.first_end_ns().unwrap_or(now_ns).max(now_ns);
+        let from_ns = if has_turn { now_ns } else { first_end_ns };
+        let until_ns = from_ns.saturating_add(estimate.mean_ns);
+        self.running.push(Running {
+            until_ns,
+            turn_ns: has_turn.then_some(now_ns),
+        });
         Next::Run(Batch {
             instance,
             jobs,
@@ -282,7 +294,7 @@ impl<T, I> Scheduler<T, I> {
 
     /// Whether a batch may run beside what runs. In order only one does: two might end the other way round.
     fn may_run(&self) -> bool {
-        let waits_for_others = self.policies.is_in_order && !self.running_until_ns.is_empty();
+        let waits_for_others = self.policies.is_in_order && !self.running.is_empty();
         !self.free.is_empty() && !waits_for_others
     }
 
@@ -316,15 +328,19 @@ impl<T, I> Scheduler<T, I> {
         } = &self.policy;
         let is_configured = *max_queue_delay_ns > 0 || !preferred_batch_sizes.is_empty();
         let is_full = facts.rows >= *max_batch_size;
-        let has_turn = self.running_until_ns.len() < self.computed_at_once;
+        let has_turn = self.running.len() < self.computed_at_once;
         if has_turn || is_full || is_configured {
             return 0;
         }
-        let Some(first_end_ns) = self.running_until_ns.iter().copied().min() else {
+        let Some(first_end_ns) = self.first_end_ns() else {
             return 0;
         };
         let estimate = timing.estimate(facts.rows).unwrap_or_default();
         let ready_ns = first_end_ns.saturating_sub(estimate.mean_ns / READY_SHARE);
+        // Nothing is to be late, or given up by its timeout, for the sake of others that may come.
+        if self.queue.next_deadline_ns() <= ready_ns {
+            return 0;
+        }
         match facts.deadline_ns {
             u64::MAX => ready_ns,
             deadline_ns => ready_ns.min(deadline_ns.saturating_sub(estimate.bound_ns())),
@@ -350,33 +366,27 @@ impl<T, I> Scheduler<T, I> {
         }
     }
 
-    /// When a batch that is sent off now is computed, as far as that can be told.
-    fn turn_ns(&self, now_ns: u64) -> u64 {
-        let running = &self.running_until_ns;
-        if running.len() < self.computed_at_once {
-            return now_ns;
-        }
-        running.iter().copied().min().unwrap_or(now_ns).max(now_ns)
+    /// When the first of the running batches will probably end.
+    fn first_end_ns(&self) -> Option<u64> {
+        self.running.iter().map(|running| running.until_ns).min()
     }
 
     /// Takes an instance back after its batch, which was to end at `until_ns` and had a request of each of
-    /// these flows. Returns when its turn came, if it waited for that behind other batches; else 0.
+    /// these flows. Returns since when it was computed; 0 if that is not known.
     pub fn finish(&mut self, instance: I, until_ns: u64, flows: &[u64], now_ns: u64) -> u64 {
-        let is_overlapped = self.computed_at_once < usize::MAX;
-        let turn_ns = if is_overlapped { self.last_end_ns } else { 0 };
-        self.last_end_ns = now_ns;
         self.free.push(instance);
-        let index = self
-            .running_until_ns
-            .iter()
-            .position(|&until| until == until_ns);
-        if let Some(index) = index {
-            self.running_until_ns.swap_remove(index);
+        let mut running = self.running.iter();
+        let index = running.position(|running| running.until_ns == until_ns);
+        let ended = index.map(|index| self.running.remove(index));
+        // Its place is that of the one that waits for the longest time.
+        let mut waiting = self.running.iter_mut();
+        if let Some(next) = waiting.find(|running| running.turn_ns.is_none()) {
+            next.turn_ns = Some(now_ns);
         }
         if let Some(arrivals) = &mut self.arrivals {
             flows.iter().for_each(|&flow| arrivals.left(flow, now_ns));
         }
-        turn_ns
+        ended.and_then(|ended| ended.turn_ns).unwrap_or(0)
     }
 
     /// Takes all free instances out: nothing runs any more.

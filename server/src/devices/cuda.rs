@@ -12,7 +12,7 @@ use adjoin_schema::attach::DeviceUuid;
 use adjoin_shm::{AlignedBytes, Payload, PayloadMut, SessionMemory};
 use parking_lot::Mutex;
 
-use super::quota::{DeviceQuota, Share, Sharer};
+use super::quota::{DeviceQuota, Sharer};
 use super::{BytesByPath, BytesWithin, DeviceError, DeviceNumbers, DeviceSettings};
 
 /// The device of a server, opened when an engine wants it. Clones are the same.
@@ -151,17 +151,19 @@ impl Devices {
         if transfers.device().facts().uuid != *device {
             return Err(DeviceError::OtherUuid);
         }
-        let share = (self.shared.quota).take(&self.settings, sharer, byte_size)?;
+        let take = || (self.shared.quota).take(&self.settings, sharer, byte_size);
+        // What was detached just now may be on its way to be unmapped.
+        let share = take().or_else(|_| {
+            transfers.registry().settle();
+            take()
+        })?;
         let byte_size = usize::try_from(byte_size).unwrap_or(usize::MAX);
-        let memory = adjoin_cuda::DeviceRegion::import(&transfers, descriptor, byte_size);
+        let memory = adjoin_cuda::DeviceRegion::import(&transfers, descriptor, byte_size, share);
         let memory = memory.map_err(|error| match error {
             CudaError::OtherDevice => DeviceError::OtherUuid,
             error => error.into(),
         })?;
-        Ok(DeviceRegion {
-            memory,
-            _share: share,
-        })
+        Ok(DeviceRegion { memory })
     }
 
     /// Has the device, if it is open, register a session's memory.
@@ -237,9 +239,8 @@ impl Devices {
 /// Memory of the device that a client shares, as a region of its session.
 #[derive(Debug)]
 pub struct DeviceRegion {
-    // Dropped in this order: the memory before its share of the quota.
+    // Its share of the quota goes with the memory.
     memory: adjoin_cuda::DeviceRegion,
-    _share: Share,
 }
 
 impl DeviceRegion {

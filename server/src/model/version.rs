@@ -479,7 +479,7 @@ impl ModelVersion {
     }
 
     /// Takes an instance back after its batch, which was to end at `until_ns` and had a request of each of
-    /// these flows. Returns when its turn came, if it waited for that behind other batches; else 0.
+    /// these flows. Returns since when it was computed; 0 if that is not known.
     pub fn finish(&self, instance: InstanceSlot, until_ns: u64, flows: &[u64], now_ns: u64) -> u64 {
         let mut scheduler = self.scheduler.lock();
         scheduler.finish(instance, until_ns, flows, now_ns)

@@ -190,6 +190,8 @@ impl Changes {
     /// Loads what is lost; why that failed, if it did.
     fn reload_lost(&mut self) -> Option<String> {
         let mut failure = None;
+        // Put in place together: while one is loaded no other one runs, so that what spoils the device is the one.
+        let mut loaded = Vec::new();
         let mut lost = self.lost();
         lost.sort_by_cached_key(|version| {
             let (name, number) = (version.name(), version.version());
@@ -209,10 +211,13 @@ impl Changes {
                 continue;
             };
             match self.load_noted(name, &plan, number) {
-                Ok(version) => self.replace(version),
+                Ok(version) => loaded.push(version),
                 Err(reason) if self.is_device_lost() => return Some(reason),
                 Err(reason) => failure = Some(reason),
             }
+        }
+        for version in loaded {
+            self.replace(version);
         }
         failure
     }

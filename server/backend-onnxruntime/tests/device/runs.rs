@@ -292,7 +292,8 @@ fn memory_that_clients_share_on_the_device_is_read_and_written_there() {
             let bytes = bytes_of(&row);
             memory.write(0, &Payload::from_slice(&bytes)).unwrap();
             let descriptor = memory.export().unwrap();
-            let region = DeviceRegion::import(&machine.transfers, &descriptor, memory.byte_size());
+            let region =
+                DeviceRegion::import(&machine.transfers, &descriptor, memory.byte_size(), ());
             (memory, region.unwrap())
         });
         let counters = device.counters();

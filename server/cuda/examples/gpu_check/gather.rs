@@ -88,7 +88,7 @@ struct Shared {
 impl Shared {
     fn new(transfers: &Transfers, byte_size: usize) -> Result<Self, Failure> {
         let memory = SharedBuffer::allocate(transfers.device(), byte_size)?;
-        let region = DeviceRegion::import(transfers, &memory.export()?, memory.byte_size())?;
+        let region = DeviceRegion::import(transfers, &memory.export()?, memory.byte_size(), ())?;
         Ok(Self {
             region,
             _memory: memory,

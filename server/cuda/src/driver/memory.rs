@@ -56,7 +56,8 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        // A context that is lost or gone takes its memory with it.
+        // A context that is lost or gone takes its memory with it; what becomes of memory that was imported is NVIDIA's to
+        // know (docs/threat-model.md, gap 9).
         let Ok(entered) = self.context.enter() else {
             return;
         };

@@ -169,6 +169,10 @@ impl DeviceBuffer {
             release(&entered, physical);
             return Err(error);
         }
+        if let Err(error) = check_whole(&entered, physical, byte_size, &properties) {
+            release(&entered, physical);
+            return Err(error);
+        }
         let address = map(&entered, physical, byte_size, &properties)?;
         drop(entered);
         let memory = DeviceMemory::new(context, address, byte_size, Origin::Mapped(physical));
@@ -225,6 +229,34 @@ fn check_origin(
         return Ok(());
     }
     Err(CudaError::OtherDevice)
+}
+
+/// That memory has no more bytes than its owner says: it stays on the device, all of it, while it is mapped, and is charged by
+/// what he says. The driver tells nobody the size of what was imported, but maps no more than there is, and perhaps a part.
+fn check_whole(
+    entered: &Entered<'_>,
+    physical: Physical,
+    byte_size: usize,
+    properties: &CUmemAllocationProp,
+) -> Result<(), CudaError> {
+    let more = byte_size.checked_add(granularity(entered, properties)?);
+    let more = more.ok_or_else(|| CudaError::Arguments {
+        reason: format!("{byte_size} bytes of device memory are to be mapped"),
+    })?;
+    let mut address: CUdeviceptr = 0;
+    // SAFETY: reserves addresses that nothing else has, and writes the first to where it is told.
+    let status = unsafe { (entered.table().cuMemAddressReserve)(&raw mut address, more, 0, 0, 0) };
+    entered.check_given("cuMemAddressReserve", status)?;
+    // SAFETY: the addresses were reserved just now; the driver refuses a size that is not the memory's.
+    let status = unsafe { (entered.table().cuMemMap)(address, more, 0, physical, 0) };
+    if status != 0 {
+        free_addresses(entered, address, more);
+        return Ok(());
+    }
+    unmap(entered, address, more);
+    Err(CudaError::Arguments {
+        reason: format!("the memory that was imported has more than {byte_size} bytes"),
+    })
 }
 
 fn granularity(

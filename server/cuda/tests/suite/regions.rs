@@ -27,7 +27,7 @@ impl Shared {
         let bytes = content(BYTES, seed);
         client.write(0, &Payload::from_slice(&bytes)).unwrap();
         let descriptor = client.export().unwrap();
-        let region = DeviceRegion::import(transfers, &descriptor, client.byte_size()).unwrap();
+        let region = DeviceRegion::import(transfers, &descriptor, client.byte_size(), ()).unwrap();
         Self { client, region }
     }
 
@@ -176,16 +176,18 @@ fn what_is_no_memory_of_the_device_or_has_another_size_is_refused() {
     let test = "regions::what_is_no_memory_of_the_device_or_has_another_size_is_refused";
     let report = FakeCuda::new().run_anywhere(test, || {
         let transfers = transfers(SETTINGS);
-        let client = SharedBuffer::allocate(transfers.device(), HALF).unwrap();
+        let client = SharedBuffer::allocate(transfers.device(), 4 << 20).unwrap();
         let (byte_size, descriptor) = (client.byte_size(), client.export().unwrap());
         let import = |descriptor: &OwnedFd, byte_size| {
-            DeviceRegion::import(&transfers, descriptor, byte_size).map(|region| region.byte_size())
+            DeviceRegion::import(&transfers, descriptor, byte_size, ())
+                .map(|region| region.byte_size())
         };
         for wrong in [
             0,
             1,
             byte_size - 1,
             byte_size + 1,
+            byte_size / 2,
             2 * byte_size,
             usize::MAX,
         ] {
@@ -201,8 +203,8 @@ fn what_is_no_memory_of_the_device_or_has_another_size_is_refused() {
         }
         assert_eq!(transfers.regions().held(), (0, 0));
         // One descriptor may be imported again: the memory is the same.
-        let twice =
-            [(), ()].map(|()| DeviceRegion::import(&transfers, &descriptor, byte_size).unwrap());
+        let twice = [(), ()]
+            .map(|()| DeviceRegion::import(&transfers, &descriptor, byte_size, ()).unwrap());
         assert_eq!(transfers.regions().held(), (2, 2 * byte_size as u64));
         drop((descriptor, twice));
         assert_eq!(transfers.regions().held(), (0, 0));
@@ -262,7 +264,7 @@ fn memory_of_another_device_is_refused() {
         assert_ne!(other.facts().uuid, transfers.device().facts().uuid);
         let client = SharedBuffer::allocate(&other, HALF).unwrap();
         let descriptor = client.export().unwrap();
-        let refused = DeviceRegion::import(&transfers, &descriptor, client.byte_size());
+        let refused = DeviceRegion::import(&transfers, &descriptor, client.byte_size(), ());
         assert_eq!(refused.unwrap_err(), CudaError::OtherDevice);
     });
     report.assert_clean();

@@ -383,3 +383,40 @@ fn clients_in_a_loop_fill_both_batches() {
     assert_eq!(batches(sim().computing(1)), 16);
     assert!(batches(sim()) < 14, "{}", batches(sim()));
 }
+
+#[test]
+fn the_time_of_a_batch_begins_with_its_turn() {
+    let ended = |sim: &mut Sim, batch: Batch<(), u32>, now_ns| {
+        sim.finish(batch.instance, batch.until_ns, &[], now_ns)
+    };
+    let mut sim = overlapping();
+    send(&mut sim, 1, 0);
+    let first = run(next(&mut sim, 0));
+    send(&mut sim, 2, 6 * MS);
+    let second = run(next(&mut sim, 6 * MS));
+    assert_eq!(second.until_ns, 20 * MS, "ten behind ten");
+    assert_eq!(ended(&mut sim, first, 12 * MS), 0);
+    assert_eq!(ended(&mut sim, second, 21 * MS), 12 * MS);
+
+    // Side by side, the end of one is nothing to the other.
+    let mut sim = Sim::new(policy(0), 64, vec![1, 2, 3, 4]).computing(2);
+    send(&mut sim, 1, MS);
+    let first = run(next(&mut sim, MS));
+    send(&mut sim, 2, 2 * MS);
+    let second = run(next(&mut sim, 2 * MS));
+    assert_eq!(ended(&mut sim, first, 10 * MS), MS);
+    assert_eq!(ended(&mut sim, second, 11 * MS), 2 * MS);
+}
+
+#[test]
+fn nothing_is_held_beyond_its_timeout() {
+    let mut sim = overlapping();
+    send(&mut sim, 1, 0);
+    run(next(&mut sim, 0));
+    let impatient = Ticket {
+        timeout_ns: 2 * MS,
+        ..ticket(2, MS, u64::MAX)
+    };
+    sim.enqueue(impatient, (), MS, &timing()).unwrap();
+    assert_eq!(run(next(&mut sim, MS)).rows, 1);
+}

@@ -142,7 +142,10 @@ impl Driver {
         let reserved = self.reservations.lock().get(&start).cloned();
         let (reservation, reserved_bytes) = reserved.ok_or(INVALID_VALUE)?;
         let mut memory = self.memory.lock();
-        let fits = byte_size == reserved_bytes && byte_size == physical.backing.byte_size();
+        // A part of it may be mapped: whether a real driver does that is not documented.
+        let is_within = byte_size <= physical.backing.byte_size();
+        let fits =
+            byte_size == reserved_bytes && is_within && byte_size.is_multiple_of(GRANULARITY);
         if !fits || memory.get(start).is_some() {
             return Err(INVALID_VALUE);
         }
