@@ -50,8 +50,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: need-cargo
-	$(CARGO) build --release --locked -p adjoin
-	env -u ADJOIN_ONNXRUNTIME target/release/adjoin demo
+	env -u ADJOIN_ONNXRUNTIME $(CARGO) run --release --locked -p adjoin -- demo
 
 test: fmt clippy doc unit gpu system c python python-gpu oip loom check-models check-k8s test-peers
 	@echo "all tests passed"
