@@ -38,12 +38,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Reads the response of a completion, if it is another one than the last.
-    pub(crate) fn read(
+    /// Reads the response of a completion, if it is another one than the last; `regions` are where its outputs may lie.
+    pub(crate) fn read<'r>(
         &mut self,
         memory: &ClientMemory,
         completion: &CompletionEntry,
-        regions: &AnswerRegions<'_>,
+        regions: impl FnOnce() -> AnswerRegions<'r>,
     ) -> Result<(), String> {
         let (offset, byte_size) = (completion.response_offset, completion.response_size);
         let is_same = completion.flags & completion_flags::SAME_RESPONSE != 0
@@ -67,7 +67,7 @@ impl Answer {
         // Nothing is kept of the last one, should this one be no good.
         self.bytes.clear();
         self.outputs.clear();
-        self.parse(regions)?;
+        self.parse(&regions())?;
         std::mem::swap(&mut self.bytes, &mut self.scratch);
         self.layout_id = LAST_LAYOUT_ID.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(())

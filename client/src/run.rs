@@ -200,8 +200,9 @@ impl Exchange {
     fn accept(&mut self, completion: &CompletionEntry) -> Result<(), InferError> {
         self.stage = Stage::Answered(*completion);
         let session = &self.session;
-        let regions = AnswerRegions::new(session, &self.rooms, &self.extents.regions);
-        let outcome = self.answer.read(&session.memory, completion, &regions);
+        let (rooms, numbers) = (&self.rooms, &self.extents.regions);
+        let regions = || AnswerRegions::new(session, rooms, numbers);
+        let outcome = self.answer.read(&session.memory, completion, regions);
         outcome.map_err(|what| {
             self.release_answer();
             if self.session.memory_end_is_near() {
